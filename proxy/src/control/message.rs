@@ -1,0 +1,257 @@
+//! What the daemon and a proxy say to each other.
+//!
+//! The daemon speaks first with a [`Request::Snapshot`] or asks something; the proxy greets every new connection
+//! with [`Reply::Hello`]. Each table request is answered by [`Reply::Acknowledged`] or [`Reply::Refused`], in the
+//! order of the requests.
+
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The version of the messages below. Two ends that differ in it do not understand each other: a packet with
+/// another version closes the connection.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// The number of a table. It only ever grows within one network.
+pub type Generation = u64;
+
+/// What the daemon asks of a proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Replace the whole table.
+    Snapshot(Snapshot),
+    /// Change the table from one generation to another. Refused whole if the proxy is at another generation or if
+    /// any change does not apply.
+    Delta(Delta),
+    /// Answer with [`Reply::Statistics`].
+    Statistics,
+    /// Stop: end the open connections with a reset and exit with status 0.
+    Shutdown,
+}
+
+/// What a proxy answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The first message on every connection.
+    Hello(Hello),
+    /// Every pick made from now on is made in this generation.
+    Acknowledged {
+        /// The generation now in use.
+        generation: Generation,
+    },
+    /// The request changed nothing.
+    Refused {
+        /// The generation still in use.
+        generation: Generation,
+        /// Why, for a log. A daemon answers a refused delta with a snapshot.
+        reason: String,
+    },
+    /// The answer to [`Request::Statistics`].
+    Statistics(Statistics),
+}
+
+/// Who answers on this control channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The network that this proxy serves.
+    pub network: String,
+    /// The proxy's process id, as seen in its own pid namespace.
+    pub pid: u32,
+    /// The generation in use; 0 before the first snapshot.
+    pub generation: Generation,
+    /// The version of the proxy's program.
+    pub version: String,
+    /// What the kernel offers and the proxy uses.
+    pub features: Features,
+}
+
+/// The io_uring features that a proxy uses on this kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Features {
+    /// The kernel's release, as `uname -r` prints it.
+    pub kernel: String,
+    /// One accept operation delivers many connections. False where the kernel's implementation is unsound.
+    pub multishot_accept: bool,
+    /// One receive operation delivers many buffers.
+    pub multishot_receive: bool,
+    /// Received bytes go into buffers shared by all connections.
+    pub buffer_ring: bool,
+    /// Completion work runs only when the data thread asks for it.
+    pub deferred_taskrun: bool,
+    /// The ring waits without being counted as I/O wait.
+    pub no_iowait: bool,
+    /// Bulk directions can switch to `splice(2)`.
+    pub splice: bool,
+    /// The most connections that the descriptor limit allows.
+    pub max_connections: u64,
+}
+
+/// A whole table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its generation.
+    pub generation: Generation,
+    /// All services of the network.
+    pub services: Vec<Arc<ServiceSpec>>,
+}
+
+/// A step from one table to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delta {
+    /// The generation that the changes apply to.
+    pub from: Generation,
+    /// The generation that they lead to.
+    pub to: Generation,
+    /// The changes, applied in this order, seen all at once.
+    pub changes: Vec<Change>,
+}
+
+/// One change of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// Add the service, or replace the service of that name and its backends. A backend whose address stays keeps its
+    /// connections and counters.
+    PutService(Arc<ServiceSpec>),
+    /// Remove the service. Its connections are reset.
+    RemoveService {
+        /// The service's name.
+        service: String,
+    },
+    /// Add the backend, or replace the settings of the backend with that address.
+    PutBackend {
+        /// The service's name.
+        service: String,
+        /// The backend.
+        backend: BackendSpec,
+    },
+    /// Remove the backend. Its connections are reset.
+    RemoveBackend {
+        /// The service's name.
+        service: String,
+        /// The backend's address.
+        address: IpAddr,
+    },
+}
+
+/// A service as the daemon wishes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    /// Its name, unique in the network.
+    pub name: String,
+    /// Its virtual address, unique in the network.
+    pub vip: IpAddr,
+    /// How a backend is chosen.
+    pub algorithm: Algorithm,
+    /// How long a draining backend keeps its connections, in milliseconds. After that they are reset. `None` is for
+    /// ever.
+    pub drain_timeout_ms: Option<u64>,
+    /// How long one attempt to connect to a backend may take, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// The backends, in the order in which they are to be listed. Addresses are unique.
+    pub backends: Vec<BackendSpec>,
+}
+
+/// A backend as the daemon wishes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendSpec {
+    /// Its address; the port is the one that the client asked for.
+    pub address: IpAddr,
+    /// Its share of new connections; 0 gets none.
+    pub weight: u16,
+    /// Whether it keeps the connections it has and gets no new ones.
+    pub draining: bool,
+}
+
+/// How a backend is chosen for a new connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// Round robin: each eligible backend in turn.
+    #[default]
+    Rr,
+    /// Power of two choices: of two random eligible backends the one with fewer connections for its weight.
+    P2c,
+}
+
+/// What a proxy has done since it started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// The generation in use.
+    pub generation: Generation,
+    /// Counters of the whole proxy.
+    pub proxy: ProxyStatistics,
+    /// Counters of the ring.
+    pub ring: RingStatistics,
+    /// One entry for each service of the table.
+    pub services: Vec<ServiceStatistics>,
+}
+
+/// Counters of a whole proxy.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyStatistics {
+    /// Client connections accepted.
+    pub accepted: u64,
+    /// Client connections open now.
+    pub active: u64,
+    /// Refused because the descriptor limit was reached.
+    pub refused_at_limit: u64,
+    /// Reset because no service has the address that the client connected to.
+    pub no_service: u64,
+    /// Reset because the service had no eligible backend, or all that were tried refused.
+    pub no_backend: u64,
+    /// Attempts to connect to a backend that failed.
+    pub connect_failures: u64,
+    /// Failed attempts that were followed by an attempt on another backend.
+    pub retries: u64,
+    /// Connections ended by a reset from the client.
+    pub client_resets: u64,
+    /// Connections ended by a reset from the backend.
+    pub backend_resets: u64,
+    /// Connections reset because their backend or service was removed.
+    pub removed_resets: u64,
+    /// Connections reset because their backend's drain deadline passed.
+    pub drain_resets: u64,
+}
+
+/// Counters of a proxy's ring.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RingStatistics {
+    /// Calls of `io_uring_enter(2)`.
+    pub enters: u64,
+    /// Receives that found no free buffer.
+    pub buffers_exhausted: u64,
+    /// Times that completions did not fit into the completion queue.
+    pub completion_overflows: u64,
+    /// Directions that were switched to splice.
+    pub spliced_directions: u64,
+    /// Bytes moved by splice.
+    pub spliced_bytes: u64,
+}
+
+/// Counters of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatistics {
+    /// The service's name.
+    pub name: String,
+    /// Connections given to one of its backends.
+    pub connections: u64,
+    /// One entry for each of its backends.
+    pub backends: Vec<BackendStatistics>,
+}
+
+/// Counters of a backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendStatistics {
+    /// Its address.
+    pub address: IpAddr,
+    /// Connections established to it.
+    pub connections: u64,
+    /// Connections open now, those being established included.
+    pub active: u64,
+    /// Attempts to connect to it that failed.
+    pub connect_failures: u64,
+    /// Bytes sent to it.
+    pub bytes_to_backend: u64,
+    /// Bytes received from it.
+    pub bytes_to_client: u64,
+}

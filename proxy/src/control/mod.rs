@@ -1,0 +1,7 @@
+//! The control channel between a node's daemon and a proxy.
+//!
+//! The channel is a `SOCK_SEQPACKET` socket. [`message`] says what travels over it, [`frame`] how a message
+//! becomes packets.
+
+pub mod frame;
+pub mod message;

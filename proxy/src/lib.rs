@@ -1,0 +1,3 @@
+//! The data plane of one ringlb network.
+
+pub mod control;
