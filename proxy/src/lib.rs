@@ -1,3 +1,5 @@
 //! The data plane of one ringlb network.
 
+pub mod balance;
 pub mod control;
+pub mod table;

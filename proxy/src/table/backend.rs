@@ -1,0 +1,89 @@
+//! A backend in a table, and what outlives the table: its identity.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// A backend as one table sees it.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its share of new connections.
+    pub weight: u16,
+    /// Whether it gets no new connections and keeps those it has.
+    pub draining: bool,
+    /// The counters, the same in every table that this backend is in.
+    pub identity: Arc<Identity>,
+}
+
+impl Backend {
+    /// Whether a new connection may go to it.
+    #[must_use]
+    pub fn is_eligible(&self) -> bool {
+        self.weight > 0 && !self.draining
+    }
+}
+
+/// What belongs to a backend from the table that it first appears in to the last one.
+#[derive(Debug, Default)]
+pub struct Identity {
+    /// Connections open now, those being established included.
+    pub active: AtomicU64,
+    /// Connections established.
+    pub connections: AtomicU64,
+    /// Attempts to connect that failed.
+    pub connect_failures: AtomicU64,
+    /// Bytes sent to the backend.
+    pub bytes_to_backend: AtomicU64,
+    /// Bytes received from the backend.
+    pub bytes_to_client: AtomicU64,
+    removed: AtomicBool,
+    drains: AtomicU32,
+}
+
+impl Identity {
+    /// Counts a connection in, before the attempt to establish it. False if the backend has been removed meanwhile: then
+    /// nothing was counted, and the pick must be made again in the newest table.
+    ///
+    /// The order matters. Here: count, then look whether it is removed. In [`Self::remove`]: mark, then look at the
+    /// count. So either this call sees the mark or the other one sees the connection.
+    #[must_use]
+    pub fn enter(&self) -> bool {
+        self.active.fetch_add(1, Ordering::SeqCst);
+        let removed = self.removed.load(Ordering::SeqCst);
+        if removed {
+            self.leave();
+        }
+        !removed
+    }
+
+    /// Counts a connection out.
+    pub fn leave(&self) {
+        self.active.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Marks the backend as gone. True if it has connections, which must be reset.
+    pub fn remove(&self) -> bool {
+        self.removed.store(true, Ordering::SeqCst);
+        self.active.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether the backend is in no table any more.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::SeqCst)
+    }
+
+    /// Notes that draining starts or ends; gives the number of this note, by which a later deadline can be told to be
+    /// still wanted.
+    pub fn note_drain(&self) -> u32 {
+        self.drains.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// The number of the last note.
+    #[must_use]
+    pub fn last_drain(&self) -> u32 {
+        self.drains.load(Ordering::SeqCst)
+    }
+}

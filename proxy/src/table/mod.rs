@@ -1,0 +1,63 @@
+//! The table of a network: VIP → service → backends, as one immutable value.
+//!
+//! A batch of changes makes a new table from an old one; the two share all that did not change. Nothing here knows of
+//! sockets, of time or of who asks.
+
+pub mod backend;
+pub mod map;
+pub mod service;
+mod transition;
+
+pub use backend::{Backend, Identity};
+pub use service::{Service, ServiceState};
+pub use transition::{Consequence, Transition, TransitionError};
+
+use crate::control::message::Generation;
+use map::Map;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// All services of one network in one generation.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    generation: Generation,
+    by_vip: Map<IpAddr, Arc<Service>>,
+    by_name: Map<Arc<str>, Arc<Service>>,
+}
+
+impl Table {
+    /// The table's number; 0 is the empty table before the first snapshot.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// The service that has this virtual address.
+    #[must_use]
+    pub fn service_at(&self, vip: IpAddr) -> Option<&Arc<Service>> {
+        self.by_vip.get(&vip)
+    }
+
+    /// The service of this name.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<&Arc<Service>> {
+        self.by_name.get(name)
+    }
+
+    /// All services, in no particular order.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.by_name.iter().map(|(_, service)| service)
+    }
+
+    /// The number of services.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether there is no service.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+}

@@ -1,0 +1,239 @@
+//! The step from one table to the next.
+
+use super::{Backend, Identity, Service, Table};
+use crate::control::message::{BackendSpec, Change, Delta, Generation, ServiceSpec, Snapshot};
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+
+/// A new table, and what it means for the connections that were made with the old one.
+#[derive(Debug)]
+pub struct Transition {
+    /// The new table.
+    pub table: Table,
+    /// What the step means for backends, in the order of the changes.
+    pub consequences: Vec<(Arc<Identity>, Consequence)>,
+}
+
+/// What a step means for a backend's connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consequence {
+    /// It is in no table any more: they must be reset.
+    Removed,
+    /// It started to drain: they must be reset after that time, or never.
+    DrainStarted(Option<Duration>),
+    /// It drains no longer.
+    DrainEnded,
+}
+
+/// Why a request cannot be applied. The table stays as it was.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum TransitionError {
+    /// A delta for another table than ours.
+    #[error("the delta starts at generation {from}, the table is at {current}: send a snapshot")]
+    NotOurGeneration {
+        /// Where the delta starts.
+        from: Generation,
+        /// Where the table is.
+        current: Generation,
+    },
+    /// Generations only grow.
+    #[error("generation {to} is not newer than {current}")]
+    NotNewer {
+        /// Where the request leads.
+        to: Generation,
+        /// Where the table is.
+        current: Generation,
+    },
+    /// A change of something that is not there.
+    #[error("there is no service `{service}`")]
+    NoService {
+        /// The name in the change.
+        service: String,
+    },
+    /// A change of something that is not there.
+    #[error("service `{service}` has no backend {address}")]
+    NoBackend {
+        /// The name in the change.
+        service: String,
+        /// The address in the change.
+        address: IpAddr,
+    },
+    /// Two services cannot share an address.
+    #[error("services `{service}` and `{other}` both have the VIP {vip}")]
+    VipTaken {
+        /// The service in the change.
+        service: String,
+        /// The service that has the address already.
+        other: String,
+        /// The address.
+        vip: IpAddr,
+    },
+    /// A name or an address that must be unique is not.
+    #[error("{what} is listed twice")]
+    Twice {
+        /// What is listed twice.
+        what: String,
+    },
+}
+
+impl Table {
+    /// The table that `snapshot` describes. Services and backends that this table has too keep their counters.
+    ///
+    /// # Errors
+    /// Any [`TransitionError`]; this table is unchanged in any case.
+    pub fn replaced_by(&self, snapshot: &Snapshot) -> Result<Transition, TransitionError> {
+        let mut step = Step::new(self, snapshot.generation)?;
+        step.table.by_name = super::map::Map::default();
+        step.table.by_vip = super::map::Map::default();
+        let mut kept = HashSet::with_capacity(snapshot.services.len());
+        for spec in &snapshot.services {
+            if !kept.insert(spec.name.as_str()) {
+                return Err(TransitionError::Twice { what: format!("service `{}`", spec.name) });
+            }
+            step.install(spec, self.service(&spec.name).map(Arc::as_ref))?;
+        }
+        for service in self.services().filter(|service| !kept.contains(&*service.name)) {
+            step.all_removed(service);
+        }
+        Ok(step.finish())
+    }
+
+    /// The table that `delta` leads to.
+    ///
+    /// # Errors
+    /// Any [`TransitionError`]; this table is unchanged in any case.
+    pub fn changed_by(&self, delta: &Delta) -> Result<Transition, TransitionError> {
+        if delta.from != self.generation {
+            return Err(TransitionError::NotOurGeneration { from: delta.from, current: self.generation });
+        }
+        let mut step = Step::new(self, delta.to)?;
+        for change in &delta.changes {
+            match change {
+                Change::PutService(spec) => step.put_service(spec)?,
+                Change::RemoveService { service } => step.remove_service(service)?,
+                Change::PutBackend { service, backend } => step.put_backend(service, backend)?,
+                Change::RemoveBackend { service, address } => step.remove_backend(service, *address)?,
+            }
+        }
+        Ok(step.finish())
+    }
+}
+
+struct Step {
+    table: Table,
+    consequences: Vec<(Arc<Identity>, Consequence)>,
+}
+
+impl Step {
+    fn new(table: &Table, to: Generation) -> Result<Self, TransitionError> {
+        if to <= table.generation {
+            return Err(TransitionError::NotNewer { to, current: table.generation });
+        }
+        let table = Table { generation: to, ..table.clone() };
+        Ok(Self { table, consequences: Vec::new() })
+    }
+
+    fn put_service(&mut self, spec: &ServiceSpec) -> Result<(), TransitionError> {
+        let before = self.table.service(&spec.name).cloned();
+        if let Some(before) = &before {
+            self.table.by_vip.remove(&before.vip);
+        }
+        self.install(spec, before.as_deref())
+    }
+
+    /// Puts the service in, whose earlier form, if any, is already out of the map of VIPs.
+    fn install(&mut self, spec: &ServiceSpec, before: Option<&Service>) -> Result<(), TransitionError> {
+        if let Some(other) = self.table.service_at(spec.vip) {
+            return Err(TransitionError::VipTaken {
+                service: spec.name.clone(),
+                other: other.name.to_string(),
+                vip: spec.vip,
+            });
+        }
+        let mut addresses = HashSet::with_capacity(spec.backends.len());
+        if let Some(twice) = spec.backends.iter().find(|backend| !addresses.insert(backend.address)) {
+            return Err(TransitionError::Twice {
+                what: format!("backend {} of service `{}`", twice.address, spec.name),
+            });
+        }
+        let service = Service::new(spec, before);
+        for backend in service.backends() {
+            self.note_drain(&service, before.and_then(|service| service.backend(backend.address)), backend);
+        }
+        if let Some(before) = before {
+            let gone = before.backends().iter().filter(|backend| !addresses.contains(&backend.address));
+            self.consequences.extend(gone.map(removed));
+        }
+        self.insert(service);
+        Ok(())
+    }
+
+    fn remove_service(&mut self, name: &str) -> Result<(), TransitionError> {
+        let service = self.existing(name)?;
+        self.table.by_vip.remove(&service.vip);
+        self.table.by_name.remove(name);
+        self.all_removed(&service);
+        Ok(())
+    }
+
+    fn put_backend(&mut self, name: &str, spec: &BackendSpec) -> Result<(), TransitionError> {
+        let before = self.existing(name)?;
+        let mut service = Service::clone(&before);
+        service.put_backend(spec);
+        if let Some(now) = service.backend(spec.address) {
+            self.note_drain(&service, before.backend(spec.address), now);
+        }
+        self.insert(service);
+        Ok(())
+    }
+
+    fn remove_backend(&mut self, name: &str, address: IpAddr) -> Result<(), TransitionError> {
+        let mut service = Service::clone(self.existing(name)?.as_ref());
+        let gone = service
+            .remove_backend(address)
+            .ok_or_else(|| TransitionError::NoBackend { service: name.to_owned(), address })?;
+        self.consequences.push(removed(&gone));
+        self.insert(service);
+        Ok(())
+    }
+
+    fn existing(&self, name: &str) -> Result<Arc<Service>, TransitionError> {
+        self.table.service(name).cloned().ok_or_else(|| TransitionError::NoService { service: name.to_owned() })
+    }
+
+    fn insert(&mut self, service: Service) {
+        let service = Arc::new(service);
+        self.table.by_vip.insert(service.vip, Arc::clone(&service));
+        self.table.by_name.insert(Arc::clone(&service.name), service);
+    }
+
+    fn all_removed(&mut self, service: &Service) {
+        self.consequences.extend(service.backends().iter().map(removed));
+    }
+
+    fn note_drain(&mut self, service: &Service, before: Option<&Backend>, now: &Backend) {
+        let drained_before = before.is_some_and(|backend| backend.draining);
+        let consequence = match (drained_before, now.draining) {
+            (false, true) => Consequence::DrainStarted(service.drain_timeout),
+            (true, false) => Consequence::DrainEnded,
+            _ => return,
+        };
+        self.consequences.push((Arc::clone(&now.identity), consequence));
+    }
+
+    /// A backend that was taken away and put back within one batch is a new one with a new identity, so what was
+    /// removed stays removed: nothing needs to be taken back here.
+    fn finish(self) -> Transition {
+        Transition { table: self.table, consequences: self.consequences }
+    }
+}
+
+fn removed(backend: &Backend) -> (Arc<Identity>, Consequence) {
+    (Arc::clone(&backend.identity), Consequence::Removed)
+}
+
+#[cfg(test)]
+mod tests;

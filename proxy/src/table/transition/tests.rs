@@ -1,0 +1,201 @@
+use super::*;
+use crate::control::message::Algorithm;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+fn vip(last: u8) -> IpAddr {
+    IpAddr::from([10, 0, 1, last])
+}
+
+fn address(last: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, last])
+}
+
+fn backend(last: u8, draining: bool) -> BackendSpec {
+    BackendSpec { address: address(last), weight: 1, draining }
+}
+
+fn service(name: &str, vip_last: u8, backends: Vec<BackendSpec>) -> ServiceSpec {
+    ServiceSpec {
+        name: name.to_owned(),
+        vip: vip(vip_last),
+        algorithm: Algorithm::Rr,
+        drain_timeout_ms: Some(1000),
+        connect_timeout_ms: 1000,
+        backends,
+    }
+}
+
+fn put(spec: ServiceSpec) -> Change {
+    Change::PutService(Arc::new(spec))
+}
+
+fn table(services: Vec<ServiceSpec>) -> Table {
+    let services = services.into_iter().map(Arc::new).collect();
+    Table::default().replaced_by(&Snapshot { generation: 1, services }).unwrap().table
+}
+
+fn delta(changes: Vec<Change>) -> Delta {
+    Delta { from: 1, to: 2, changes }
+}
+
+#[test]
+fn a_backend_keeps_its_identity_as_long_as_it_stays() {
+    let before = table(vec![service("a", 1, vec![backend(1, false), backend(2, false)])]);
+    let kept = Arc::clone(&before.service("a").unwrap().backend(address(1)).unwrap().identity);
+    kept.active.store(5, std::sync::atomic::Ordering::SeqCst);
+    let step = before.changed_by(&delta(vec![put(service("a", 7, vec![backend(1, true), backend(3, false)]))])).unwrap();
+    let after = step.table.service_at(vip(7)).unwrap();
+    assert!(Arc::ptr_eq(&kept, &after.backend(address(1)).unwrap().identity));
+    assert!(step.table.service_at(vip(1)).is_none(), "the old VIP must be free");
+    let kinds: Vec<_> = step.consequences.iter().map(|(_, consequence)| *consequence).collect();
+    assert_eq!(kinds, [Consequence::DrainStarted(Some(Duration::from_secs(1))), Consequence::Removed]);
+}
+
+#[test]
+fn the_same_address_put_back_is_a_new_backend() {
+    let before = table(vec![service("a", 1, vec![backend(1, true)])]);
+    let old = Arc::clone(&before.service("a").unwrap().backends()[0].identity);
+    let changes = vec![
+        Change::RemoveBackend { service: "a".into(), address: address(1) },
+        Change::PutBackend { service: "a".into(), backend: backend(1, false) },
+    ];
+    let step = before.changed_by(&delta(changes)).unwrap();
+    let now = step.table.service("a").unwrap();
+    assert!(!Arc::ptr_eq(&old, &now.backends()[0].identity));
+    assert_eq!(now.eligible(), [0], "a backend put back must be eligible again");
+    assert_eq!(step.consequences.len(), 1);
+}
+
+#[test]
+fn a_batch_that_does_not_apply_changes_nothing() {
+    let before = table(vec![service("a", 1, vec![backend(1, false)]), service("b", 2, vec![])]);
+    let add = Change::PutBackend { service: "a".into(), backend: backend(9, false) };
+    for (bad, expected) in [
+        (Change::RemoveService { service: "x".into() }, TransitionError::NoService { service: "x".into() }),
+        (
+            Change::RemoveBackend { service: "b".into(), address: address(1) },
+            TransitionError::NoBackend { service: "b".into(), address: address(1) },
+        ),
+        (
+            put(service("c", 2, vec![])),
+            TransitionError::VipTaken { service: "c".into(), other: "b".into(), vip: vip(2) },
+        ),
+        (
+            put(service("c", 3, vec![backend(4, false), backend(4, true)])),
+            TransitionError::Twice { what: "backend 10.0.0.4 of service `c`".into() },
+        ),
+    ] {
+        assert_eq!(before.changed_by(&delta(vec![add.clone(), bad])).unwrap_err(), expected);
+    }
+    assert_eq!(before.service("a").unwrap().backends().len(), 1);
+    assert_eq!(
+        before.changed_by(&Delta { from: 0, to: 2, changes: vec![] }).unwrap_err(),
+        TransitionError::NotOurGeneration { from: 0, current: 1 }
+    );
+    assert_eq!(
+        before.changed_by(&Delta { from: 1, to: 1, changes: vec![] }).unwrap_err(),
+        TransitionError::NotNewer { to: 1, current: 1 }
+    );
+}
+
+#[test]
+fn two_services_can_swap_their_vips_in_one_snapshot() {
+    let before = table(vec![service("a", 1, vec![]), service("b", 2, vec![])]);
+    let services = vec![Arc::new(service("a", 2, vec![])), Arc::new(service("b", 1, vec![]))];
+    let after = before.replaced_by(&Snapshot { generation: 2, services }).unwrap().table;
+    assert_eq!(&*after.service_at(vip(1)).unwrap().name, "b");
+    assert_eq!(&*after.service_at(vip(2)).unwrap().name, "a");
+}
+
+/// A plain picture of a table, to compare with.
+type Model = BTreeMap<String, (IpAddr, BTreeMap<IpAddr, (u16, bool)>)>;
+
+fn picture(table: &Table) -> Model {
+    table
+        .services()
+        .map(|service| {
+            let backends = service.backends().iter().map(|b| (b.address, (b.weight, b.draining))).collect();
+            (service.name.to_string(), (service.vip, backends))
+        })
+        .collect()
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    let name = (0..5u8).prop_map(|index| format!("s{index}"));
+    let a_backend = (0..6u8, 0..3u16, any::<bool>()).prop_map(|(last, weight, draining)| BackendSpec {
+        address: address(last),
+        weight,
+        draining,
+    });
+    prop_oneof![
+        (name.clone(), 0..8u8, prop::collection::btree_map(0..6u8, any::<bool>(), 0..4)).prop_map(|(name, last, list)| {
+            put(service(&name, last, list.into_iter().map(|(last, draining)| backend(last, draining)).collect()))
+        }),
+        name.clone().prop_map(|service| Change::RemoveService { service }),
+        (name.clone(), a_backend).prop_map(|(service, backend)| Change::PutBackend { service, backend }),
+        (name, 0..6u8).prop_map(|(service, last)| Change::RemoveBackend { service, address: address(last) }),
+    ]
+}
+
+/// The same changes, applied to the picture.
+fn change_model(model: &mut Model, change: &Change) {
+    match change {
+        Change::PutService(spec) => {
+            let backends = spec.backends.iter().map(|b| (b.address, (b.weight, b.draining))).collect();
+            model.insert(spec.name.clone(), (spec.vip, backends));
+        }
+        Change::RemoveService { service } => drop(model.remove(service)),
+        Change::PutBackend { service, backend } => {
+            let (_, backends) = model.get_mut(service).unwrap();
+            backends.insert(backend.address, (backend.weight, backend.draining));
+        }
+        Change::RemoveBackend { service, address } => drop(model.get_mut(service).unwrap().1.remove(address)),
+    }
+}
+
+proptest! {
+    /// Whatever changes come: a delta gives what the model says or leaves all as it was, both maps agree, the eligible
+    /// are those that should be, and every backend that went is named once.
+    #[test]
+    fn deltas_do_what_they_say(changes in prop::collection::vec(any_change(), 0..80)) {
+        let mut table = Table::default();
+        let mut model = Model::new();
+        for change in changes {
+            let before = picture(&table);
+            let identities: Vec<_> = table
+                .services()
+                .flat_map(|service| service.backends().iter().map(|b| Arc::clone(&b.identity)).collect::<Vec<_>>())
+                .collect();
+            let step = Delta { from: table.generation(), to: table.generation() + 1, changes: vec![change.clone()] };
+            match table.changed_by(&step) {
+                Ok(transition) => {
+                    change_model(&mut model, &change);
+                    table = transition.table;
+                    let gone: Vec<_> = transition
+                        .consequences
+                        .iter()
+                        .filter(|(_, consequence)| *consequence == Consequence::Removed)
+                        .map(|(identity, _)| Arc::as_ptr(identity))
+                        .collect();
+                    for identity in identities {
+                        let stays = table
+                            .services()
+                            .any(|service| service.backends().iter().any(|b| Arc::ptr_eq(&b.identity, &identity)));
+                        let named = gone.iter().filter(|&&pointer| pointer == Arc::as_ptr(&identity)).count();
+                        prop_assert_eq!(named, usize::from(!stays));
+                    }
+                }
+                Err(_) => prop_assert_eq!(picture(&table), before),
+            }
+            prop_assert_eq!(&picture(&table), &model);
+            for service in table.services() {
+                let by_vip = table.service_at(service.vip).unwrap();
+                prop_assert!(Arc::ptr_eq(by_vip, service));
+                for (index, backend) in (0u32..).zip(service.backends()) {
+                    prop_assert_eq!(service.eligible().contains(&index), backend.weight > 0 && !backend.draining);
+                }
+            }
+        }
+    }
+}
