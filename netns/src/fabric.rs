@@ -1,0 +1,207 @@
+//! A network's bridge, and the legs that connect namespaces to it.
+
+use crate::links::{Leg, require_ipv4};
+use crate::name::is_interface_name;
+use crate::{Error, Link, Links, Namespace, NetworkPlan, Result};
+use ipnet::IpNet;
+use std::net::{IpAddr, Ipv4Addr};
+
+const BRIDGE: &str = "br0";
+
+/// A network on this node: a bridge in a namespace of its own, to which namespaces are connected by legs. A leg is a
+/// veth pair whose one end is an interface of the namespace and whose other end is a port of the bridge.
+#[derive(Debug, Clone)]
+pub struct Fabric {
+    plan: NetworkPlan,
+    links: Links,
+    bridge_index: u32,
+}
+
+impl Fabric {
+    /// Makes the network's bridge, or takes over the one that is there with its legs.
+    ///
+    /// # Errors
+    /// If the plan cannot be carried out, or the process lacks the capabilities.
+    pub async fn ensure(plan: &NetworkPlan) -> Result<Self> {
+        plan.check()?;
+        let namespace = Namespace::create(&plan.bridge_namespace())?;
+        // Frames between containers are not the business of the host's packet filter, and its look at each of them costs
+        // 13 % of CPU per connection. These parameters are there only while br_netfilter is loaded.
+        namespace.set_sysctls(
+            &[],
+            &[
+                ("net/bridge/bridge-nf-call-iptables", "0"),
+                ("net/bridge/bridge-nf-call-ip6tables", "0"),
+                ("net/bridge/bridge-nf-call-arptables", "0"),
+            ],
+        )?;
+        let links = namespace.links().await?;
+        links.bridge(BRIDGE).await?;
+        links.set_mtu(BRIDGE, plan.mtu).await?;
+        let bridge_index = links.require(BRIDGE).await?.index;
+        Ok(Self { plan: plan.clone(), links, bridge_index })
+    }
+
+    /// What the network was made from.
+    #[must_use]
+    pub fn plan(&self) -> &NetworkPlan {
+        &self.plan
+    }
+
+    /// The namespace that the bridge is in.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        self.links.namespace()
+    }
+
+    /// Connects a namespace: makes `interface` in it, with the address and the subnet's prefix length, up, and the other
+    /// end a port of the bridge. A leg of that `port_id` that is complete stays; one that is half made, or leads
+    /// elsewhere, is made anew. If something fails, no half leg stays behind.
+    ///
+    /// The interface's hardware address follows from its IP address, so that neighbours that remember the address still
+    /// reach it after the leg was made anew.
+    ///
+    /// # Errors
+    /// If the address is not one of the subnet's, or the namespace has an interface of that name that is not this leg's.
+    pub async fn connect(&self, port_id: &str, namespace: &Namespace, interface: &str, address: IpAddr) -> Result<()> {
+        if !self.plan.subnet.contains(&address) {
+            return Err(Error::AddressOutsideSubnet { address, subnet: self.plan.subnet });
+        }
+        let mac = mac_of(require_ipv4("interface address", address)?);
+        let port = Self::port_name(port_id);
+        let leg = Leg {
+            name: &port,
+            master: Some(self.bridge_index),
+            peer_name: interface,
+            peer_namespace: namespace,
+            peer_mac: Some(mac),
+            mtu: Some(self.plan.mtu),
+            up: true,
+        };
+        let peer_links = namespace.links().await?;
+        if !self.links.create_leg(&leg).await? {
+            if self.is_complete(&leg, &peer_links, address).await? {
+                return Ok(());
+            }
+            self.links.delete_link(&port).await?;
+            if !self.links.create_leg(&leg).await? {
+                let expected = format!("the leg of port {port_id} on network {}", self.plan.network);
+                return Err(peer_links.differs(interface, &expected));
+            }
+        }
+        let addressed = peer_links.add_address(interface, address, self.plan.subnet.prefix_len()).await;
+        if addressed.is_err() {
+            // The first error is the one to report.
+            let _ = self.links.delete_link(&port).await;
+        }
+        addressed
+    }
+
+    /// Takes back [`Self::connect`]: the interface is gone when this returns. A leg that is not there is done already.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub async fn disconnect(&self, port_id: &str) -> Result<()> {
+        self.links.delete_link(&Self::port_name(port_id)).await
+    }
+
+    /// The bridge's ports, by the names that [`Self::port_name`] gives them, sorted.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub async fn ports(&self) -> Result<Vec<String>> {
+        let is_port = |link: &Link| link.master == Some(self.bridge_index);
+        let mut ports: Vec<_> = self.links.list().await?.into_iter().filter(is_port).map(|link| link.name).collect();
+        ports.sort_unstable();
+        Ok(ports)
+    }
+
+    /// The name of the bridge's port with that id: the id itself if it can be an interface's name, else one that follows
+    /// from it.
+    #[must_use]
+    pub fn port_name(port_id: &str) -> String {
+        const DERIVED: &str = "p-";
+        if is_interface_name(port_id) && !matches!(port_id, "lo" | BRIDGE) && !port_id.starts_with(DERIVED) {
+            return port_id.to_owned();
+        }
+        // 13 of 16 digits fit: two ids out of a million meet with a probability of one in nine thousand.
+        let digits = format!("{:016x}", fnv1a(port_id.as_bytes()));
+        format!("{DERIVED}{}", &digits[..13])
+    }
+
+    /// Removes the network's bridge and all its legs. Does all it can and returns every error.
+    ///
+    /// # Errors
+    /// Those of [`Self::disconnect`] and [`Namespace::remove`].
+    pub async fn remove(self) -> std::result::Result<(), Vec<Error>> {
+        let mut errors = Vec::new();
+        // The legs one by one, because the namespace ends later than its name: when its last descriptor is closed.
+        match self.links.list().await {
+            Ok(links) => {
+                for link in links.iter().filter(|link| link.is_veth() || link.is_bridge()) {
+                    errors.extend(self.links.delete_link(&link.name).await.err());
+                }
+            }
+            Err(error) => errors.push(error),
+        }
+        errors.extend(Namespace::remove(&self.plan.bridge_namespace()).err());
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    async fn is_complete(&self, leg: &Leg<'_>, peer_links: &Links, address: IpAddr) -> Result<bool> {
+        let Some((port, interface)) = self.links.are_ends(leg.name, peer_links, leg.peer_name).await? else {
+            return Ok(false);
+        };
+        let as_wished = port.master == leg.master
+            && port.up
+            && interface.up
+            && interface.mac == leg.peer_mac
+            && [port.mtu, interface.mtu] == [self.plan.mtu; 2];
+        if !as_wished {
+            return Ok(false);
+        }
+        let addresses = peer_links.addresses_of(leg.peer_name, interface.index).await?;
+        let ipv4: Vec<_> = addresses.into_iter().filter(|address| matches!(address, IpNet::V4(_))).collect();
+        Ok(ipv4.len() == 1 && ipv4[0].addr() == address && ipv4[0].prefix_len() == self.plan.subnet.prefix_len())
+    }
+}
+
+/// A locally administered hardware address, unique on the network because the IP address is.
+fn mac_of(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0x42, a, b, c, d]
+}
+
+/// FNV-1a, 64 bits: the same in every build, as the names of ports must outlive the daemon.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn port_names_are_usable_and_differ() {
+        let long = ["a-container-with-a-long-name-1", "a-container-with-a-long-name-2"];
+        let odd = ["", "a/b", "a b", "br0", "lo", "all", "default", ".", "..", "p-x", "eth%d"];
+        let plain = ["web-1", "lb", "fifteen-bytes-x"];
+        let ids: Vec<_> = long.into_iter().chain(odd).chain(plain).collect();
+        let names: HashSet<_> = ids.iter().map(|id| Fabric::port_name(id)).collect();
+        assert_eq!(names.len(), ids.len());
+        for name in &names {
+            assert!(is_interface_name(name) && name != BRIDGE && name != "lo", "{name}");
+        }
+        assert_eq!(Fabric::port_name("web-1"), "web-1");
+        assert_eq!(Fabric::port_name(long[0]), "p-".to_owned() + &format!("{:016x}", fnv1a(long[0].as_bytes()))[..13]);
+    }
+
+    #[test]
+    fn fnv1a_is_the_published_function() {
+        // Test vectors of the FNV specification (draft-eastlake-fnv).
+        assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+}

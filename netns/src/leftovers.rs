@@ -1,0 +1,32 @@
+//! What a run that was killed has left behind.
+
+use crate::{Error, Namespace, Result};
+
+/// The named namespaces that start with the prefix, sorted: all that a run that was killed can leave behind, since
+/// bridges, legs, routes and rules live in them.
+///
+/// # Errors
+/// If the prefix is empty, which would make every namespace of the machine a leftover, or the names cannot be read.
+pub fn leftovers(prefix: &str) -> Result<Vec<String>> {
+    if prefix.is_empty() {
+        return Err(Error::InvalidName {
+            kind: "namespace prefix",
+            name: String::new(),
+            rule: "an empty prefix stands for every namespace of the machine; give the one that yours start with",
+        });
+    }
+    let mut names = Namespace::list()?;
+    names.retain(|name| name.starts_with(prefix));
+    Ok(names)
+}
+
+/// Removes the named namespaces that start with the prefix and returns their names. Processes that live in one keep it
+/// alive without its name; ending them is up to the caller. Does all it can and returns every error.
+///
+/// # Errors
+/// Those of [`leftovers`] and [`Namespace::remove`].
+pub fn remove_leftovers(prefix: &str) -> std::result::Result<Vec<String>, Vec<Error>> {
+    let names = leftovers(prefix).map_err(|error| vec![error])?;
+    let errors: Vec<_> = names.iter().filter_map(|name| Namespace::remove(name).err()).collect();
+    if errors.is_empty() { Ok(names) } else { Err(errors) }
+}

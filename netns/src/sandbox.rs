@@ -1,0 +1,98 @@
+//! The namespace in which a network's proxy lives.
+
+use crate::steering::BACKLOG;
+use crate::{Error, Fabric, Links, Namespace, NetworkPlan, Result};
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+const INTERFACE: &str = "eth0";
+const PORT_ID: &str = "lb";
+
+/// The namespace in which a network's proxy lives on this node. Its interface `eth0` has the LB endpoint's address; VIPs
+/// are local routes.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    links: Links,
+    address: IpAddr,
+}
+
+impl Sandbox {
+    /// Makes the network's sandbox, connected to its bridge, or takes over the one that is there with its VIPs.
+    ///
+    /// # Errors
+    /// If the address is not one of the subnet's, or the process lacks the capabilities.
+    pub async fn ensure(plan: &NetworkPlan, fabric: &Fabric, lb_address: IpAddr) -> Result<Self> {
+        plan.check()?;
+        let namespace = Namespace::create(&plan.sandbox_namespace())?;
+        set_parameters(&namespace)?;
+        fabric.connect(PORT_ID, &namespace, INTERFACE, lb_address).await?;
+        Ok(Self { links: namespace.links().await?, address: lb_address })
+    }
+
+    /// The namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        self.links.namespace()
+    }
+
+    /// The LB endpoint's address.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Makes every address of the prefix the sandbox's own: it answers ARP and ping for it, and connections to it reach
+    /// the listener. One netlink message. A VIP inside a prefix that was added needs none.
+    ///
+    /// # Errors
+    /// If the prefix is an IPv6 one.
+    pub async fn add_vip_route(&self, prefix: IpNet) -> Result<()> {
+        self.links.add_local_route(prefix).await
+    }
+
+    /// Takes back [`Self::add_vip_route`]. One netlink message.
+    ///
+    /// # Errors
+    /// If the prefix is an IPv6 one.
+    pub async fn remove_vip_route(&self, prefix: IpNet) -> Result<()> {
+        self.links.remove_local_route(prefix).await
+    }
+
+    /// Disconnects the sandbox from the network and removes it. Does all it can and returns every error. The processes
+    /// in it are the caller's to end.
+    ///
+    /// # Errors
+    /// Those of [`Fabric::disconnect`] and [`Namespace::remove`].
+    pub async fn remove(self, fabric: &Fabric) -> std::result::Result<(), Vec<Error>> {
+        let mut errors = Vec::new();
+        errors.extend(fabric.disconnect(PORT_ID).await.err());
+        errors.extend(Namespace::remove(&fabric.plan().sandbox_namespace()).err());
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+}
+
+fn set_parameters(namespace: &Namespace) -> Result<()> {
+    let backlog = BACKLOG.to_string();
+    namespace.set_sysctls(
+        &[
+            // 15,000 short connections a second to two backends use up the default 28,000 ports within seconds, with the
+            // ports of closed connections waiting. The steered listener's port is below this range.
+            ("net/ipv4/ip_local_port_range", "1024 65535"),
+            ("net/ipv4/tcp_tw_reuse", "1"),
+            // A new namespace starts with the host's settings of these. A router's, a strict reverse path filter or a
+            // silent ARP would each make VIPs unreachable or packets for others leave.
+            ("net/ipv4/ip_forward", "0"),
+            ("net/ipv4/conf/all/rp_filter", "0"),
+            ("net/ipv4/conf/default/rp_filter", "0"),
+            ("net/ipv4/conf/all/arp_ignore", "0"),
+            ("net/ipv4/conf/default/arp_ignore", "0"),
+        ],
+        &[
+            // In milliseconds, Linux 6.14 and later; before, a port can be used again after a second.
+            ("net/ipv4/tcp_tw_reuse_delay", "1"),
+            // Not there in a namespace that belongs to a user namespace; the kernel's default is 4096 then.
+            ("net/core/somaxconn", &backlog),
+            ("net/ipv4/tcp_max_syn_backlog", &backlog),
+        ],
+    )
+}

@@ -1,0 +1,54 @@
+//! The system calls that no safe library wraps, one function each. Together with `steering/bpf.rs` this is all of the
+//! crate's unsafe code.
+#![allow(unsafe_code, reason = "these calls have no safe wrapper; each is one function with a safe signature")]
+
+use socket2::{Domain, Socket, Type};
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// The kind of namespace behind a descriptor, as a `CLONE_NEW*` constant. `NS_GET_NSTYPE`: ioctl_ns(2), Linux 4.11.
+pub(crate) fn namespace_type(namespace: BorrowedFd<'_>) -> io::Result<libc::c_int> {
+    // SAFETY: NS_GET_NSTYPE takes no argument and the descriptor is open for the length of the borrow.
+    let kind = unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_NSTYPE) };
+    if kind < 0 { Err(io::Error::last_os_error()) } else { Ok(kind) }
+}
+
+/// Sets the loopback interface of the calling thread's network namespace up (netdevice(7)).
+pub(crate) fn set_loopback_up() -> io::Result<()> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+    // SAFETY: `ifreq` is plain data for which all zeroes is a valid value.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = libc::c_char::from_ne_bytes([*from]);
+    }
+    // SAFETY: `request` is a valid `ifreq` with a terminated name; the kernel writes into it and keeps no reference.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: SIOCGIFFLAGS has just filled this member of the union.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    // IFF_UP is 1, so the conversion loses nothing.
+    request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
+    // SAFETY: as above; the kernel reads the flags.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Makes the child that `command` starts enter the network namespace before it executes its program.
+pub(crate) fn enter_on_exec<N: AsFd + Send + Sync + 'static>(command: &mut Command, namespace: N) {
+    // SAFETY: between fork and exec the closure makes one system call and reads errno: it allocates nothing, takes no
+    // lock, and the descriptor lives as long as the closure that owns it.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::setns(namespace.as_fd().as_raw_fd(), libc::CLONE_NEWNET) < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+}
