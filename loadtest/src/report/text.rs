@@ -1,0 +1,169 @@
+//! The readable report.
+
+use super::{EndReason, LatencySummary, Report, TimelineBucket};
+use crate::units::{format_bit_rate, format_microseconds, format_size, per_second, to_float};
+use crate::{Direction, Workload};
+use std::fmt::{Formatter, Result};
+use std::time::Duration;
+
+/// The most lines of the timeline of errors; a longer one says how many are left out.
+const MAX_TIMELINE_LINES: usize = 30;
+
+pub(super) fn write(report: &Report, out: &mut Formatter<'_>) -> Result {
+    headline(report, out)?;
+    counts(report, out)?;
+    latencies(report, out)?;
+    if report.targets.len() > 1 {
+        targets(report, out)?;
+    }
+    backends(report, out)?;
+    errors(report, out)
+}
+
+fn headline(report: &Report, out: &mut Formatter<'_>) -> Result {
+    let what = match report.workload {
+        Workload::Connect => "connect".to_owned(),
+        Workload::Pingpong { size_bytes } => format!("pingpong of {}", format_size(size_bytes)),
+        Workload::Bulk { direction, size_bytes } => {
+            let direction = match direction {
+                Direction::Up => "up",
+                Direction::Down => "down",
+                Direction::Both => "both ways",
+            };
+            let size = size_bytes.map(|bytes| format!(", {} each", format_size(bytes))).unwrap_or_default();
+            format!("bulk {direction}{size}")
+        }
+    };
+    let targets: Vec<String> = report.targets.iter().map(|target| target.target.to_string()).collect();
+    let pacing = report
+        .intended_rate_per_second
+        .map_or_else(|| "closed loop".to_owned(), |rate| format!("open loop at {rate}/s"));
+    let end = match report.ended_by {
+        EndReason::Duration => "",
+        EndReason::Requests => ", all requests done",
+        EndReason::Stopped => ", stopped",
+    };
+    writeln!(
+        out,
+        "{what} to {}; {} connection{}, {pacing}; {:.2} s{end}",
+        targets.join(", "),
+        report.connections,
+        if report.connections == 1 { "" } else { "s" },
+        report.elapsed().as_secs_f64()
+    )
+}
+
+fn counts(report: &Report, out: &mut Formatter<'_>) -> Result {
+    let elapsed = report.elapsed();
+    let lines = [
+        ("requests done", report.requests, true),
+        ("failed", report.failures, true),
+        ("interrupted", report.interrupted, report.interrupted > 0),
+        ("never begun", report.not_begun, report.not_begun > 0),
+        ("connections made", report.connections_opened, true),
+    ];
+    writeln!(out)?;
+    for (name, count, shown) in lines {
+        if shown {
+            writeln!(out, "{name:<18}{count:>12}  {:>12.1}/s", per_second(count, elapsed))?;
+        }
+    }
+    for (name, bytes) in [("sent", report.bytes_sent), ("received", report.bytes_received)] {
+        writeln!(out, "{name:<18}{:>12}  {:>14}", format_size(bytes), format_bit_rate(bytes, elapsed))?;
+    }
+    if let Some(intended) = report.intended_rate_per_second {
+        let achieved = report.achieved_rate_per_second;
+        let percent = 100.0 * achieved / intended;
+        writeln!(out, "intended {intended:.1}/s, achieved {achieved:.1}/s ({percent:.1} %)")?;
+    }
+    Ok(())
+}
+
+fn latencies(report: &Report, out: &mut Formatter<'_>) -> Result {
+    let latency = &report.latency;
+    let lines = [
+        ("wait", &latency.wait),
+        ("connect", &latency.connect),
+        ("first byte", &latency.first_byte),
+        ("total", &latency.total),
+    ];
+    let width = 12;
+    table_head(out, width, "latency", &["count"])?;
+    for (name, summary) in lines {
+        if let Some(summary) = summary {
+            write!(out, "{name:<width$}{:>10}", summary.count)?;
+            quantiles(out, summary)?;
+        }
+    }
+    Ok(())
+}
+
+fn targets(report: &Report, out: &mut Formatter<'_>) -> Result {
+    let names: Vec<String> = report.targets.iter().map(|target| target.target.to_string()).collect();
+    let width = column("target", names.iter().map(String::as_str));
+    writeln!(out, "\n{:<width$}{:>10}{:>10}", "target", "requests", "failed")?;
+    for (name, target) in names.iter().zip(&report.targets) {
+        writeln!(out, "{name:<width$}{:>10}{:>10}", target.requests, target.failures)?;
+    }
+    Ok(())
+}
+
+fn backends(report: &Report, out: &mut Formatter<'_>) -> Result {
+    if report.backends.is_empty() {
+        return Ok(());
+    }
+    let width = column("backend", report.backends.iter().map(|backend| backend.name.as_str()));
+    table_head(out, width, "backend", &["requests", "share", "failed"])?;
+    for backend in &report.backends {
+        let share = 100.0 * to_float(backend.requests) / to_float(report.requests.max(1));
+        write!(out, "{:<width$}{:>10}{share:>8.1} %{:>10}", backend.name, backend.requests, backend.failures)?;
+        match &backend.total {
+            Some(summary) => quantiles(out, summary)?,
+            None => writeln!(out)?,
+        }
+    }
+    Ok(())
+}
+
+fn errors(report: &Report, out: &mut Formatter<'_>) -> Result {
+    if report.errors.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n{:<16}{:>10}  first at  example", "failure", "count")?;
+    for (kind, error) in &report.errors {
+        let first = Duration::from_micros(error.first_at_us).as_secs_f64();
+        writeln!(out, "{kind:<16}{:>10}{first:>8.2} s  {}", error.count, error.example)?;
+    }
+    let with_errors: Vec<(usize, &TimelineBucket)> =
+        report.timeline.buckets.iter().enumerate().filter(|(_, bucket)| !bucket.errors.is_empty()).collect();
+    writeln!(out, "\nfailures in time")?;
+    for (index, bucket) in with_errors.iter().take(MAX_TIMELINE_LINES) {
+        let start = Duration::from_micros(report.timeline.bucket_us).as_secs_f64() * to_float(*index as u64);
+        let kinds: Vec<String> = bucket.errors.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        writeln!(out, "{start:>8.0} s  {}", kinds.join(", "))?;
+    }
+    if let Some(more) = with_errors.len().checked_sub(MAX_TIMELINE_LINES).filter(|more| *more > 0) {
+        writeln!(out, "          and at {more} later times")?;
+    }
+    Ok(())
+}
+
+fn table_head(out: &mut Formatter<'_>, width: usize, name: &str, columns: &[&str]) -> Result {
+    write!(out, "\n{name:<width$}")?;
+    for column in columns.iter().copied().chain(["p50", "p90", "p99", "p99.9", "max"]) {
+        write!(out, "{column:>10}")?;
+    }
+    writeln!(out)
+}
+
+fn quantiles(out: &mut Formatter<'_>, summary: &LatencySummary) -> Result {
+    for value in [summary.p50_us, summary.p90_us, summary.p99_us, summary.p999_us, summary.max_us] {
+        write!(out, "{:>10}", format_microseconds(value))?;
+    }
+    writeln!(out)
+}
+
+/// The width of a column of names, the space after it included.
+fn column<'a>(head: &'a str, names: impl Iterator<Item = &'a str>) -> usize {
+    names.chain([head]).map(str::len).max().unwrap_or_default() + 2
+}
