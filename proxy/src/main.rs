@@ -1,2 +1,73 @@
-//! x
-fn main() {}
+//! ringlb-proxy: serves one network's connections from inside its sandbox. Started by `ringlb daemon`.
+
+use clap::Parser;
+use ringlb_proxy::control;
+use ringlb_proxy::inherited;
+use ringlb_proxy::privileges;
+use ringlb_proxy::ring::probe;
+use ringlb_proxy::shared::Shared;
+use ringlb_proxy::worker::{Limits, Settings, Worker};
+use std::error::Error;
+use std::net::TcpListener;
+use std::os::fd::RawFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Serves the connections of one ringlb network. Started by the ringlb daemon, with open descriptors.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The network's name
+    #[arg(long)]
+    network: String,
+    /// Descriptor of the control socket: a listening SOCK_SEQPACKET socket
+    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(RawFd).range(3..))]
+    control_fd: RawFd,
+    /// Descriptor of the listening TCP socket
+    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(RawFd).range(3..))]
+    listener_fd: RawFd,
+    /// Descriptor to keep open and leave alone, such as that of the program which steers to the listener
+    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(RawFd).range(3..))]
+    keep_fd: Vec<RawFd>,
+    /// Microseconds to look for completions before sleeping; 0 to sleep at once
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 30)]
+    spin: u64,
+    /// Accept one connection with each operation, even where many would work
+    #[arg(long)]
+    one_shot_accept: bool,
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(false).init();
+    let arguments = Arguments::parse();
+    let network = arguments.network.clone();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%network, "the proxy cannot run: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let control = inherited::take(arguments.control_fd)?;
+    let listener = TcpListener::from(inherited::take(arguments.listener_fd)?);
+    let kept = arguments.keep_fd.iter().map(|&fd| inherited::take(fd)).collect::<Result<Vec<_>, _>>()?;
+
+    let limits = Limits::of_process()?;
+    privileges::give_up()?;
+    let mut features = probe::check()?;
+    features.multishot_accept &= !arguments.one_shot_accept;
+    features.max_connections = limits.connections as u64;
+
+    let spin = Duration::from_micros(arguments.spin);
+    let settings = Settings { limits, spin, multishot_accept: features.multishot_accept };
+    let shared = Arc::new(Shared::new(arguments.network, features)?);
+    let worker = Worker::new(Arc::clone(&shared), settings, listener)?;
+    control::thread::start(control, shared)?;
+    worker.run()?;
+    drop(kept);
+    Ok(())
+}

@@ -12,7 +12,11 @@ fn service(algorithm: Algorithm, backends: &[(u16, bool)]) -> Service {
         connect_timeout_ms: 1000,
         backends: (1u8..)
             .zip(backends)
-            .map(|(last, &(weight, draining))| BackendSpec { address: IpAddr::from([10, 0, 0, last]), weight, draining })
+            .map(|(last, &(weight, draining))| BackendSpec {
+                address: IpAddr::from([10, 0, 0, last]),
+                weight,
+                draining,
+            })
             .collect(),
     };
     Service::new(&spec, None)

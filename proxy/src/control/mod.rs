@@ -1,7 +1,8 @@
 //! The control channel between a node's daemon and a proxy.
 //!
 //! The channel is a `SOCK_SEQPACKET` socket. [`message`] says what travels over it, [`frame`] how a message
-//! becomes packets.
+//! becomes packets, [`thread`] answers requests in the proxy.
 
 pub mod frame;
 pub mod message;
+pub mod thread;

@@ -40,7 +40,8 @@ impl Service {
     /// A service as `spec` says. Backends that `before` has too keep their identity.
     #[must_use]
     pub fn new(spec: &ServiceSpec, before: Option<&Self>) -> Self {
-        let identity_of = |address| before.and_then(|service| service.backend(address)).map(|b| Arc::clone(&b.identity));
+        let identity_of =
+            |address| before.and_then(|service| service.backend(address)).map(|b| Arc::clone(&b.identity));
         let backends = spec
             .backends
             .iter()

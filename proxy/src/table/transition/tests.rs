@@ -44,7 +44,8 @@ fn a_backend_keeps_its_identity_as_long_as_it_stays() {
     let before = table(vec![service("a", 1, vec![backend(1, false), backend(2, false)])]);
     let kept = Arc::clone(&before.service("a").unwrap().backend(address(1)).unwrap().identity);
     kept.active.store(5, std::sync::atomic::Ordering::SeqCst);
-    let step = before.changed_by(&delta(vec![put(service("a", 7, vec![backend(1, true), backend(3, false)]))])).unwrap();
+    let step =
+        before.changed_by(&delta(vec![put(service("a", 7, vec![backend(1, true), backend(3, false)]))])).unwrap();
     let after = step.table.service_at(vip(7)).unwrap();
     assert!(Arc::ptr_eq(&kept, &after.backend(address(1)).unwrap().identity));
     assert!(step.table.service_at(vip(1)).is_none(), "the old VIP must be free");
@@ -129,9 +130,11 @@ fn any_change() -> impl Strategy<Value = Change> {
         draining,
     });
     prop_oneof![
-        (name.clone(), 0..8u8, prop::collection::btree_map(0..6u8, any::<bool>(), 0..4)).prop_map(|(name, last, list)| {
-            put(service(&name, last, list.into_iter().map(|(last, draining)| backend(last, draining)).collect()))
-        }),
+        (name.clone(), 0..8u8, prop::collection::btree_map(0..6u8, any::<bool>(), 0..4)).prop_map(
+            |(name, last, list)| {
+                put(service(&name, last, list.into_iter().map(|(last, draining)| backend(last, draining)).collect()))
+            }
+        ),
         name.clone().prop_map(|service| Change::RemoveService { service }),
         (name.clone(), a_backend).prop_map(|(service, backend)| Change::PutBackend { service, backend }),
         (name, 0..6u8).prop_map(|(service, last)| Change::RemoveBackend { service, address: address(last) }),

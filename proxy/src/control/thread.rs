@@ -1,0 +1,126 @@
+//! The control thread: answers requests and changes the table.
+//!
+//! It runs tokio-uring on a thread of its own, so that nothing it does delays a packet.
+
+use super::frame::{FrameError, MAX_PACKET, Reassembler, encode};
+use super::message::{Hello, Reply, Request};
+use crate::shared::{Order, Shared};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener as StdListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::net::UnixListener;
+use tokio_uring::net::UnixStream;
+
+/// The most control connections at once; a further one waits. There is one daemon, and one more at a hand-over.
+const MOST_CONNECTIONS: usize = 8;
+/// The pause after accepting a control connection failed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a control connection ended early.
+#[derive(Debug, Error)]
+enum ConnectionError {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// Starts the control thread on `listener`, a listening `SOCK_SEQPACKET` socket.
+///
+/// # Errors
+/// If the thread cannot be started.
+pub fn start(listener: OwnedFd, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("control".into()).spawn(move || {
+        if let Err(error) = tokio_uring::start(serve(StdListener::from(listener), shared)) {
+            tracing::error!(%error, "the control channel cannot be served; the table stays as it is");
+        }
+    })
+}
+
+async fn serve(listener: StdListener, shared: Arc<Shared>) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    // A listener like any other for tokio: accepting does not depend on the type of the socket.
+    let listener = UnixListener::from_std(listener)?;
+    let places = Arc::new(tokio::sync::Semaphore::new(MOST_CONNECTIONS));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
+        match accept(&listener).await {
+            Ok(stream) => {
+                let shared = Arc::clone(&shared);
+                tokio_uring::spawn(async move {
+                    if let Err(error) = converse(&stream, &shared).await {
+                        tracing::warn!(network = %shared.network, %error, "a control connection is closed");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(network = %shared.network, %error, "cannot accept a control connection");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn accept(listener: &UnixListener) -> io::Result<UnixStream> {
+    let stream = listener.accept().await?.0.into_std()?;
+    // A read of a non-blocking descriptor would not wait in the ring either.
+    stream.set_nonblocking(false)?;
+    Ok(UnixStream::from_std(stream))
+}
+
+/// Answers the requests of one connection, in order, until it ends.
+async fn converse(stream: &UnixStream, shared: &Shared) -> Result<(), ConnectionError> {
+    let hello = Hello {
+        network: shared.network.clone(),
+        pid: std::process::id(),
+        generation: shared.generation(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        features: shared.features.clone(),
+    };
+    send(stream, &Reply::Hello(hello)).await?;
+    let mut reassembler = Reassembler::default();
+    let mut buffer = Vec::with_capacity(MAX_PACKET);
+    loop {
+        let (result, used) = stream.read(buffer).await;
+        buffer = used;
+        let length = result?;
+        if length == 0 {
+            return Ok(());
+        }
+        if let Some(request) = reassembler.push(&buffer[..length])?
+            && let Some(reply) = answer(&request, shared)
+        {
+            send(stream, &reply).await?;
+        }
+        buffer.clear();
+    }
+}
+
+async fn send(stream: &UnixStream, reply: &Reply) -> Result<(), ConnectionError> {
+    for packet in encode(reply)? {
+        stream.write_all(packet).await.0?;
+    }
+    Ok(())
+}
+
+/// Does what is asked. There is no answer to a shutdown: the end of the process is.
+fn answer(request: &Request, shared: &Shared) -> Option<Reply> {
+    let result = match request {
+        Request::Snapshot(snapshot) => shared.replace(snapshot),
+        Request::Delta(delta) => shared.change(delta),
+        Request::Statistics => return Some(Reply::Statistics(shared.statistics())),
+        Request::Shutdown => {
+            shared.mailbox.put(vec![Order::Shutdown], true);
+            return None;
+        }
+    };
+    Some(match result {
+        Ok(generation) => Reply::Acknowledged { generation },
+        Err(error) => Reply::Refused { generation: shared.generation(), reason: error.to_string() },
+    })
+}

@@ -1,0 +1,38 @@
+//! Giving up what is not needed.
+
+use caps::{CapSet, Capability, CapsHashSet};
+use thiserror::Error;
+
+/// Why a privilege could not be given up.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// capset(2) or prctl(2) failed.
+    #[error("cannot give up capabilities: {0}")]
+    Capabilities(#[from] caps::errors::CapsError),
+    /// prctl(2) failed.
+    #[error("cannot set no_new_privs: {0}")]
+    NoNewPrivileges(nix::Error),
+}
+
+/// Gives up every capability but `CAP_SYS_RESOURCE`, and the right to gain any by running another program.
+///
+/// `CAP_SYS_RESOURCE` stays where it was there: without it all pipes of a user may hold 64 MiB together
+/// (`fs.pipe-user-pages-soft`, pipe(7)), so that sixteen bulk streams on the whole node would be spliced and the
+/// others copied.
+///
+/// # Errors
+/// Any [`Error`]; the caller should not go on then.
+pub fn give_up() -> Result<(), Error> {
+    let permitted = caps::read(None, CapSet::Permitted)?;
+    let kept: CapsHashSet = permitted.into_iter().filter(|c| *c == Capability::CAP_SYS_RESOURCE).collect();
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
+        for capability in caps::runtime::thread_all_supported() {
+            caps::drop(None, CapSet::Bounding, capability)?;
+        }
+    }
+    caps::clear(None, CapSet::Ambient)?;
+    caps::clear(None, CapSet::Inheritable)?;
+    caps::set(None, CapSet::Effective, &kept)?;
+    caps::set(None, CapSet::Permitted, &kept)?;
+    nix::sys::prctl::set_no_new_privs().map_err(Error::NoNewPrivileges)
+}

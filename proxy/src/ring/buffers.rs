@@ -1,0 +1,131 @@
+//! The buffers that data passes through.
+//!
+//! The *shared* buffers lie in a ring that the kernel takes them from when data is there, so that a connection that
+//! waits holds none. Because a few connections whose peers do not read can hold all of them, there are *private*
+//! buffers besides: one for one receive, made when the shared ones are used up, freed after use.
+
+use super::Error;
+use io_uring::IoUring;
+use io_uring::types::BufRingEntry;
+use std::alloc::Layout;
+use std::collections::HashMap;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// The size of a buffer in bytes. Measured: 4 KiB and 32 KiB are both slower.
+pub const BUFFER_SIZE: usize = 16 * 1024;
+/// The number of shared buffers; a power of two, as the kernel wants it.
+pub const SHARED_BUFFERS: u16 = 256;
+/// The most private buffers (64 MiB). When they are used up too, receives wait until one is free.
+pub const PRIVATE_BUFFERS: u32 = 4096;
+/// The kernel's name for the group of shared buffers.
+pub(super) const GROUP: u16 = 0;
+
+const FIRST_PRIVATE: u32 = 1 << 16;
+
+/// All buffers of a ring.
+#[derive(Debug)]
+pub(super) struct Buffers {
+    ring: Memory,
+    data: Memory,
+    tail: u16,
+    private: HashMap<u32, Box<[u8; BUFFER_SIZE]>>,
+    free_private: Vec<u32>,
+    next_private: u32,
+}
+
+/// Page-aligned zeroed memory. It is never given back: the kernel may write into it until the ring's last operation is
+/// over, which is after the ring's descriptor is closed. There is one ring a process, so nothing accumulates.
+#[derive(Debug)]
+struct Memory(NonNull<u8>);
+
+// SAFETY: the memory is owned by one value and reached only through it.
+unsafe impl Send for Memory {}
+
+impl Memory {
+    fn new(bytes: usize) -> Result<Self, Error> {
+        let layout = Layout::from_size_align(bytes, 4096).map_err(|_| Error::Memory { bytes })?;
+        // SAFETY: the layout's size is not zero: all callers ask for at least one buffer.
+        NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }).map(Self).ok_or(Error::Memory { bytes })
+    }
+}
+
+impl Buffers {
+    /// Makes the shared buffers and gives them to the kernel.
+    pub(super) fn register(ring: &IoUring) -> Result<Self, Error> {
+        let entries = usize::from(SHARED_BUFFERS);
+        let mut buffers = Self {
+            ring: Memory::new(entries * size_of::<BufRingEntry>())?,
+            data: Memory::new(entries * BUFFER_SIZE)?,
+            tail: 0,
+            private: HashMap::new(),
+            free_private: Vec::new(),
+            next_private: FIRST_PRIVATE,
+        };
+        let address = buffers.ring.0.as_ptr() as u64;
+        // SAFETY: the memory holds that many entries and is never freed.
+        unsafe { ring.submitter().register_buf_ring_with_flags(address, SHARED_BUFFERS, GROUP, 0) }
+            .map_err(|source| Error::Register { what: "a ring of provided buffers (kernel 5.19)", source })?;
+        for id in 0..SHARED_BUFFERS {
+            buffers.offer(id);
+        }
+        Ok(buffers)
+    }
+
+    /// A new private buffer; `None` if there are too many.
+    pub(super) fn take_private(&mut self) -> Option<u32> {
+        let id = match self.free_private.pop() {
+            Some(id) => id,
+            None if self.next_private - FIRST_PRIVATE < PRIVATE_BUFFERS => {
+                self.next_private += 1;
+                self.next_private - 1
+            }
+            None => return None,
+        };
+        self.private.insert(id, Box::new([0; BUFFER_SIZE]));
+        Some(id)
+    }
+
+    /// Where a buffer's bytes are, from `start`; `None` if there is no such buffer or it is shorter.
+    pub(super) fn address(&mut self, buffer: u32, start: u32) -> Option<(*mut u8, u32)> {
+        let room = u32::try_from(BUFFER_SIZE).ok()?.checked_sub(start)?;
+        let base = if buffer < FIRST_PRIVATE {
+            let index = usize::try_from(buffer).ok().filter(|&index| index < usize::from(SHARED_BUFFERS))?;
+            // SAFETY: the index was checked to be inside the memory.
+            unsafe { self.data.0.as_ptr().add(index * BUFFER_SIZE) }
+        } else {
+            self.private.get_mut(&buffer)?.as_mut_ptr()
+        };
+        // SAFETY: `start` was checked to be at most the buffer's size.
+        Some((unsafe { base.add(start as usize) }, room))
+    }
+
+    /// Takes a buffer back.
+    pub(super) fn release(&mut self, buffer: u32) {
+        if buffer >= FIRST_PRIVATE {
+            if self.private.remove(&buffer).is_some() {
+                self.free_private.push(buffer);
+            }
+        } else if let Ok(id) = u16::try_from(buffer) {
+            self.offer(id);
+        }
+    }
+
+    /// Puts a shared buffer into the ring.
+    fn offer(&mut self, id: u16) {
+        let base = self.ring.0.as_ptr().cast::<BufRingEntry>();
+        let index = usize::from(self.tail & (SHARED_BUFFERS - 1));
+        let id = id & (SHARED_BUFFERS - 1);
+        // SAFETY: both indices are masked to be inside the two pieces of memory. The kernel does not read an entry
+        // before the tail has passed it, and the tail is published below, after the entry (release).
+        unsafe {
+            let entry = &mut *base.add(index);
+            entry.set_addr(self.data.0.as_ptr().add(usize::from(id) * BUFFER_SIZE) as u64);
+            entry.set_len(BUFFER_SIZE as u32);
+            entry.set_bid(id);
+            self.tail = self.tail.wrapping_add(1);
+            let tail = BufRingEntry::tail(base).cast::<AtomicU16>();
+            (*tail).store(self.tail, Ordering::Release);
+        }
+    }
+}

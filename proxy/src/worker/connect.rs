@@ -1,0 +1,108 @@
+//! Finding a backend.
+
+use super::connections::Attempt;
+use super::{Error, Timer, Worker};
+use crate::balance;
+use crate::flow::Event;
+use crate::ring::{Kind, Slot, Token};
+use crate::table::{Backend, Service};
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl Worker {
+    /// Picks a backend in the newest table and starts to connect to it.
+    pub(super) fn connect(&mut self, slot: Slot) -> Result<(), Error> {
+        let Some(connection) = self.connections.get(slot) else { return Ok(()) };
+        let counters = &self.shared.counters;
+        if connection.attempts > 0 {
+            counters.retries.add(1);
+        }
+        connection.attempts += 1;
+        let (backend, service) = loop {
+            let table = self.shared.table.load();
+            let Some(service) = table.service_at(connection.target.ip()) else {
+                counters.no_service.add(1);
+                self.events.push_back(Event::NoBackend);
+                return Ok(());
+            };
+            let Some(backend) = balance::pick(service, &connection.tried, &mut self.random) else {
+                counters.no_backend.add(1);
+                self.events.push_back(Event::NoBackend);
+                return Ok(());
+            };
+            // A backend that was removed between the load and here is in no newer table, so this ends.
+            if backend.identity.enter() {
+                break (Backend::clone(backend), Arc::clone(service));
+            }
+        };
+        connection.backend =
+            Some(Attempt { address: backend.address, identity: backend.identity, service: Arc::clone(&service.state) });
+        let address = SocketAddr::new(backend.address, connection.target.port());
+        match new_socket(address) {
+            Ok(socket) => {
+                let descriptor = socket.as_raw_fd();
+                connection.sockets[1] = Some(socket.into());
+                let attempt = connection.attempts;
+                self.ring.connect(
+                    Token::Connection { kind: Kind::Connect, slot },
+                    descriptor,
+                    SockAddr::from(address),
+                )?;
+                self.arm_connect_timeout(slot, attempt, &service);
+            }
+            // Descriptors or memory are short here: that is not the backend's fault, and no other one can help.
+            Err(error) => {
+                if let Some(attempt) = connection.backend.take() {
+                    attempt.identity.leave();
+                }
+                self.note_refusal(&error);
+                self.events.push_back(Event::NoBackend);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of an attempt that failed; the flow decides what is next.
+    pub(super) fn fail_attempt(&mut self, slot: Slot) {
+        let Some(connection) = self.connections.get(slot) else { return };
+        connection.sockets[1] = None;
+        if let Some(attempt) = connection.backend.take() {
+            attempt.identity.leave();
+            attempt.identity.connect_failures.fetch_add(1, Ordering::Relaxed);
+            connection.tried.push(attempt.address);
+        }
+        self.shared.counters.connect_failures.add(1);
+    }
+
+    /// Takes note of a connection that is established.
+    pub(super) fn succeed(&mut self, slot: Slot) {
+        let Some(connection) = self.connections.get(slot) else { return };
+        connection.tried = Vec::new();
+        if let Some(attempt) = &connection.backend {
+            attempt.identity.connections.fetch_add(1, Ordering::Relaxed);
+            attempt.service.connections.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn connect_timed_out(&mut self, slot: Slot, attempt: u8) -> Result<(), Error> {
+        let late = |connection: &mut super::connections::Connection| {
+            connection.flow.is_connecting() && connection.attempts == attempt
+        };
+        if self.connections.get(slot).is_some_and(late) { self.stop(slot, Kind::Connect) } else { Ok(()) }
+    }
+
+    fn arm_connect_timeout(&mut self, slot: Slot, attempt: u8, service: &Service) {
+        self.timers.add(self.now, service.connect_timeout, Timer::Connect { slot, attempt });
+    }
+}
+
+/// A socket for a connection to a backend: non-blocking, as splice needs it, and without Nagle's algorithm, as a relay
+/// must not wait for more than it was given.
+fn new_socket(address: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket)
+}

@@ -1,0 +1,117 @@
+//! The connections that are open, each in a slot.
+
+use super::pipes::LeasedPipe;
+use crate::flow::{Flow, Side};
+use crate::ring::{GENERATION_MASK, Slot};
+use crate::table::{Identity, ServiceState};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+/// One connection and what belongs to it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) flow: Flow,
+    /// By [`Side::index`].
+    pub(super) sockets: [Option<OwnedFd>; 2],
+    /// The VIP and port that the client connected to.
+    pub(super) target: SocketAddr,
+    /// The backend that the connection is counted at.
+    pub(super) backend: Option<Attempt>,
+    /// Backends that could not be reached. Allocates only if there are any.
+    pub(super) tried: Vec<IpAddr>,
+    /// By source: the pipe of a direction that splices.
+    pub(super) pipes: [Option<Box<LeasedPipe>>; 2],
+    /// By source: what a receive that does not use shared buffers is at.
+    pub(super) private: [Private; 2],
+    /// Counts attempts, so that a timeout is not taken for one of a later attempt.
+    pub(super) attempts: u8,
+}
+
+/// The backend that a connection goes to.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) address: IpAddr,
+    pub(super) identity: Arc<Identity>,
+    pub(super) service: Arc<ServiceState>,
+}
+
+/// A receive into a private buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Private {
+    /// There is none.
+    No,
+    /// It waits until a buffer is free.
+    Waiting,
+    /// It is under way.
+    Into(u32),
+}
+
+impl Connection {
+    /// The descriptor of that side; -1, which every operation refuses, if there is none.
+    pub(super) fn descriptor(&self, side: Side) -> RawFd {
+        self.sockets[side.index()].as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+}
+
+/// All connections.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    open: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    generation: u32,
+    connection: Option<Connection>,
+}
+
+impl Connections {
+    /// The number of open connections.
+    pub(super) fn len(&self) -> usize {
+        self.open
+    }
+
+    /// Gives the connection a slot.
+    pub(super) fn insert(&mut self, connection: Connection) -> Slot {
+        self.open += 1;
+        if let Some(index) = self.free.pop() {
+            let entry = &mut self.entries[index as usize];
+            entry.connection = Some(connection);
+            return Slot { index, generation: entry.generation };
+        }
+        let index = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        self.entries.push(Entry { generation: 0, connection: Some(connection) });
+        Slot { index, generation: 0 }
+    }
+
+    /// The connection in that slot, unless it is another one by now.
+    pub(super) fn get(&mut self, slot: Slot) -> Option<&mut Connection> {
+        let entry = self.entries.get_mut(slot.index as usize)?;
+        if entry.generation == slot.generation { entry.connection.as_mut() } else { None }
+    }
+
+    /// Frees the slot.
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<Connection> {
+        let entry = self.entries.get_mut(slot.index as usize)?;
+        if entry.generation != slot.generation {
+            return None;
+        }
+        let connection = entry.connection.take()?;
+        entry.generation = (entry.generation + 1) & GENERATION_MASK;
+        self.free.push(slot.index);
+        self.open -= 1;
+        Some(connection)
+    }
+
+    /// The slots of the connections that `wanted` accepts.
+    pub(super) fn find(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<Slot> {
+        (0u32..)
+            .zip(&self.entries)
+            .filter(|(_, entry)| entry.connection.as_ref().is_some_and(&wanted))
+            .map(|(index, entry)| Slot { index, generation: entry.generation })
+            .collect()
+    }
+}

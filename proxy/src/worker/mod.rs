@@ -1,0 +1,205 @@
+//! The data thread: completions → flow → operations.
+//!
+//! One turn of the loop: submit what is due and wait; let each completion become an event of its connection and carry out
+//! what the connection's flow asks for; splice; fire timers; read orders. A connection's story, in the order of the
+//! files: [`accept`] takes it in, [`connect`] finds it a backend, [`relay`] moves its data and closes it.
+
+mod accept;
+mod connect;
+mod connections;
+mod limits;
+mod orders;
+mod pipes;
+mod relay;
+mod timers;
+
+pub use limits::Limits;
+
+use crate::flow::{Event, Operation, Side};
+use crate::ring::{self, Completion, Kind, Ring, Slot, Token};
+use crate::shared::Shared;
+use accept::Accepting;
+use connections::Connections;
+use pipes::Pipes;
+use std::collections::VecDeque;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use thiserror::Error;
+use timers::{Timer, Timers};
+
+/// How a worker works.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// What the descriptor limit allows.
+    pub limits: Limits,
+    /// How long to look for completions before sleeping; zero to sleep at once.
+    pub spin: Duration,
+    /// Whether one accept operation may deliver many connections.
+    pub multishot_accept: bool,
+}
+
+/// Why the data thread ended.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The ring failed.
+    #[error(transparent)]
+    Ring(#[from] ring::Error),
+    /// The listener cannot be used.
+    #[error("cannot accept connections from the listener that was handed over: {0}")]
+    Listener(nix::Error),
+}
+
+/// The data thread's state.
+#[derive(Debug)]
+pub struct Worker {
+    shared: Arc<Shared>,
+    settings: Settings,
+    ring: Ring,
+    listener: TcpListener,
+    accepting: Accepting,
+    connections: Connections,
+    pipes: Pipes,
+    timers: Timers,
+    /// Splices that are due, by connection and source, and whether to read.
+    splices: VecDeque<(Slot, Side, bool)>,
+    /// Receives that wait for a buffer.
+    starved: VecDeque<(Slot, Side)>,
+    random: fastrand::Rng,
+    /// The time of this turn.
+    now: Instant,
+    quiet_timer: bool,
+    stopping: bool,
+    /// Kept from event to event, so that none allocates.
+    operations: Vec<Operation>,
+    events: VecDeque<Event>,
+}
+
+impl Worker {
+    /// A worker that serves the connections of `listener`. It must run on the calling thread.
+    ///
+    /// # Errors
+    /// If the ring cannot be set up or the listener cannot be used.
+    pub fn new(shared: Arc<Shared>, settings: Settings, listener: TcpListener) -> Result<Self, Error> {
+        // Accepted sockets inherit this, which saves a system call for each.
+        socket2::SockRef::from(&listener)
+            .set_tcp_nodelay(true)
+            .map_err(|error| Error::Listener(nix::Error::from_raw(error.raw_os_error().unwrap_or(0))))?;
+        Ok(Self {
+            ring: Ring::new(settings.spin)?,
+            shared,
+            settings,
+            listener,
+            accepting: Accepting::default(),
+            connections: Connections::default(),
+            pipes: Pipes::new(settings.limits.pipes),
+            timers: Timers::default(),
+            splices: VecDeque::new(),
+            starved: VecDeque::new(),
+            random: fastrand::Rng::new(),
+            now: Instant::now(),
+            quiet_timer: false,
+            stopping: false,
+            operations: Vec::new(),
+            events: VecDeque::new(),
+        })
+    }
+
+    /// Serves until told to stop.
+    ///
+    /// # Errors
+    /// If the ring or the listener fails for good.
+    pub fn run(mut self) -> Result<(), Error> {
+        self.start_accepting()?;
+        self.ring.read_wake(self.shared.mailbox.wake().as_fd().as_raw_fd())?;
+        while !(self.stopping && self.connections.len() == 0) {
+            let may_wait = self.splices.is_empty() && !self.shared.mailbox.is_full();
+            self.ring.turn(self.timers.next(), may_wait)?;
+            self.now = Instant::now();
+            while let Some(completion) = self.ring.next_completion() {
+                self.complete(completion)?;
+            }
+            self.splice()?;
+            while let Some(timer) = self.timers.pop(self.now) {
+                self.fire(timer)?;
+            }
+            if self.shared.mailbox.is_full() {
+                self.read_orders()?;
+            }
+            self.publish_counts();
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, completion: Completion) -> Result<(), Error> {
+        match completion.token {
+            Some(Token::Accept) => self.accepted(completion),
+            Some(Token::Wake) => Ok(self.ring.read_wake(self.shared.mailbox.wake().as_fd().as_raw_fd())?),
+            Some(Token::Connection { kind, slot }) => self.progress(slot, kind, &completion),
+            Some(Token::Cancel) | None => Ok(()),
+        }
+    }
+
+    fn progress(&mut self, slot: Slot, kind: Kind, completion: &Completion) -> Result<(), Error> {
+        let Some(event) = self.event_of(slot, kind, completion) else {
+            // The connection is gone. Its buffer is not.
+            if let Some(buffer) = completion.buffer {
+                self.release(buffer)?;
+            }
+            return Ok(());
+        };
+        self.deliver(slot, event)
+    }
+
+    /// Tells the connection what happened and carries out what it asks for.
+    fn deliver(&mut self, slot: Slot, event: Event) -> Result<(), Error> {
+        let mut operations = std::mem::take(&mut self.operations);
+        let mut next = Some(event);
+        while let Some(event) = next {
+            if let Some(connection) = self.connections.get(slot) {
+                connection.flow.on(event, &mut operations);
+            }
+            self.carry_out(slot, &mut operations)?;
+            next = self.events.pop_front();
+        }
+        self.operations = operations;
+        self.feed_starved()
+    }
+
+    /// Carries operations out. What completes at once is queued in `self.events`.
+    fn carry_out(&mut self, slot: Slot, operations: &mut Vec<Operation>) -> Result<(), Error> {
+        for operation in operations.drain(..) {
+            match operation {
+                Operation::Connect => self.connect(slot)?,
+                Operation::StopConnect => self.stop(slot, Kind::Connect)?,
+                Operation::Linger => self.timers.add(self.now, relay::LINGER, Timer::Linger { slot }),
+                Operation::Close { reset, ending } => self.close(slot, reset, ending),
+                other => self.relay(slot, other)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, slot: Slot, kind: Kind) -> Result<(), Error> {
+        Ok(self.ring.cancel(Token::Connection { kind, slot })?)
+    }
+
+    fn fire(&mut self, timer: Timer) -> Result<(), Error> {
+        match timer {
+            Timer::Connect { slot, attempt } => self.connect_timed_out(slot, attempt),
+            Timer::Linger { slot } => self.deliver(slot, Event::LingerOver),
+            Timer::Drain { identity, note } => self.drain_timed_out(&identity, note),
+            Timer::Accept => self.accept_again(),
+            Timer::Quiet => self.find_quiet(),
+        }
+    }
+
+    fn publish_counts(&self) {
+        let counts = self.ring.counts();
+        let counters = &self.shared.counters;
+        counters.enters.set(counts.enters);
+        counters.completion_overflows.set(counts.overflows);
+        counters.active.set(self.connections.len() as u64);
+    }
+}

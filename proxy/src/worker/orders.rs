@@ -1,0 +1,62 @@
+//! What a new table means for open connections.
+
+use super::{Error, Timer, Worker};
+use crate::flow::Event;
+use crate::ring::{Kind, Slot, Token};
+use crate::shared::{Counter, Counters, Order};
+use crate::table::Identity;
+use std::sync::Arc;
+
+impl Worker {
+    pub(super) fn read_orders(&mut self) -> Result<(), Error> {
+        for order in self.shared.mailbox.take() {
+            match order {
+                Order::ResetRemoved => self.reset_where(Identity::is_removed, |counters| &counters.removed_resets)?,
+                Order::DrainDeadline { identity, note, after } => {
+                    self.timers.add(self.now, after, Timer::Drain { identity, note });
+                }
+                Order::Shutdown => self.shut_down()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A draining backend's time is over: its connections end, unless it was put back or removed meanwhile.
+    pub(super) fn drain_timed_out(&mut self, identity: &Arc<Identity>, note: u32) -> Result<(), Error> {
+        if identity.last_drain() != note {
+            return Ok(());
+        }
+        self.reset_where(|other| std::ptr::eq(other, Arc::as_ptr(identity)), |counters| &counters.drain_resets)
+    }
+
+    fn reset_where(
+        &mut self,
+        wanted: impl Fn(&Identity) -> bool,
+        counter: impl Fn(&Counters) -> &Counter,
+    ) -> Result<(), Error> {
+        let slots = self
+            .connections
+            .find(|connection| connection.backend.as_ref().is_some_and(|attempt| wanted(&attempt.identity)));
+        for slot in slots {
+            // A client whose connection is not yet established need not notice: the next attempt goes elsewhere.
+            if self.connections.get(slot).is_some_and(|connection| connection.flow.is_connecting()) {
+                self.stop(slot, Kind::Connect)?;
+            } else {
+                counter(&self.shared.counters).add(1);
+                self.deliver(slot, Event::Abort)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn shut_down(&mut self) -> Result<(), Error> {
+        self.stopping = true;
+        // What waits in the listener's queue stays there for the next proxy.
+        self.ring.cancel(Token::Accept)?;
+        let all: Vec<Slot> = self.connections.find(|_| true);
+        for slot in all {
+            self.deliver(slot, Event::Abort)?;
+        }
+        Ok(())
+    }
+}

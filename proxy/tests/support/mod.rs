@@ -1,0 +1,312 @@
+//! A real proxy on loopback: the VIPs and the backends are addresses of 127.0.0.0/8, so that nothing has to be set up.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use command_fds::{CommandFdExt, FdMapping};
+use ringlb_proxy::control::frame::{MAX_PACKET, Reassembler, encode};
+use ringlb_proxy::control::message::{
+    Algorithm, BackendSpec, Change, Delta, Hello, Reply, Request, ServiceSpec, Snapshot, Statistics,
+};
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Long enough for everything that should happen, on a busy machine too.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A proxy process with one listener. Killed when dropped.
+pub(crate) struct Proxy {
+    pub(crate) child: Child,
+    pub(crate) target: SocketAddr,
+    pub(crate) generation: u64,
+    pub(crate) hello: Hello,
+    control: Control,
+    control_address: SockAddr,
+    listener: TcpListener,
+    directory: tempfile::TempDir,
+}
+
+/// The daemon's end of a control channel.
+pub(crate) struct Control {
+    pub(crate) socket: Socket,
+    reassembler: Reassembler,
+}
+
+/// How a test's proxy differs from others.
+#[derive(Default)]
+pub(crate) struct Options {
+    pub(crate) arguments: Vec<&'static str>,
+    pub(crate) descriptors: Option<u64>,
+}
+
+impl Proxy {
+    /// A proxy that serves one service, named `s`, whose VIP is the target's address.
+    pub(crate) fn start(backends: &[BackendSpec]) -> Self {
+        Self::start_with(&Options::default(), Algorithm::Rr, backends)
+    }
+
+    pub(crate) fn start_with(options: &Options, algorithm: Algorithm, backends: &[BackendSpec]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let control_address = SockAddr::unix(directory.path().join("control")).unwrap();
+        let control_listener = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
+        control_listener.bind(&control_address).unwrap();
+        control_listener.listen(8).unwrap();
+        let listener = listen(SocketAddr::from(([127, 0, 1, 1], 0)));
+        let target = listener.local_addr().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringlb-proxy"));
+        command.args(["--network", "test", "--control-fd", "3", "--listener-fd", "4"]).args(&options.arguments);
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        if let Some(descriptors) = options.descriptors {
+            // Through prlimit(1) of the child's own shell, so that no unsafe code is needed here.
+            let program = env!("CARGO_BIN_EXE_ringlb-proxy");
+            let mut limited = Command::new("sh");
+            limited.arg("-c").arg(format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")).arg(program);
+            limited.args(command.get_args()).stdin(Stdio::null()).stderr(Stdio::piped());
+            command = limited;
+        }
+        let mapping = |fd: OwnedFd, child_fd| FdMapping { parent_fd: fd, child_fd };
+        let handed =
+            vec![mapping(control_listener.into(), 3), mapping(OwnedFd::from(listener.try_clone().unwrap()), 4)];
+        let child = command.fd_mappings(handed).unwrap().spawn().unwrap();
+        let mut control = Control::connect(&control_address);
+        let Reply::Hello(hello) = control.receive() else { panic!("the proxy does not say hello") };
+        let mut proxy = Self { child, target, generation: 0, hello, control, control_address, listener, directory };
+        proxy.snapshot(vec![service("s", target.ip(), algorithm, backends)]);
+        proxy
+    }
+
+    /// Another control channel.
+    pub(crate) fn connect_control(&self) -> Control {
+        Control::connect(&self.control_address)
+    }
+
+    /// A connection to the VIP.
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.target).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    pub(crate) fn snapshot(&mut self, services: Vec<ServiceSpec>) {
+        self.generation += 1;
+        let services = services.into_iter().map(Arc::new).collect();
+        self.expect_acknowledged(&Request::Snapshot(Snapshot { generation: self.generation, services }));
+    }
+
+    pub(crate) fn change(&mut self, changes: Vec<Change>) {
+        self.generation += 1;
+        let delta = Delta { from: self.generation - 1, to: self.generation, changes };
+        self.expect_acknowledged(&Request::Delta(delta));
+    }
+
+    pub(crate) fn put_backend(&mut self, backend: BackendSpec) {
+        self.change(vec![Change::PutBackend { service: "s".into(), backend }]);
+    }
+
+    pub(crate) fn remove_backend(&mut self, address: IpAddr) {
+        self.change(vec![Change::RemoveBackend { service: "s".into(), address }]);
+    }
+
+    fn expect_acknowledged(&mut self, request: &Request) {
+        let reply = self.request(request);
+        assert_eq!(reply, Reply::Acknowledged { generation: self.generation });
+    }
+
+    pub(crate) fn request(&mut self, request: &Request) -> Reply {
+        self.control.send(request);
+        self.control.receive()
+    }
+
+    pub(crate) fn statistics(&mut self) -> Statistics {
+        match self.request(&Request::Statistics) {
+            Reply::Statistics(statistics) => statistics,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until the statistics are as wanted.
+    pub(crate) fn wait_for(&mut self, what: &str, wanted: impl Fn(&Statistics) -> bool) -> Statistics {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let statistics = self.statistics();
+            if wanted(&statistics) {
+                return statistics;
+            }
+            assert!(Instant::now() < deadline, "waited in vain until {what}: {statistics:#?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Anonymous memory in KiB.
+    pub(crate) fn anonymous_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").trim().parse().unwrap()
+    }
+
+    /// Sends `Shutdown`, waits for the end; gives the exit code and what was logged.
+    pub(crate) fn shut_down(mut self) -> (Option<i32>, String) {
+        self.control.send(&Request::Shutdown);
+        let status = wait_for_exit(&mut self.child);
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        (status.code(), log)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let mut log = String::new();
+            if let Some(mut stderr) = self.child.stderr.take() {
+                let _ = stderr.read_to_string(&mut log);
+            }
+            println!("the proxy said: {log}");
+        }
+    }
+}
+
+impl Control {
+    pub(crate) fn connect(address: &SockAddr) -> Self {
+        let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
+        socket.connect(address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { socket, reassembler: Reassembler::default() }
+    }
+
+    pub(crate) fn send(&mut self, request: &Request) {
+        for packet in encode(request).unwrap() {
+            self.socket.send(&packet).unwrap();
+        }
+    }
+
+    pub(crate) fn receive(&mut self) -> Reply {
+        let mut packet = vec![0; MAX_PACKET];
+        loop {
+            let length = (&self.socket).read(&mut packet).unwrap();
+            assert!(length > 0, "the control channel was closed");
+            if let Some(reply) = self.reassembler.push(&packet[..length]).unwrap() {
+                return reply;
+            }
+        }
+    }
+
+    /// Whether the proxy has closed the channel.
+    pub(crate) fn is_closed(&self) -> bool {
+        let mut packet = vec![0; MAX_PACKET];
+        loop {
+            match (&self.socket).read(&mut packet) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        }
+    }
+}
+
+pub(crate) fn wait_for_exit(child: &mut Child) -> std::process::ExitStatus {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "the proxy does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub(crate) fn service(name: &str, vip: IpAddr, algorithm: Algorithm, backends: &[BackendSpec]) -> ServiceSpec {
+    ServiceSpec {
+        name: name.into(),
+        vip,
+        algorithm,
+        drain_timeout_ms: None,
+        connect_timeout_ms: 1000,
+        backends: backends.to_vec(),
+    }
+}
+
+/// Backend number `n` of a test: 127.0.2.n.
+pub(crate) fn backend(n: u8) -> BackendSpec {
+    BackendSpec { address: address(n), weight: 1, draining: false }
+}
+
+pub(crate) fn address(n: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(127, 0, 2, n))
+}
+
+pub(crate) fn listen(address: SocketAddr) -> TcpListener {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket.listen(1024).unwrap();
+    socket.into()
+}
+
+/// Serves every connection to backend `n` on a thread of its own.
+pub(crate) fn serve(n: u8, port: u16, handler: impl Fn(TcpStream) + Send + Sync + 'static) {
+    let listener = listen(SocketAddr::new(address(n), port));
+    let handler = Arc::new(handler);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let handler = Arc::clone(&handler);
+            std::thread::spawn(move || handler(stream));
+        }
+    });
+}
+
+/// Sends everything back until the client has said that it is done.
+pub(crate) fn echo(mut stream: TcpStream) {
+    let mut copy = stream.try_clone().unwrap();
+    let _ = std::io::copy(&mut stream, &mut copy);
+    let _ = copy.shutdown(std::net::Shutdown::Write);
+}
+
+/// The bytes of a test stream from `position`, so that a loss or a swap shows.
+pub(crate) fn pattern(position: u64, buffer: &mut [u8]) {
+    for (offset, byte) in (position..).zip(buffer) {
+        *byte = (offset.wrapping_mul(31) ^ (offset >> 8) ^ (offset >> 17)) as u8;
+    }
+}
+
+/// Writes `total` bytes of the pattern.
+pub(crate) fn write_pattern(stream: &mut TcpStream, total: u64) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut buffer = vec![0; 64 * 1024];
+    let mut position = 0;
+    while position < total {
+        let length = usize::try_from((total - position).min(buffer.len() as u64)).unwrap();
+        pattern(position, &mut buffer[..length]);
+        stream.write_all(&buffer[..length])?;
+        position += length as u64;
+    }
+    Ok(())
+}
+
+/// Reads to the end and checks the pattern; gives the number of bytes.
+pub(crate) fn read_pattern(stream: &mut TcpStream) -> std::io::Result<u64> {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut expected = vec![0; 64 * 1024];
+    let mut position = 0;
+    loop {
+        let length = stream.read(&mut buffer)?;
+        if length == 0 {
+            return Ok(position);
+        }
+        pattern(position, &mut expected[..length]);
+        assert!(buffer[..length] == expected[..length], "bytes differ after {position}");
+        position += length as u64;
+    }
+}
+
+/// Closes with a reset.
+pub(crate) fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(stream);
+}
