@@ -1,2 +1,2 @@
-//! x
+//! The `ringlb` program.
 fn main() {}

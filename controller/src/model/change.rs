@@ -1,0 +1,189 @@
+//! The whole model, and the changes that can be made to it.
+
+use super::address::Subnet;
+use super::limits::MAX_NETWORKS;
+use super::{AttachmentSpec, BackendSpec, Name, Network, NetworkSpec, Rejection, ServiceSpec, Shared};
+use imbl::OrdMap;
+use std::net::IpAddr;
+
+/// All that should be on this node.
+#[derive(Debug, Clone, Default)]
+pub struct Model {
+    pub(super) networks: OrdMap<Name, Shared<Network>>,
+}
+
+/// One change. The names in it are as they came in, not yet checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Make the network, or give it these settings, which only an empty network takes.
+    PutNetwork(NetworkSpec),
+    /// Remove the network; one that is not empty only with `remove_lb`, which removes what belongs to it too.
+    RemoveNetwork {
+        /// Whether the network's services, attachments and LB endpoint go with it.
+        remove_lb: bool,
+    },
+    /// Make or change an attachment.
+    PutAttachment {
+        /// Its name.
+        attachment: String,
+        /// Its settings.
+        spec: AttachmentSpec,
+    },
+    /// Remove an attachment.
+    RemoveAttachment {
+        /// Its name.
+        attachment: String,
+    },
+    /// Change a service.
+    Service {
+        /// Its name.
+        service: String,
+        /// What to do with it.
+        change: ServiceChange,
+    },
+}
+
+/// A change of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServiceChange {
+    /// Make it or give it these settings.
+    Put(ServiceSpec),
+    /// Remove it.
+    Remove,
+    /// Change a backend.
+    Backend {
+        /// Its address.
+        address: IpAddr,
+        /// What to do with it.
+        change: BackendChange,
+    },
+}
+
+/// A change of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackendChange {
+    /// Add it or give it these settings.
+    Put(BackendSpec),
+    /// Let it keep its connections and give it no new ones.
+    Drain,
+    /// Remove it.
+    Remove,
+}
+
+impl Model {
+    /// The networks by name.
+    #[must_use]
+    pub fn networks(&self) -> &OrdMap<Name, Shared<Network>> {
+        &self.networks
+    }
+
+    /// The network of that name.
+    #[must_use]
+    pub fn network(&self, name: &str) -> Option<&Shared<Network>> {
+        self.networks.get(name)
+    }
+
+    /// This model with one change of one network made to it.
+    ///
+    /// # Errors
+    /// What is wrong with the change. This model is as it was in any case.
+    pub fn change(&self, network: &str, change: &Change) -> Result<Self, Rejection> {
+        match change {
+            Change::PutNetwork(spec) => self.put_network(network, spec),
+            Change::RemoveNetwork { remove_lb } => self.remove_network(network, *remove_lb),
+            Change::PutAttachment { attachment, spec } => {
+                let name = checked_name(&format!("networks.{network}.attachments.{attachment}"), attachment)?;
+                self.edit(network, |network| network.put_attachment(&name, spec))
+            }
+            Change::RemoveAttachment { attachment } => {
+                self.edit(network, |network| network.remove_attachment(attachment))
+            }
+            Change::Service { service, change } => match change {
+                ServiceChange::Put(spec) => {
+                    let name = checked_name(&format!("networks.{network}.services.{service}"), service)?;
+                    self.edit(network, |network| network.put_service(&name, spec))
+                }
+                ServiceChange::Remove => self.edit(network, |network| network.remove_service(service)),
+                ServiceChange::Backend { address, change } => self.edit(network, |network| match change {
+                    BackendChange::Put(spec) => network.put_backend(service, *address, *spec),
+                    BackendChange::Drain => network.drain_backend(service, *address),
+                    BackendChange::Remove => network.remove_backend(service, *address),
+                }),
+            },
+        }
+    }
+
+    fn put_network(&self, name: &str, spec: &NetworkSpec) -> Result<Self, Rejection> {
+        let name = checked_name(&format!("networks.{name}"), name)?;
+        let subnet = checked_subnet(&name, spec)?;
+        let before = self.networks.get(&name);
+        if let Some(before) = before {
+            if before.plan() == subnet {
+                return Ok(self.clone());
+            }
+            if !before.is_empty() {
+                let field = if before.subnet() == subnet.net() { "vip_prefix" } else { "subnet" };
+                let reason = "cannot change while the network has services or attachments: remove them first";
+                return Err(Rejection::conflict(format!("networks.{name}.{field}"), reason));
+            }
+        }
+        if before.is_none() && self.networks.len() >= MAX_NETWORKS {
+            let reason = format!("the limit of {MAX_NETWORKS} networks is reached");
+            return Err(Rejection::conflict(format!("networks.{name}"), reason));
+        }
+        let overlaps = |other: &&Shared<Network>| {
+            let (one, two) = (subnet.net(), other.subnet());
+            one.contains(&two) || two.contains(&one)
+        };
+        if let Some(other) = self.networks.values().filter(|other| *other.name() != name).find(overlaps) {
+            return Err(overlap(&name, subnet, other));
+        }
+        let network = Network::new(name, subnet);
+        Ok(self.with(match before {
+            Some(before) => network.numbered_after(before),
+            None => network,
+        }))
+    }
+
+    fn remove_network(&self, name: &str, remove_lb: bool) -> Result<Self, Rejection> {
+        let field = format!("networks.{name}");
+        let network = self.networks.get(name).ok_or_else(|| Rejection::not_found(&field))?;
+        if !network.is_empty() && !remove_lb {
+            let (services, attachments) = (network.services().len(), network.attachments().len());
+            let reason = format!(
+                "still has services ({services}) or attachments ({attachments}): remove them first, or ask for `remove_lb`"
+            );
+            return Err(Rejection::conflict(field, reason));
+        }
+        Ok(Self { networks: self.networks.without(name) })
+    }
+
+    fn edit(&self, name: &str, edit: impl FnOnce(&mut Network) -> Result<(), Rejection>) -> Result<Self, Rejection> {
+        let before = self.networks.get(name).ok_or_else(|| Rejection::not_found(format!("networks.{name}")))?;
+        let mut network = Network::clone(before);
+        edit(&mut network)?;
+        network.settle_lb_endpoint()?;
+        let network = network.numbered_after(before);
+        let unchanged = network.generation() == before.generation()
+            && network.attachments().diff(before.attachments()).next().is_none();
+        Ok(if unchanged { self.clone() } else { self.with(network) })
+    }
+
+    fn with(&self, network: Network) -> Self {
+        Self { networks: self.networks.update(network.name().clone(), Shared::new(network)) }
+    }
+}
+
+pub(super) fn checked_name(field: &str, name: &str) -> Result<Name, Rejection> {
+    Name::new(name).map_err(|reason| Rejection::invalid(format!("{field}.name"), reason))
+}
+
+pub(super) fn checked_subnet(name: &Name, spec: &NetworkSpec) -> Result<Subnet, Rejection> {
+    Subnet::new(spec.subnet, spec.vip_prefix)
+        .map_err(|(field, reason)| Rejection::invalid(format!("networks.{name}.{field}"), reason))
+}
+
+pub(super) fn overlap(name: &Name, subnet: Subnet, other: &Network) -> Rejection {
+    let reason = format!("{} overlaps {} of network `{}`", subnet.net(), other.subnet(), other.name());
+    Rejection::conflict(format!("networks.{name}.subnet"), reason)
+}

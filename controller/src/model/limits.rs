@@ -1,0 +1,20 @@
+//! What one daemon holds at most. At a limit a change is refused with the limit in the reason.
+
+/// Networks of a node.
+pub const MAX_NETWORKS: usize = 1_000;
+/// Attachments of a network on this node.
+pub const MAX_ATTACHMENTS: usize = 10_000;
+/// Services of a network.
+pub const MAX_SERVICES: usize = 20_000;
+/// Backends of a service.
+pub const MAX_BACKENDS: usize = 1_000;
+/// Bytes of a request's body or of a state document.
+pub const MAX_BODY: usize = 8 * 1024 * 1024;
+/// Characters of a name.
+pub const MAX_NAME: usize = 63;
+/// The shortest subnet prefix: 16,777,214 addresses.
+pub const MIN_PREFIX: u8 = 8;
+/// The longest subnet prefix: 6 addresses.
+pub const MAX_PREFIX: u8 = 29;
+/// Errors listed in one rejection. The rest is left out.
+pub const MAX_ERRORS: usize = 20;

@@ -1,0 +1,26 @@
+//! What should be: networks, their attachments, services and backends, and which of it is valid.
+//!
+//! Everything here is pure: no I/O, no clock. A [`Model`] is an immutable value with cheap copies; [`Model::change`]
+//! and [`Model::desired`] make the next one, or say why not. A change that touches one backend shares everything else
+//! with the model that it was made from, and [`Network::services`] of two models can be compared at the cost of what
+//! differs.
+
+mod address;
+mod change;
+mod desired;
+pub mod document;
+mod field;
+pub mod limits;
+mod name;
+mod network;
+mod rejection;
+
+pub use change::{BackendChange, Change, Model, ServiceChange};
+pub use document::{AttachmentSpec, BackendSpec, DesiredState, NetworkSpec, ServiceSpec};
+pub use field::{ConnectTimeout, DrainTimeout, Weight};
+pub use name::Name;
+pub use network::{Attachment, Backend, Network, Service, Shared};
+pub use rejection::{FieldError, Rejection, RejectionKind};
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,66 @@
+//! Names of networks, attachments and services.
+
+use super::limits::MAX_NAME;
+use serde::{Serialize, Serializer};
+use std::borrow::Borrow;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// A valid name: a lower-case letter or digit, then up to 62 lower-case letters, digits, `_`, `.` and `-`.
+///
+/// Such a name is safe as a file name and as a part of a namespace's name. Copies are cheap.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// Takes `text` as a name.
+    ///
+    /// # Errors
+    /// The reason in plain language.
+    pub fn new(text: &str) -> Result<Self, String> {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let valid = text.len() <= MAX_NAME
+            && text.bytes().next().is_some_and(plain)
+            && text.bytes().all(|byte| plain(byte) || matches!(byte, b'_' | b'.' | b'-'));
+        if valid {
+            Ok(Self(text.into()))
+        } else {
+            Err(format!(
+                "{text:.80?} is not a valid name: 1 to {MAX_NAME} characters out of a-z, 0-9, `_`, `.` and `-`, the first a letter or digit"
+            ))
+        }
+    }
+}
+
+impl Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for Name {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(&self.0)
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}

@@ -1,0 +1,420 @@
+//! One network with all that belongs to it, and the ways to change it.
+//!
+//! The functions that change a network may leave it half changed when they fail: [`super::Model`] works on a copy and
+//! drops it then.
+
+use super::address::{Addresses, Holder, Refusal, Subnet};
+use super::document::{BackendDocument, ServiceDocument};
+use super::limits::{MAX_ATTACHMENTS, MAX_BACKENDS, MAX_SERVICES};
+use super::{AttachmentSpec, BackendSpec, ConnectTimeout, DrainTimeout, Name, Rejection, ServiceSpec, Weight};
+use imbl::OrdMap;
+use ipnet::IpNet;
+use ringlb_proxy::control::message::{Algorithm, Generation};
+use std::net::IpAddr;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// A value in a persistent map. Two are equal only if they are the same one: that makes the comparison of two maps
+/// skip what was not touched without looking into it.
+#[derive(Debug)]
+pub struct Shared<T>(Arc<T>);
+
+/// A network.
+#[derive(Debug, Clone)]
+pub struct Network {
+    name: Name,
+    addresses: Addresses,
+    generation: Generation,
+    lb_address: Option<IpAddr>,
+    attachments: OrdMap<Name, Shared<Attachment>>,
+    services: OrdMap<Name, Shared<Service>>,
+}
+
+/// A container's leg on a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// Its name, unique in the network.
+    pub name: Name,
+    /// The path of the container's network namespace.
+    pub netns: String,
+    /// The container's address on the network.
+    pub ip: IpAddr,
+}
+
+/// A service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Its name, unique in the network.
+    pub name: Name,
+    /// Its virtual address.
+    pub vip: IpAddr,
+    /// How a backend is chosen.
+    pub algorithm: Algorithm,
+    /// How long a draining backend keeps its connections.
+    pub drain_timeout: DrainTimeout,
+    /// How long one attempt to connect to a backend may take.
+    pub connect_timeout: ConnectTimeout,
+    /// The backends by their address.
+    pub backends: OrdMap<IpAddr, Backend>,
+}
+
+/// A backend's settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backend {
+    /// Its share of new connections.
+    pub weight: Weight,
+    /// Whether it keeps the connections it has and gets no new ones.
+    pub draining: bool,
+}
+
+impl Network {
+    /// The network's name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// All its addresses.
+    #[must_use]
+    pub fn subnet(&self) -> IpNet {
+        self.addresses.subnet().net()
+    }
+
+    /// The part of the subnet out of which VIPs are chosen.
+    #[must_use]
+    pub fn vip_prefix(&self) -> IpNet {
+        self.addresses.subnet().vip_prefix()
+    }
+
+    /// The number of its table: it grows with every batch that changes a service or a backend.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// The address of the LB endpoint. There is one exactly while the network needs a sandbox: while it has an
+    /// attachment and a service.
+    #[must_use]
+    pub fn lb_address(&self) -> Option<IpAddr> {
+        self.lb_address
+    }
+
+    /// The attachments by name.
+    #[must_use]
+    pub fn attachments(&self) -> &OrdMap<Name, Shared<Attachment>> {
+        &self.attachments
+    }
+
+    /// The services by name.
+    #[must_use]
+    pub fn services(&self) -> &OrdMap<Name, Shared<Service>> {
+        &self.services
+    }
+
+    /// The service that has `address` as its VIP.
+    #[must_use]
+    pub fn service_at(&self, address: IpAddr) -> Option<&Name> {
+        match self.addresses.holder(address)? {
+            Holder::Service(name) => Some(name),
+            Holder::Attachment(_) | Holder::LbEndpoint => None,
+        }
+    }
+
+    pub(super) fn new(name: Name, subnet: Subnet) -> Self {
+        Self {
+            name,
+            addresses: Addresses::new(subnet),
+            generation: 1,
+            lb_address: None,
+            attachments: OrdMap::new(),
+            services: OrdMap::new(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.attachments.is_empty() && self.services.is_empty()
+    }
+
+    pub(super) fn plan(&self) -> Subnet {
+        self.addresses.subnet()
+    }
+
+    /// Where something of this network stands, as errors name it.
+    pub(super) fn field(&self, rest: &str) -> String {
+        format!("networks.{}.{rest}", self.name)
+    }
+
+    pub(super) fn put_attachment(&mut self, name: &Name, spec: &AttachmentSpec) -> Result<(), Rejection> {
+        let same_netns = |other: &&Shared<Attachment>| other.name != *name && other.netns == spec.netns;
+        if let Some(other) = self.attachments.values().find(same_netns) {
+            let reason = format!("{:?} is already attached to this network as `{}`", spec.netns, other.name);
+            return Err(Rejection::conflict(self.field(&format!("attachments.{name}.netns")), reason));
+        }
+        self.place_attachment(name, spec)
+    }
+
+    /// As [`Self::put_attachment`], for a caller that knows that no other attachment has the namespace.
+    pub(super) fn place_attachment(&mut self, name: &Name, spec: &AttachmentSpec) -> Result<(), Rejection> {
+        let field = self.field(&format!("attachments.{name}"));
+        check_path(&spec.netns).map_err(|reason| Rejection::invalid(format!("{field}.netns"), reason))?;
+        let before = self.attachments.get(name).cloned();
+        if before.is_none() && self.attachments.len() >= MAX_ATTACHMENTS {
+            return Err(limit(field, MAX_ATTACHMENTS, "attachments", "a network"));
+        }
+        let ip_field = format!("{field}.ip");
+        let ip = match (spec.ip, before.as_deref()) {
+            (Some(ip), Some(before)) if ip == before.ip => ip,
+            (None, Some(before)) => before.ip,
+            (Some(ip), before) => {
+                if let Some(before) = before {
+                    self.addresses.release(before.ip);
+                }
+                let holder = Holder::Attachment(name.clone());
+                self.addresses.take(ip, holder).map_err(at(&ip_field))?;
+                ip
+            }
+            (None, None) => self.addresses.choose_host(name).map_err(at(&ip_field))?,
+        };
+        let attachment = Attachment { name: name.clone(), netns: spec.netns.clone(), ip };
+        if before.as_deref() != Some(&attachment) {
+            self.attachments.insert(name.clone(), Shared::new(attachment));
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_attachment(&mut self, name: &str) -> Result<(), Rejection> {
+        let attachment = self
+            .attachments
+            .remove(name)
+            .ok_or_else(|| Rejection::not_found(self.field(&format!("attachments.{name}"))))?;
+        self.addresses.release(attachment.ip);
+        Ok(())
+    }
+
+    pub(super) fn put_service(&mut self, name: &Name, spec: &ServiceSpec) -> Result<(), Rejection> {
+        let field = self.field(&format!("services.{name}"));
+        let before = self.services.get(name).cloned();
+        if before.is_none() && self.services.len() >= MAX_SERVICES {
+            return Err(limit(field, MAX_SERVICES, "services", "a network"));
+        }
+        let vip_field = format!("{field}.vip");
+        let vip = match (spec.vip, before.as_deref()) {
+            (Some(vip), Some(before)) if vip == before.vip => vip,
+            (None, Some(before)) => before.vip,
+            (Some(vip), before) => {
+                if let Some(before) = before {
+                    self.addresses.release(before.vip);
+                }
+                self.addresses.take(vip, Holder::Service(name.clone())).map_err(at(&vip_field))?;
+                vip
+            }
+            (None, None) => self.addresses.choose_vip(name).map_err(at(&vip_field))?,
+        };
+        let backends = match (&spec.backends, before.as_deref()) {
+            (Some(listed), before) => self.list_backends(&field, listed, before)?,
+            (None, Some(before)) => before.backends.clone(),
+            (None, None) => OrdMap::new(),
+        };
+        let service = Service {
+            name: name.clone(),
+            vip,
+            algorithm: spec.algorithm,
+            drain_timeout: spec.drain_timeout,
+            connect_timeout: spec.connect_timeout,
+            backends,
+        };
+        if before.as_deref() != Some(&service) {
+            self.services.insert(name.clone(), Shared::new(service));
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_service(&mut self, name: &str) -> Result<(), Rejection> {
+        let service =
+            self.services.remove(name).ok_or_else(|| Rejection::not_found(self.field(&format!("services.{name}"))))?;
+        self.addresses.release(service.vip);
+        for address in service.backends.keys() {
+            self.addresses.remove_backend(*address);
+        }
+        Ok(())
+    }
+
+    pub(super) fn put_backend(&mut self, service: &str, address: IpAddr, spec: BackendSpec) -> Result<(), Rejection> {
+        let before = self.existing_service(service)?;
+        let field = || self.field(&format!("services.{service}.backends.{address}"));
+        let backend = Backend { weight: spec.weight, draining: spec.drain };
+        match before.backends.get(&address) {
+            Some(same) if *same == backend => return Ok(()),
+            Some(_) => {}
+            None => {
+                if before.backends.len() >= MAX_BACKENDS {
+                    return Err(limit(field(), MAX_BACKENDS, "backends", "a service"));
+                }
+                let field = field();
+                self.addresses.add_backend(address).map_err(at(&field))?;
+            }
+        }
+        let mut service = Service::clone(&before);
+        service.backends.insert(address, backend);
+        self.services.insert(service.name.clone(), Shared::new(service));
+        Ok(())
+    }
+
+    pub(super) fn drain_backend(&mut self, service: &str, address: IpAddr) -> Result<(), Rejection> {
+        let before = self.existing_service(service)?;
+        let Some(backend) = before.backends.get(&address) else {
+            return Err(Rejection::not_found(self.field(&format!("services.{service}.backends.{address}"))));
+        };
+        self.put_backend(service, address, BackendSpec { weight: backend.weight, drain: true })
+    }
+
+    pub(super) fn remove_backend(&mut self, service: &str, address: IpAddr) -> Result<(), Rejection> {
+        let mut changed = Service::clone(self.existing_service(service)?.deref());
+        if changed.backends.remove(&address).is_none() {
+            return Err(Rejection::not_found(self.field(&format!("services.{service}.backends.{address}"))));
+        }
+        self.addresses.remove_backend(address);
+        self.services.insert(changed.name.clone(), Shared::new(changed));
+        Ok(())
+    }
+
+    /// Gives the LB endpoint its address or takes it back, as the network needs it now.
+    pub(super) fn settle_lb_endpoint(&mut self) -> Result<(), Rejection> {
+        let needed = !self.attachments.is_empty() && !self.services.is_empty();
+        match self.lb_address {
+            Some(address) if !needed => {
+                self.addresses.release(address);
+                self.lb_address = None;
+            }
+            None if needed => {
+                let chosen = self.addresses.choose_lb_endpoint().map_err(at(&self.field("lb_address")))?;
+                self.lb_address = Some(chosen);
+            }
+            Some(_) | None => {}
+        }
+        Ok(())
+    }
+
+    /// This network in the generation after `before`, if it differs from it in what a table shows.
+    pub(super) fn numbered_after(mut self, before: &Self) -> Self {
+        let changed = self.services.diff(&before.services).next().is_some();
+        self.generation = before.generation + u64::from(changed);
+        self
+    }
+
+    /// Puts back the value that `before` had for an attachment, if it is the same, so that the two can be seen to be.
+    pub(super) fn share_attachment(&mut self, before: Option<&Shared<Attachment>>) {
+        if let Some(before) = before
+            && self.attachments.get(&before.name).is_some_and(|now| **now == **before)
+        {
+            self.attachments.insert(before.name.clone(), before.clone());
+        }
+    }
+
+    /// As [`Self::share_attachment`], for a service.
+    pub(super) fn share_service(&mut self, before: Option<&Shared<Service>>) {
+        if let Some(before) = before
+            && self.services.get(&before.name).is_some_and(|now| **now == **before)
+        {
+            self.services.insert(before.name.clone(), before.clone());
+        }
+    }
+
+    /// Counts the backends of services that are still to be put. Those that cannot be are refused later, with their
+    /// field.
+    pub(super) fn hold_backends(&mut self, services: &[ServiceDocument]) -> Vec<IpAddr> {
+        let listed = services.iter().flat_map(|service| &service.backends).map(|backend| backend.ip);
+        listed.filter(|ip| self.addresses.add_backend(*ip).is_ok()).collect()
+    }
+
+    /// Takes [`Self::hold_backends`] back.
+    pub(super) fn let_backends_go(&mut self, held: Vec<IpAddr>) {
+        for address in held {
+            self.addresses.remove_backend(address);
+        }
+    }
+
+    /// An empty network that keeps from `before` what the same names are to keep: the LB endpoint's address.
+    pub(super) fn keep_lb_address(&mut self, before: &Self) {
+        if let Some(address) = before.lb_address
+            && self.addresses.take(address, Holder::LbEndpoint).is_ok()
+        {
+            self.lb_address = Some(address);
+        }
+    }
+
+    fn existing_service(&self, name: &str) -> Result<Shared<Service>, Rejection> {
+        self.services.get(name).cloned().ok_or_else(|| Rejection::not_found(self.field(&format!("services.{name}"))))
+    }
+
+    /// The backends of a list, counted in the address book in place of those that the service had before.
+    fn list_backends(
+        &mut self,
+        field: &str,
+        listed: &[BackendDocument],
+        before: Option<&Service>,
+    ) -> Result<OrdMap<IpAddr, Backend>, Rejection> {
+        if listed.len() > MAX_BACKENDS {
+            return Err(limit(format!("{field}.backends"), MAX_BACKENDS, "backends", "a service"));
+        }
+        for address in before.iter().flat_map(|service| service.backends.keys()) {
+            self.addresses.remove_backend(*address);
+        }
+        let mut backends = OrdMap::new();
+        for BackendDocument { ip, weight, drain } in listed {
+            let entry = || format!("{field}.backends.{ip}");
+            if backends.insert(*ip, Backend { weight: *weight, draining: *drain }).is_some() {
+                return Err(Rejection::invalid(entry(), "is listed twice"));
+            }
+            self.addresses.add_backend(*ip).map_err(at(&entry()))?;
+        }
+        Ok(backends)
+    }
+}
+
+fn check_path(path: &str) -> Result<(), String> {
+    match path {
+        "" => Err("is empty: give the path of a network namespace such as `/run/netns/c1`".to_owned()),
+        path if !path.starts_with('/') => Err(format!("{path:?} is not an absolute path")),
+        path if path.len() > 4095 || path.contains('\0') => Err("is not a path that the kernel would take".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+fn limit(field: String, limit: usize, what: &str, of: &str) -> Rejection {
+    Rejection::conflict(field, format!("the limit of {limit} {what} for {of} is reached"))
+}
+
+/// Puts an address's refusal into a field.
+fn at(field: &str) -> impl FnOnce(Refusal) -> Rejection {
+    let field = field.to_owned();
+    move |(kind, reason)| Rejection::new(kind, field, reason)
+}
+
+impl<T> Shared<T> {
+    pub(super) fn new(value: T) -> Self {
+        Self(Arc::new(value))
+    }
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Deref for Shared<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> PartialEq for Shared<T> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<T> Eq for Shared<T> {}

@@ -1,0 +1,2 @@
+//! From what should be to what is.
+pub mod table;

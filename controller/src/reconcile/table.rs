@@ -1,0 +1,146 @@
+//! The messages that lead a proxy's table from one state of a network to another. Pure.
+
+use crate::model::{Backend, Network, Service};
+use imbl::ordmap::DiffItem;
+use ringlb_proxy::control::message::{BackendSpec, Change, Delta, Request, ServiceSpec, Snapshot};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The whole table of `network`.
+#[must_use]
+pub fn snapshot(network: &Network) -> Request {
+    let services = network.services().values().map(|service| Arc::new(service_spec(service))).collect();
+    Request::Snapshot(Snapshot { generation: network.generation(), services })
+}
+
+/// The one request that leads from the table of `old` to that of `new`; none if it is the same table.
+///
+/// Its cost grows with what differs, not with what there is: the maps of the two states share what did not change.
+#[must_use]
+pub fn step(old: &Network, new: &Network) -> Option<Request> {
+    if old.generation() == new.generation() {
+        return None;
+    }
+    let Some(changes) = changes(old, new) else { return Some(snapshot(new)) };
+    Some(Request::Delta(Delta { from: old.generation(), to: new.generation(), changes }))
+}
+
+/// Removals first, so that a VIP is free before another service takes it. `None` if a VIP goes from one service to
+/// another that both stay: a proxy takes changes one by one, and two services cannot have one VIP in between.
+fn changes(old: &Network, new: &Network) -> Option<Vec<Change>> {
+    let mut removed = Vec::new();
+    let mut put = Vec::new();
+    for difference in old.services().diff(new.services()) {
+        match difference {
+            DiffItem::Remove(name, _) => removed.push(Change::RemoveService { service: name.to_string() }),
+            DiffItem::Add(_, service) => {
+                if holder_stays(old, new, service) {
+                    return None;
+                }
+                put.push(Change::PutService(Arc::new(service_spec(service))));
+            }
+            DiffItem::Update { old: (_, before), new: (_, service) } => {
+                if before.vip != service.vip && holder_stays(old, new, service) {
+                    return None;
+                }
+                if same_settings(before, service) {
+                    backend_changes(before, service, &mut put);
+                } else {
+                    put.push(Change::PutService(Arc::new(service_spec(service))));
+                }
+            }
+        }
+    }
+    removed.append(&mut put);
+    Some(removed)
+}
+
+/// Whether the service that had the VIP of `service` in `old` is another one and still there in `new`.
+fn holder_stays(old: &Network, new: &Network, service: &Service) -> bool {
+    old.service_at(service.vip).is_some_and(|holder| *holder != service.name && new.services().contains_key(holder))
+}
+
+fn same_settings(one: &Service, two: &Service) -> bool {
+    one.vip == two.vip
+        && one.algorithm == two.algorithm
+        && one.drain_timeout == two.drain_timeout
+        && one.connect_timeout == two.connect_timeout
+}
+
+fn backend_changes(old: &Service, new: &Service, changes: &mut Vec<Change>) {
+    let service = || new.name.to_string();
+    for difference in old.backends.diff(&new.backends) {
+        changes.push(match difference {
+            DiffItem::Remove(address, _) => Change::RemoveBackend { service: service(), address: *address },
+            DiffItem::Add(address, backend) | DiffItem::Update { new: (address, backend), .. } => {
+                Change::PutBackend { service: service(), backend: backend_spec(*address, backend) }
+            }
+        });
+    }
+}
+
+fn service_spec(service: &Service) -> ServiceSpec {
+    let milliseconds = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    ServiceSpec {
+        name: service.name.to_string(),
+        vip: service.vip,
+        algorithm: service.algorithm,
+        drain_timeout_ms: service.drain_timeout.0.map(milliseconds),
+        connect_timeout_ms: milliseconds(service.connect_timeout.0),
+        backends: service.backends.iter().map(|(address, backend)| backend_spec(*address, backend)).collect(),
+    }
+}
+
+fn backend_spec(address: IpAddr, backend: &Backend) -> BackendSpec {
+    BackendSpec { address, weight: backend.weight.0, draining: backend.draining }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tests::histories;
+    use proptest::prelude::*;
+    use ringlb_proxy::table::{Table, Transition};
+
+    /// What a proxy's table holds, in an order of its own.
+    fn listed(table: &Table) -> Vec<(String, IpAddr, Vec<(IpAddr, u16, bool)>)> {
+        let mut services: Vec<_> = table
+            .services()
+            .map(|service| {
+                let backends = service.backends().iter();
+                let mut backends: Vec<_> = backends.map(|b| (b.address, b.weight, b.draining)).collect();
+                backends.sort_unstable();
+                (service.name.to_string(), service.vip, backends)
+            })
+            .collect();
+        services.sort_unstable();
+        services
+    }
+
+    fn apply(table: &Table, request: &Request) -> Table {
+        let Transition { table, .. } = match request {
+            Request::Snapshot(snapshot) => table.replaced_by(snapshot).unwrap(),
+            Request::Delta(delta) => table.changed_by(delta).unwrap(),
+            Request::Statistics | Request::Shutdown => unreachable!("no request for a table"),
+        };
+        table
+    }
+
+    proptest! {
+        /// Any two states of a history, neighbours or not: the proxy's own table, led by the step from one to the other,
+        /// is the table that a snapshot of the other makes.
+        #[test]
+        fn a_step_leads_to_the_new_table(models in histories(), picks in prop::collection::vec(any::<prop::sample::Index>(), 1..8)) {
+            let mut picks: Vec<_> = picks.iter().map(|pick| pick.index(models.len())).collect();
+            picks.sort_unstable();
+            let networks: Vec<_> = picks.iter().map(|index| models[*index].network("web").unwrap()).collect();
+            let mut table = apply(&Table::default(), &snapshot(networks[0]));
+            for pair in networks.windows(2) {
+                if let Some(request) = step(pair[0], pair[1]) {
+                    table = apply(&table, &request);
+                }
+                prop_assert_eq!(listed(&table), listed(&apply(&Table::default(), &snapshot(pair[1]))));
+            }
+        }
+    }
+}
