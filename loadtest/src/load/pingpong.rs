@@ -1,6 +1,5 @@
 //! Long-lived connections: send bytes, check that the same come back.
 
-use super::arrivals::Arrival;
 use super::connection::{ASKING, Connection, Doing, NAME, RECEIVING, SENDING};
 use super::failure::Failure;
 use super::run::{Backoff, Run};
@@ -90,7 +89,7 @@ pub(super) async fn work(run: Rc<Run>, index: usize, session: Option<Session>, s
         };
         match request(&run, &mut current, size, &doing).await {
             Ok(first_byte) => {
-                finish(&run, target, arrival, begun, &current, first_byte);
+                run.succeeded(target, arrival, begun, &current.backend, first_byte);
                 session = Some(current);
                 backoff.succeeded();
             }
@@ -100,10 +99,6 @@ pub(super) async fn work(run: Rc<Run>, index: usize, session: Option<Session>, s
             }
         }
     }
-}
-
-fn finish(run: &Run, target: usize, arrival: Arrival, begun: Instant, session: &Session, first_byte: Instant) {
-    run.succeeded(target, arrival, begun, &session.backend, first_byte);
 }
 
 async fn connect(
@@ -118,9 +113,7 @@ async fn connect(
         let connection = Connection::open(address, options.source, doing).await?;
         recorder.lock().connected(begun.elapsed());
         doing.set(ASKING);
-        let request = Command::Echo.line();
-        let sent = request.len() as u64;
-        connection.send(request).await?;
+        connection.send(Command::Echo.line()).await?;
         doing.set(NAME);
         let mut buffer = Vec::with_capacity(MAX_NAME + 1);
         let (backend, length) = connection.receive_name(&mut buffer).await?;
@@ -128,7 +121,6 @@ async fn connect(
             return Err(Failure::Mismatch { doing: NAME, position: length as u64 });
         }
         recorder.lock().opened(&backend);
-        recorder.lock().moved(sent, length as u64);
         Ok(Session { connection, backend, position: split_mix(index as u64), buffer: Vec::new() })
     };
     tokio::time::timeout(options.timeout, open)
@@ -165,7 +157,8 @@ async fn receive(connection: &Connection, start: u64, size: u64, buffer: &mut Ve
     let mut first_byte = None;
     loop {
         buffer.clear();
-        buffer.reserve(usize::try_from(size.min(MAX_PIECE)).unwrap_or_default());
+        // One more than the answer has, so that an answer that is too long shows.
+        buffer.reserve(usize::try_from(size.min(MAX_PIECE)).unwrap_or_default() + 1);
         *buffer = connection.receive(std::mem::take(buffer)).await?;
         if buffer.is_empty() {
             return Err(Failure::UnexpectedEnd { doing: RECEIVING, received });

@@ -45,9 +45,9 @@ pub struct Report {
     pub achieved_rate_per_second: f64,
     /// Connections made.
     pub connections_opened: u64,
-    /// Bytes sent: commands and data.
+    /// Bytes of requests sent. With pingpong and bulk only the data counts, not what opens a connection.
     pub bytes_sent: u64,
-    /// Bytes received: names and data.
+    /// Bytes of answers received, counted alike.
     pub bytes_received: u64,
     /// How long things took.
     pub latency: Latencies,

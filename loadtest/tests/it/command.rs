@@ -1,0 +1,305 @@
+//! The program, as it is run by hand and by scripts.
+
+use crate::support::{DEADLINE, connect, read_exactly, read_to_end, server, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use ringlb_load::{EndReason, ErrorKind, Report, SCHEMA_VERSION, Workload};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Instant;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_ringlb-load");
+
+fn load(arguments: &[&str]) -> Output {
+    Command::new(PROGRAM).arg("tcp").args(arguments).output().unwrap()
+}
+
+#[track_caller]
+fn report(output: &Output) -> Report {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// A running program, ended if the test fails before it does.
+struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        Self(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id().cast_signed()), signal).unwrap();
+    }
+
+    fn status(&mut self) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begun.elapsed() < DEADLINE, "the program does not end");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn serve(arguments: &[&str], listeners: usize) -> (Running, Vec<SocketAddr>) {
+    let mut running = Running::start(Command::new(PROGRAM).arg("serve").args(arguments));
+    let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
+    let addresses = (0..listeners)
+        .map(|_| lines.next().unwrap().unwrap().strip_prefix("listening on ").unwrap().parse().unwrap())
+        .collect();
+    (running, addresses)
+}
+
+#[test]
+fn json_reads_back_into_the_types() {
+    let server = server("backend-1");
+    let target = server.addresses()[0].to_string();
+    let output = load(&[&target, "--requests", "200", "--connections", "4", "--json", "--quiet"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stderr.is_empty());
+    let report = report(&output);
+    assert_eq!((report.schema_version, report.workload), (SCHEMA_VERSION, Workload::Connect));
+    assert_eq!((report.requests, report.failures, report.requests_of("backend-1")), (200, 0, 200));
+    assert_eq!(report.latency.total.unwrap().count, 200);
+
+    // Names that scripts rely on.
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["workload"]["mode"], "connect");
+    assert_eq!(json["ended_by"], "requests");
+    assert_eq!(json["backends"][0]["name"], "backend-1");
+    for quantile in ["p50_us", "p90_us", "p99_us", "p999_us", "max_us"] {
+        assert!(json["latency"]["total"][quantile].is_u64(), "{quantile}");
+    }
+    assert!(json["latency"]["wait"].is_null());
+}
+
+#[test]
+fn every_mode_can_be_asked_for() {
+    let server = server("backend-1");
+    let target = server.addresses()[0].to_string();
+    for (arguments, workload) in [
+        (&["--mode", "pingpong", "--size", "1K", "--requests", "100"][..], r#"{"mode":"pingpong","size_bytes":1024}"#),
+        (
+            &["--mode", "bulk", "--bulk", "up", "--duration", "100ms"],
+            r#"{"mode":"bulk","direction":"up","size_bytes":null}"#,
+        ),
+        (
+            &["--mode", "bulk", "--size", "1M", "--requests", "3"],
+            r#"{"mode":"bulk","direction":"down","size_bytes":1048576}"#,
+        ),
+        (&["--rate", "500", "--requests", "50"], r#"{"mode":"connect"}"#),
+    ] {
+        let output = load(&[&[target.as_str(), "--json", "--fail-on-error"][..], arguments].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(serde_json::to_string(&report(&output).workload).unwrap(), workload);
+    }
+}
+
+#[test]
+fn the_readable_report_names_what_matters() {
+    let server = server("backend-1");
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let target = server.addresses()[0].to_string();
+    let output = load(&[&target, &closed, "--requests", "100", "--connections", "4", "-q"]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in ["requests done", "p99.9", "first byte", "backend-1", "100.0 %", "refused", "50", "connecting: "] {
+        assert!(text.contains(part), "{part:?} is missing from:\n{text}");
+    }
+}
+
+#[test]
+fn errors_decide_the_status_only_if_asked_to() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let arguments = [&closed, "--requests", "5", "--json", "-q"];
+    let output = load(&arguments);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(report(&output).failures_of(ErrorKind::Refused), 5);
+    let output = load(&[&arguments[..], &["--fail-on-error"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(report(&output).failures, 5);
+}
+
+#[test]
+fn usage_errors_say_what_is_wrong() {
+    for (arguments, part) in [
+        (&[][..], "TARGET"),
+        (&["127.0.0.1"], "127.0.0.1"),
+        (&["127.0.0.1:1", "--mode", "sideways"], "sideways"),
+        (&["127.0.0.1:1", "--rate", "0"], "--rate"),
+        (&["127.0.0.1:1", "--connections", "0"], "--connections"),
+        (&["127.0.0.1:1", "--size", "64"], "--size"),
+        (&["127.0.0.1:1", "--bulk", "up"], "--bulk"),
+        (&["127.0.0.1:1", "--mode", "bulk", "--requests", "1"], "--size"),
+        (&["127.0.0.1:1", "--mode", "pingpong", "--size", "0"], "--size"),
+        (&["127.0.0.1:1", "--duration", "tomorrow"], "tomorrow"),
+        (&["127.0.0.1:1", "--source", "::1"], "--source"),
+        (&["127.0.0.1:1", "--unknown"], "--unknown"),
+    ] {
+        let output = load(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty());
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains(part), "{part:?} is missing from: {message}");
+    }
+    let output = Command::new(PROGRAM).args(["serve", "--id", "two words"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn progress_is_told_on_standard_error() {
+    let server = server("backend-1");
+    let target = server.addresses()[0].to_string();
+    let arguments = [&target, "--duration", "300ms", "--connections", "2", "--rate", "100", "--json"];
+    let output = load(&[&arguments[..], &["--interval", "50ms"]].concat());
+    assert_eq!(report(&output).failures, 0);
+    let progress = String::from_utf8(output.stderr).unwrap();
+    assert!(progress.lines().count() >= 2, "{progress}");
+    assert!(progress.lines().all(|line| line.contains("req/s") && line.contains("failed")), "{progress}");
+}
+
+#[test]
+fn an_interrupted_run_reports() {
+    let server = server("backend-1");
+    let target = server.addresses()[0].to_string();
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let accepted = server.counters().accepted;
+        let running = Running::start(Command::new(PROGRAM).args(["tcp", &target, "--duration", "1h", "--json", "-q"]));
+        wait_until("it is under way", || server.counters().accepted > accepted + 100);
+        running.signal(signal);
+        let output = finish(running);
+        assert_eq!(output.status.code(), Some(0));
+        let report = report(&output);
+        assert_eq!((report.ended_by, report.failures), (EndReason::Stopped, 0));
+        assert!(report.requests >= 100);
+    }
+}
+
+/// Waits for the program's end and takes its output, which is short enough to wait in the pipes.
+fn finish(mut running: Running) -> Output {
+    use std::io::Read;
+    let status = running.status();
+    let mut output = Output { status, stdout: Vec::new(), stderr: Vec::new() };
+    running.0.stdout.take().unwrap().read_to_end(&mut output.stdout).unwrap();
+    running.0.stderr.take().unwrap().read_to_end(&mut output.stderr).unwrap();
+    output
+}
+
+#[test]
+fn a_second_signal_ends_a_run_that_waits() {
+    // Accepts in the kernel's queue and never answers.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap().to_string();
+    let mut running = Running::start(Command::new(PROGRAM).args(["tcp", &target, "--timeout", "1h", "-q"]));
+    let (stream, _) = listener.accept().unwrap();
+    running.signal(Signal::SIGINT);
+    assert!(running.0.try_wait().unwrap().is_none());
+    // Two of the same kind that are pending at once are one.
+    let begun = Instant::now();
+    while running.0.try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < DEADLINE, "the program does not end");
+        running.signal(Signal::SIGINT);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(running.status().code(), Some(130));
+    drop(stream);
+}
+
+#[test]
+fn too_few_descriptors_are_told_and_counted() {
+    let server = server("backend-1");
+    let target = server.addresses()[0].to_string();
+    let output = Command::new("sh")
+        .args(["-c", r#"ulimit -n 30; exec "$0" "$@""#, PROGRAM, "tcp", &target])
+        .args(["--mode", "pingpong", "--connections", "50", "--requests", "200", "--json", "-q"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("limit of 30 open descriptors"));
+    let report = report(&output);
+    assert!(report.failures_of(ErrorKind::NoDescriptors) >= 20);
+    assert_eq!(report.failures_of(ErrorKind::NoDescriptors), report.failures);
+    assert!(report.requests > 0);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_an_error_and_no_crash() {
+    let server = server("backend-1");
+    let target = server.addresses()[0].to_string();
+    let mut running = Running::start(Command::new(PROGRAM).args(["tcp", &target, "--requests", "10"]));
+    drop(running.0.stdout.take());
+    drop(running.0.stderr.take());
+    assert_eq!(running.status().code(), Some(1));
+}
+
+#[test]
+fn serve_serves_until_it_is_told_to_end() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let (mut running, addresses) =
+            serve(&["--listen", "127.0.0.1:0", "--listen", "127.0.0.2:0", "--id", "by-hand"], 2);
+        for address in &addresses {
+            let mut client = connect(*address);
+            client.write_all(b"ID\n").unwrap();
+            assert_eq!(read_to_end(&mut client), b"by-hand\n");
+        }
+        let mut open = connect(addresses[0]);
+        open.write_all(b"still open").unwrap();
+        assert_eq!(read_exactly(&mut open, 10), b"still open");
+        running.signal(signal);
+        assert_eq!(running.status().code(), Some(0));
+    }
+}
+
+#[test]
+fn serve_keeps_thousands_of_idle_connections_and_ends_cleanly() {
+    ringlb_load::raise_descriptor_limit().unwrap();
+    let (mut running, addresses) = serve(&["--listen", "127.0.0.1:0"], 1);
+    let mut clients: Vec<_> = (0..2000).map(|_| connect(addresses[0])).collect();
+    for client in &mut clients {
+        client.write_all(b"hello").unwrap();
+    }
+    for client in &mut clients {
+        assert_eq!(read_exactly(client, 5), b"hello");
+    }
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.status().code(), Some(0));
+}
+
+#[test]
+fn serve_says_why_it_cannot() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = Command::new(PROGRAM).args(["serve", "--listen", &address]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains(&address) && message.contains("Address already in use"), "{message}");
+}
+
+#[test]
+fn serve_short_of_descriptors_says_so_and_goes_on() {
+    let mut running = Running::start(Command::new("sh").args([
+        "-c",
+        r#"ulimit -n 30; exec "$0" serve --listen 127.0.0.1:0"#,
+        PROGRAM,
+    ]));
+    let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
+    let address: SocketAddr = lines.next().unwrap().unwrap().strip_prefix("listening on ").unwrap().parse().unwrap();
+    let clients: Vec<_> = (0..40).map(|_| connect(address)).collect();
+    let complaint = BufReader::new(running.0.stderr.take().unwrap()).lines().next().unwrap().unwrap();
+    assert!(complaint.contains("cannot accept connections"), "{complaint}");
+    drop(clients);
+    let mut client = connect(address);
+    client.write_all(b"hello").unwrap();
+    assert_eq!(read_exactly(&mut client, 5), b"hello");
+}

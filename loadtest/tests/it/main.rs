@@ -1,0 +1,12 @@
+//! The servers and the load against each other and against servers that misbehave, over real sockets on loopback.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod command;
+mod faults;
+mod load;
+mod namespace;
+mod open_loop;
+mod server;
+mod support;

@@ -1,0 +1,113 @@
+//! What the tests share.
+
+use ringlb_load::{Load, LoadOptions, Report, Server, ServerHandle, ServerOptions, Workload};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Longer than anything here takes on a busy machine, shorter than a test runner's patience.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(crate) fn server(name: &str) -> ServerHandle {
+    Server::start(ServerOptions::new(name.parse().unwrap())).unwrap()
+}
+
+pub(crate) fn options(servers: &[&ServerHandle], workload: Workload) -> LoadOptions {
+    LoadOptions::new(servers.iter().map(|server| server.addresses()[0]).collect(), workload)
+}
+
+pub(crate) fn run(options: LoadOptions) -> Report {
+    Load::start(options).unwrap().join().unwrap()
+}
+
+/// A client connection that fails a test instead of hanging it.
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_write_timeout(Some(DEADLINE)).unwrap();
+    stream
+}
+
+pub(crate) fn read_exactly(stream: &mut TcpStream, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes).unwrap();
+    bytes
+}
+
+pub(crate) fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A server that does whatever a test wants, each connection on a thread.
+pub(crate) struct Misbehaving {
+    address: SocketAddr,
+    ending: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Misbehaving {
+    pub(crate) fn start(behave: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let ending = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&ending);
+        let behave = Arc::new(behave);
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if ended.load(Ordering::SeqCst) {
+                    return;
+                }
+                let stream = stream.unwrap();
+                stream.set_nodelay(true).unwrap();
+                let behave = Arc::clone(&behave);
+                // The client may be gone; what it made of the connection is what the test looks at.
+                std::thread::spawn(move || behave(stream));
+            }
+        });
+        Self { address, ending, thread: Some(thread) }
+    }
+
+    pub(crate) fn options(&self, workload: Workload) -> LoadOptions {
+        LoadOptions::new(vec![self.address], workload)
+    }
+}
+
+impl Drop for Misbehaving {
+    fn drop(&mut self) {
+        self.ending.store(true, Ordering::SeqCst);
+        // Wakes the thread that accepts.
+        drop(TcpStream::connect(self.address));
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+/// Reads a client's command and answers with a name.
+pub(crate) fn open(stream: &mut TcpStream) -> std::io::Result<()> {
+    let mut byte = [0];
+    while byte != *b"\n" {
+        stream.read_exact(&mut byte)?;
+    }
+    stream.write_all(b"misbehaving\n")
+}
+
+/// Closes with a reset.
+pub(crate) fn reset(stream: TcpStream) -> std::io::Result<()> {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+    drop(stream);
+    Ok(())
+}
