@@ -64,10 +64,7 @@ impl Fabric {
     /// # Errors
     /// If the address is not one of the subnet's, or the namespace has an interface of that name that is not this leg's.
     pub async fn connect(&self, port_id: &str, namespace: &Namespace, interface: &str, address: IpAddr) -> Result<()> {
-        if !self.plan.subnet.contains(&address) {
-            return Err(Error::AddressOutsideSubnet { address, subnet: self.plan.subnet });
-        }
-        let mac = mac_of(require_ipv4("interface address", address)?);
+        let mac = mac_of(self.check_address(address)?);
         let port = Self::port_name(port_id);
         let leg = Leg {
             name: &port,
@@ -89,12 +86,12 @@ impl Fabric {
                 return Err(peer_links.differs(interface, &expected));
             }
         }
-        let addressed = peer_links.add_address(interface, address, self.plan.subnet.prefix_len()).await;
-        if addressed.is_err() {
+        let completed = self.complete(&peer_links, interface, address).await;
+        if completed.is_err() {
             // The first error is the one to report.
             let _ = self.links.delete_link(&port).await;
         }
-        addressed
+        completed
     }
 
     /// Takes back [`Self::connect`]: the interface is gone when this returns. A leg that is not there is done already.
@@ -146,6 +143,19 @@ impl Fabric {
         }
         errors.extend(Namespace::remove(&self.plan.bridge_namespace()).err());
         if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// Whether an interface of the network can have the address.
+    pub(crate) fn check_address(&self, address: IpAddr) -> Result<Ipv4Addr> {
+        if !self.plan.subnet.contains(&address) {
+            return Err(Error::AddressOutsideSubnet { address, subnet: self.plan.subnet });
+        }
+        require_ipv4("interface address", address)
+    }
+
+    async fn complete(&self, peer_links: &Links, interface: &str, address: IpAddr) -> Result<()> {
+        peer_links.add_address(interface, address, self.plan.subnet.prefix_len()).await?;
+        peer_links.set_up(interface).await
     }
 
     async fn is_complete(&self, leg: &Leg<'_>, peer_links: &Links, address: IpAddr) -> Result<bool> {

@@ -64,6 +64,12 @@ pub fn enter(kind: Kind) -> Result<()> {
     syscalls::set_loopback_up().map_err(|cause| Error::Isolation { step: "set the loopback interface up", cause })
 }
 
+/// Makes the kernel end the child (SIGTERM) when the thread that starts it ends, however that ends: what a test or a
+/// demonstration starts must not outlive it.
+pub fn end_with_parent(command: &mut process::Command) {
+    syscalls::end_with_parent(command);
+}
+
 /// What [`isolate_before_main!`](crate::isolate_before_main) runs. Ends the process with status 1 and the error on
 /// standard error if it cannot be isolated: its tests would touch the host.
 pub extern "C" fn before_main() {

@@ -23,6 +23,7 @@ impl Sandbox {
     /// If the address is not one of the subnet's, or the process lacks the capabilities.
     pub async fn ensure(plan: &NetworkPlan, fabric: &Fabric, lb_address: IpAddr) -> Result<Self> {
         plan.check()?;
+        fabric.check_address(lb_address)?;
         let namespace = Namespace::create(&plan.sandbox_namespace())?;
         set_parameters(&namespace)?;
         fabric.connect(PORT_ID, &namespace, INTERFACE, lb_address).await?;

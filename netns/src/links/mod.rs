@@ -358,7 +358,8 @@ pub(crate) struct Leg<'a> {
     pub(crate) peer_namespace: &'a Namespace,
     pub(crate) peer_mac: Option<[u8; 6]>,
     pub(crate) mtu: Option<u32>,
-    /// Whether both ends are to be up.
+    /// Whether this end is to be up. The other cannot be yet: it is made first, and the kernel does not set up an end that
+    /// has no other (`veth_open`).
     pub(crate) up: bool,
 }
 
@@ -373,7 +374,6 @@ impl Leg<'_> {
         message.attributes.extend(self.mtu.map(LinkAttribute::Mtu));
         message.attributes.extend(self.master.map(LinkAttribute::Controller));
         if self.up {
-            set_flag_up(&mut peer);
             set_flag_up(&mut message);
         }
         let peer = InfoData::Veth(InfoVeth::Peer(peer));

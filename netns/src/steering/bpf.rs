@@ -197,3 +197,25 @@ fn number(descriptor: BorrowedFd<'_>) -> u32 {
 fn failed(action: &'static str, cause: io::Error) -> Error {
     Error::Bpf { action, cause, log: String::new() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Loading a program attaches it to nothing.
+    #[test]
+    fn the_verifiers_log_is_part_of_the_error() {
+        const EXIT: Instruction = Instruction::new(0x95, 0, 0, 0, 0);
+        let error = load_sk_lookup(&[EXIT], c"Apache-2.0").unwrap_err();
+        let Error::Bpf { cause, log, .. } = &error else { panic!("{error}") };
+        // Without the capability nothing is verified.
+        assert!(log.contains("R0 !read_ok") || cause.raw_os_error() == Some(libc::EPERM), "{error}");
+    }
+
+    #[test]
+    fn jumps_are_told_from_calls_and_exits() {
+        let is_jump = |code| Instruction::new(code, 0, 0, 0, 0).is_jump();
+        assert!([0x15, 0x16, 0x55, 0x56].into_iter().all(is_jump));
+        assert!(![0x85, 0x95, 0xbf, 0xb7, 0x54, 0x07, 0x18, 0x61, 0x62, 0x00].into_iter().any(is_jump));
+    }
+}

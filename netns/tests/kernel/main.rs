@@ -1,0 +1,13 @@
+//! Against the kernel, in namespaces that end with this process. As root and as an ordinary user (see `unprivileged`).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers fail the test")]
+
+mod fabric;
+mod leftovers;
+mod links;
+mod namespaces;
+mod sandbox;
+mod steering;
+mod support;
+mod unprivileged;
+
+ringlb_netns::isolate_before_main!();
