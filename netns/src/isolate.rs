@@ -2,7 +2,7 @@
 //! made vanishes when the last process in them ends, however it ends.
 //!
 //! A test binary isolates itself before `main`, while it has one thread, with one line at the top of the file:
-//! ```ignore
+//! ```no_run
 //! ringlb_netns::isolate_before_main!();
 //! ```
 //! All its tests then share one set of namespaces, as root and as an ordinary user alike.
@@ -28,6 +28,10 @@ pub const INHERIT: &str = "RINGLB_ISOLATION_INHERITED";
 /// What of `/run` stays visible: users' own directories, and the host's name resolution.
 const KEPT: [&str; 2] = ["user", "systemd/resolve"];
 
+// include/uapi/linux/capability.h
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_ADMIN: u32 = 21;
+
 /// Which namespaces to enter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -38,10 +42,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What suits the user whose process this is.
+    /// What suits this process: root in a container may be as powerless as any user.
     #[must_use]
     pub fn of_this_process() -> Self {
-        if geteuid().is_root() { Self::Root } else { Self::User }
+        let needed = [CAP_NET_ADMIN, CAP_SYS_ADMIN].into_iter().fold(0, |set, capability| set | 1 << capability);
+        if effective_capabilities() & needed == needed { Self::Root } else { Self::User }
     }
 }
 
@@ -93,6 +98,13 @@ macro_rules! isolate_before_main {
         #[unsafe(link_section = ".init_array")]
         static ISOLATE_BEFORE_MAIN: extern "C" fn() = $crate::isolate::before_main;
     };
+}
+
+/// The set of them, one bit each; none if `/proc` does not tell (proc_pid_status(5)).
+fn effective_capabilities() -> u64 {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let field = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    field.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
 }
 
 fn enter_user_namespace() -> Result<()> {

@@ -59,6 +59,14 @@ impl Sandbox {
         self.links.remove_local_route(prefix).await
     }
 
+    /// The prefixes that were added and not taken back, sorted: what a daemon that takes the sandbox over finds.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub async fn vip_routes(&self) -> Result<Vec<IpNet>> {
+        self.links.local_routes().await
+    }
+
     /// Disconnects the sandbox from the network and removes it. Does all it can and returns every error. The processes
     /// in it are the caller's to end.
     ///

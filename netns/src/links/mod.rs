@@ -13,7 +13,7 @@ use netlink_packet_route::link::{
     InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
-use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use socket::{Refusal, Socket};
 use std::net::{IpAddr, Ipv4Addr};
@@ -204,6 +204,25 @@ impl Links {
             Err(refusal) if refusal.is(libc::ESRCH) => Ok(()),
             result => result.map_err(|refusal| self.refused(format!("remove the local route to {prefix}"), refusal)),
         }
+    }
+
+    /// The prefixes that [`Self::add_local_route`] added and nobody took back, sorted.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub async fn local_routes(&self) -> Result<Vec<IpNet>> {
+        let mut filter = RouteMessage::default();
+        filter.header.address_family = AddressFamily::Inet;
+        filter.header.table = LOCAL_TABLE;
+        filter.header.protocol = RouteProtocol::Static;
+        let answers = self
+            .socket
+            .dump(RouteNetlinkMessage::GetRoute(filter))
+            .await
+            .map_err(|refusal| self.refused("list the local routes".to_owned(), refusal))?;
+        let mut prefixes: Vec<_> = answers.iter().filter_map(prefix_of).collect();
+        prefixes.sort_unstable();
+        Ok(prefixes)
     }
 
     /// Deletes an interface; with one end of a veth pair goes the other.
@@ -415,6 +434,25 @@ fn local_route(prefix: IpNet) -> Result<RouteMessage> {
     message.attributes =
         vec![RouteAttribute::Destination(prefix.network().into()), RouteAttribute::Oif(LOOPBACK_INDEX)];
     Ok(message)
+}
+
+/// The prefix of a route like those that [`local_route`] describes.
+fn prefix_of(answer: &RouteNetlinkMessage) -> Option<IpNet> {
+    let RouteNetlinkMessage::NewRoute(message) = answer else { return None };
+    let header = &message.header;
+    let ours = header.table == LOCAL_TABLE
+        && header.protocol == RouteProtocol::Static
+        && header.kind == RouteType::Local
+        && message.attributes.contains(&RouteAttribute::Oif(LOOPBACK_INDEX));
+    if !ours {
+        return None;
+    }
+    // A route to everything has no destination.
+    let network = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+        _ => None,
+    });
+    IpNet::new(network.unwrap_or(Ipv4Addr::UNSPECIFIED).into(), header.destination_prefix_length).ok()
 }
 
 fn address_of(answer: &RouteNetlinkMessage) -> Option<IpNet> {

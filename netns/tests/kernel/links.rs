@@ -40,6 +40,7 @@ async fn every_verb_can_be_repeated() {
     let names: Vec<_> = links.list().await.unwrap().into_iter().map(|link| link.name).collect();
     assert_eq!(names, ["lo", "br0", "port"]);
     assert!(ping(&there, "10.5.0.1"));
+    assert_eq!(links.local_routes().await.unwrap(), [net("10.6.0.0/16"), net("10.7.0.1/32")]);
     for local in ["10.6.0.1", "10.6.255.254", "10.7.0.1"] {
         assert!(ping(&here, local), "{local}");
     }
@@ -49,6 +50,7 @@ async fn every_verb_can_be_repeated() {
         assert!(!links.link_exists("port").await.unwrap());
         assert!(!there_links.link_exists("eth0").await.unwrap());
     }
+    assert_eq!(links.local_routes().await.unwrap(), [net("10.7.0.1/32")]);
     assert!(is_silent(&here, "10.6.0.1"));
     assert!(ping(&here, "10.7.0.1"));
     for namespace in [here, there] {

@@ -38,6 +38,7 @@ async fn a_sandbox_that_is_there_is_taken_over_with_its_vips() {
     let fabric = Fabric::ensure(plan).await.unwrap();
     let sandbox = Sandbox::ensure(plan, &fabric, ip(LB)).await.unwrap();
     assert_eq!(sandbox.address(), ip(LB));
+    assert_eq!(sandbox.vip_routes().await.unwrap(), [net("10.77.0.128/25"), net("10.99.1.1/32")]);
     assert_eq!(sandbox.namespace().identity().unwrap(), network.sandbox.namespace().identity().unwrap());
     assert_eq!(sandbox.namespace().links().await.unwrap().link("eth0").await.unwrap().unwrap(), before);
     assert!(ping(&network.client, VIPS[0]));
