@@ -55,6 +55,12 @@ pub enum LoadError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The histograms could not be made, which is an error of this program.
+    #[error("cannot make a histogram: {reason}; this is a bug, please report it")]
+    Histogram {
+        /// What the library said.
+        reason: String,
+    },
     /// The thread ended without a result, which is an error of this program.
     #[error("the thread of the {what} ended early; this is a bug, please report it with the message above")]
     Ended {

@@ -1,14 +1,15 @@
 //! Streams: as many bytes as go through, checked on the way.
 
+use super::Direction;
 use super::arrivals::Arrival;
 use super::connection::{ASKING, Connection, Doing, NAME, RECEIVING, SENDING};
 use super::failure::Failure;
 use super::run::{Backoff, Run};
-use super::{Direction, Workload};
 use crate::pattern::{self, split_mix};
 use crate::protocol::{Command, MAX_NAME, Verdict};
 use std::cell::Cell;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -22,7 +23,6 @@ const JUDGING: &str = "reading the server's verdict on the stream";
 
 /// Moves streams until there are none left to begin.
 pub(super) async fn work(run: Rc<Run>, direction: Direction, size: Option<u64>) {
-    debug_assert!(matches!(run.options.workload, Workload::Bulk { .. }));
     let mut backoff = Backoff::new(&run.options);
     while let Some(arrival) = run.arrivals.next().await {
         let begun = Instant::now();
@@ -78,7 +78,7 @@ impl<'a> Stream<'a> {
     }
 
     /// Moves the stream; returns when the server's first byte came.
-    async fn transfer(&mut self, address: std::net::SocketAddr, direction: Direction) -> Result<Instant, Failure> {
+    async fn transfer(&mut self, address: SocketAddr, direction: Direction) -> Result<Instant, Failure> {
         let begun = Instant::now();
         let connection = self.in_time(Connection::open(address, self.run.options.source, &self.doing)).await?;
         self.run.recorder.lock().connected(begun.elapsed());

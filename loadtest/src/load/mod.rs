@@ -52,19 +52,27 @@ impl Load {
         let prepare: Prepare = Box::new(prepare);
         let Started { thread, result } =
             thread::start(WHAT, prepare, move || uring::run(run::run(options, shared, stopped)).flatten())?;
-        Ok(LoadHandle { recorder, stop: LoadStopper(stop), thread: Some(thread), result, early: None })
+        Ok(LoadHandle {
+            recorder,
+            stop: LoadStopper(stop),
+            thread: Some(thread),
+            result: Mutex::new(result),
+            early: None,
+        })
     }
 }
 
 const WHAT: &str = "load";
 
-/// A running load. Dropping it stops the load and waits for the requests under way.
+/// A running load. Dropping it stops the load and waits for the requests under way. Waiting blocks the thread: call
+/// [`wait`](Self::wait) and [`join`](Self::join) where that is allowed, not in a task of an asynchronous runtime.
 #[derive(Debug)]
 pub struct LoadHandle {
     recorder: SharedRecorder,
     stop: LoadStopper,
     thread: Option<std::thread::JoinHandle<()>>,
-    result: Receiver<Result<Report, LoadError>>,
+    /// In a mutex only so that threads can share the handle; nobody waits for it.
+    result: Mutex<Receiver<Result<Report, LoadError>>>,
     /// The result, if [`wait`](Self::wait) received it.
     early: Option<Result<Report, LoadError>>,
 }
@@ -90,7 +98,8 @@ impl LoadHandle {
     /// Waits until the load has ended, at most for `timeout`. Returns whether it has.
     pub fn wait(&mut self, timeout: Duration) -> bool {
         if self.early.is_none() {
-            self.early = match self.result.recv_timeout(timeout) {
+            let result = self.result.get_mut().unwrap_or_else(PoisonError::into_inner);
+            self.early = match result.recv_timeout(timeout) {
                 Ok(result) => Some(result),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => Some(Err(LoadError::Ended { what: WHAT })),
@@ -106,7 +115,12 @@ impl LoadHandle {
     pub fn join(mut self) -> Result<Report, LoadError> {
         match self.early.take() {
             Some(result) => result,
-            None => self.result.recv().unwrap_or(Err(LoadError::Ended { what: WHAT })),
+            None => self
+                .result
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner)
+                .recv()
+                .unwrap_or(Err(LoadError::Ended { what: WHAT })),
         }
     }
 }

@@ -26,7 +26,7 @@ impl Histogram {
     fn with_digits(digits: u8) -> Result<Self, LoadError> {
         // Grows with what is recorded: most never see times of seconds.
         let mut histogram = Hdr::new_with_bounds(1, 1000, digits)
-            .map_err(|error| LoadError::Option { option: "histogram", reason: error.to_string() })?;
+            .map_err(|error| LoadError::Histogram { reason: error.to_string() })?;
         histogram.auto(true);
         Ok(Self(histogram))
     }

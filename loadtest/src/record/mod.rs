@@ -38,7 +38,8 @@ pub(crate) struct Recorder {
     total: Histogram,
     coarse: Histogram,
     targets: Vec<Counts>,
-    backends: BTreeMap<String, Backend>,
+    names: BTreeMap<String, usize>,
+    backends: Vec<Backend>,
     errors: BTreeMap<ErrorKind, ErrorReport>,
     timeline: Recording,
 }
@@ -95,7 +96,8 @@ impl Recorder {
             total: precise,
             coarse: Histogram::coarse()?,
             targets: vec![Counts::default(); options.targets.len()],
-            backends: BTreeMap::new(),
+            names: BTreeMap::new(),
+            backends: Vec::new(),
             errors: BTreeMap::new(),
             timeline: Recording::default(),
         })
@@ -177,19 +179,28 @@ impl Recorder {
     }
 
     fn backend(&mut self, name: &str, seen: Instant) -> &mut Backend {
-        let known = self.backends.contains_key(name);
-        let name = if known || self.backends.len() < MAX_BACKENDS { name } else { OTHER_BACKENDS };
-        if !known {
-            self.backends.entry(name.to_owned()).or_insert_with(|| Backend {
-                counts: Counts::default(),
-                connections: 0,
-                first_seen: seen,
-                last_seen: seen,
-                total: self.coarse.clone(),
-            });
-        }
-        #[allow(clippy::expect_used, reason = "put there above; the two look-ups spare an allocation per request")]
-        self.backends.get_mut(name).expect("the backend was added")
+        let bounded =
+            if self.names.len() < MAX_BACKENDS || self.names.contains_key(name) { name } else { OTHER_BACKENDS };
+        let index = match self.names.get(bounded) {
+            Some(index) => *index,
+            None => {
+                self.backends.push(Backend {
+                    counts: Counts::default(),
+                    connections: 0,
+                    first_seen: seen,
+                    last_seen: seen,
+                    total: self.coarse.clone(),
+                });
+                self.names.insert(bounded.to_owned(), self.backends.len() - 1);
+                self.backends.len() - 1
+            }
+        };
+        &mut self.backends[index]
+    }
+
+    /// Backends with their names, by name.
+    fn named_backends(&self) -> impl Iterator<Item = (&String, &Backend)> {
+        self.names.iter().map(|(name, index)| (name, &self.backends[*index]))
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -202,8 +213,7 @@ impl Recorder {
             bytes_received: self.bytes_received,
             total: self.total.summary(),
             requests_by_backend: self
-                .backends
-                .iter()
+                .named_backends()
                 .map(|(name, backend)| (name.clone(), backend.counts.requests))
                 .collect(),
             failures_by_kind: self.errors.iter().map(|(kind, error)| (*kind, error.count)).collect(),
@@ -264,8 +274,7 @@ impl Recorder {
 
     fn backend_reports(&self) -> Vec<BackendReport> {
         let after_start = |at: Instant| microseconds(at.saturating_duration_since(self.started));
-        self.backends
-            .iter()
+        self.named_backends()
             .map(|(name, backend)| BackendReport {
                 name: name.clone(),
                 requests: backend.counts.requests,
@@ -276,5 +285,34 @@ impl Recorder {
                 total: backend.total.summary(),
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Workload;
+    use std::net::SocketAddr;
+
+    #[test]
+    fn servers_that_invent_names_take_no_memory_without_bound() {
+        let options = LoadOptions::new(vec![SocketAddr::from(([127, 0, 0, 1], 1))], Workload::Connect);
+        let mut recorder = Recorder::new(&options).unwrap();
+        let ended = recorder.started;
+        for number in (0..MAX_BACKENDS + 100).chain([0, MAX_BACKENDS]) {
+            recorder.success(&Success {
+                target: 0,
+                backend: &format!("backend-{number}"),
+                wait: None,
+                first_byte: Duration::ZERO,
+                total: Duration::from_millis(1),
+                ended,
+            });
+        }
+        let report = recorder.report(&options, 0);
+        assert_eq!(report.backends.len(), MAX_BACKENDS + 1);
+        assert_eq!(report.requests_of("backend-0"), 2);
+        assert_eq!(report.requests_of(OTHER_BACKENDS), 101);
+        assert_eq!(report.backends.iter().map(|backend| backend.requests).sum::<u64>(), report.requests);
     }
 }

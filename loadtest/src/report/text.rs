@@ -167,3 +167,144 @@ fn quantiles(out: &mut Formatter<'_>, summary: &LatencySummary) -> Result {
 fn column<'a>(head: &'a str, names: impl Iterator<Item = &'a str>) -> usize {
     names.chain([head]).map(str::len).max().unwrap_or_default() + 2
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        BackendReport, Direction, EndReason, ErrorKind, ErrorReport, Latencies, LatencySummary, Report, SCHEMA_VERSION,
+        TargetReport, Timeline, TimelineBucket, Workload,
+    };
+    use std::collections::BTreeMap;
+
+    fn summary(count: u64, max_us: u64) -> Option<LatencySummary> {
+        Some(LatencySummary {
+            count,
+            min_us: 1,
+            mean_us: 2.0,
+            p50_us: max_us / 16,
+            p90_us: max_us / 8,
+            p99_us: max_us / 4,
+            p999_us: max_us / 2,
+            max_us,
+        })
+    }
+
+    fn report() -> Report {
+        let backend = |name: &str, requests, failures, max_us| BackendReport {
+            name: name.to_owned(),
+            requests,
+            failures,
+            connections: 0,
+            first_seen_us: 0,
+            last_seen_us: 2_000_000,
+            total: summary(requests, max_us),
+        };
+        let errors = |kind, count| BTreeMap::from([(kind, count)]);
+        Report {
+            schema_version: SCHEMA_VERSION,
+            workload: Workload::Connect,
+            connections: 64,
+            started_at_unix_ms: 0,
+            elapsed_us: 2_000_000,
+            ended_by: EndReason::Stopped,
+            requests: 4000,
+            failures: 3,
+            interrupted: 0,
+            not_begun: 1,
+            intended_rate_per_second: Some(2002.0),
+            achieved_rate_per_second: 2000.0,
+            connections_opened: 4001,
+            bytes_sent: 12_003,
+            bytes_received: 48_000,
+            latency: Latencies {
+                wait: summary(4000, 16),
+                connect: summary(4001, 1_600),
+                first_byte: None,
+                total: summary(4000, 1_600_000),
+            },
+            targets: vec![TargetReport { target: "10.1.0.10:80".parse().unwrap(), requests: 4000, failures: 3 }],
+            backends: vec![backend("b1", 3000, 0, 800), backend("a-longer-name", 1000, 1, 1_600_000)],
+            errors: BTreeMap::from([
+                (
+                    ErrorKind::Refused,
+                    ErrorReport { count: 2, first_at_us: 10_000, example: "connecting: Connection refused".to_owned() },
+                ),
+                (ErrorKind::Timeout, ErrorReport { count: 1, first_at_us: 1_500_000, example: "late".to_owned() }),
+            ]),
+            timeline: Timeline {
+                bucket_us: 1_000_000,
+                buckets: vec![
+                    TimelineBucket { errors: errors(ErrorKind::Refused, 2), ..TimelineBucket::default() },
+                    TimelineBucket::default(),
+                    TimelineBucket { errors: errors(ErrorKind::Timeout, 1), ..TimelineBucket::default() },
+                ],
+            },
+        }
+    }
+
+    #[test]
+    fn a_whole_report() {
+        assert_eq!(
+            report().to_string(),
+            "\
+connect to 10.1.0.10:80; 64 connections, open loop at 2002/s; 2.00 s, stopped
+
+requests done             4000        2000.0/s
+failed                       3           1.5/s
+never begun                  1           0.5/s
+connections made          4001        2000.5/s
+sent                  11.7 KiB       48.0 kb/s
+received              46.9 KiB        192 kb/s
+intended 2002.0/s, achieved 2000.0/s (99.9 %)
+
+latency          count       p50       p90       p99     p99.9       max
+wait              4000      1 µs      2 µs      4 µs      8 µs     16 µs
+connect           4001    100 µs    200 µs    400 µs    800 µs   1.60 ms
+total             4000    100 ms    200 ms    400 ms    800 ms    1.60 s
+
+backend          requests     share    failed       p50       p90       p99     p99.9       max
+b1                   3000    75.0 %         0     50 µs    100 µs    200 µs    400 µs    800 µs
+a-longer-name        1000    25.0 %         1    100 ms    200 ms    400 ms    800 ms    1.60 s
+
+failure              count  first at  example
+refused                  2    0.01 s  connecting: Connection refused
+timeout                  1    1.50 s  late
+
+failures in time
+       0 s  refused 2
+       2 s  timeout 1
+"
+        );
+    }
+
+    #[test]
+    fn several_targets_have_a_table() {
+        let mut report = report();
+        report.targets.push(TargetReport { target: "[::1]:80".parse().unwrap(), requests: 0, failures: 0 });
+        let text = report.to_string();
+        assert!(text.contains("\ntarget          requests    failed\n10.1.0.10:80        4000         3\n"), "{text}");
+    }
+
+    #[test]
+    fn a_run_without_anything_is_still_a_report() {
+        let mut report = report();
+        report.workload = Workload::Bulk { direction: Direction::Both, size_bytes: Some(1 << 20) };
+        report.elapsed_us = 0;
+        report.requests = 0;
+        report.latency = Latencies { wait: None, connect: None, first_byte: None, total: None };
+        report.backends.iter_mut().for_each(|backend| backend.total = None);
+        let text = report.to_string();
+        assert!(text.starts_with("bulk both ways, 1.00 MiB each to 10.1.0.10:80; "), "{text}");
+        assert!(!text.contains("NaN") && !text.contains("inf/s"), "{text}");
+    }
+
+    #[test]
+    fn a_long_timeline_is_cut() {
+        let mut report = report();
+        let bucket = report.timeline.buckets[0].clone();
+        report.timeline.buckets = vec![bucket; 35];
+        let text = report.to_string();
+        assert!(text.contains("      29 s  refused 2\n          and at 5 later times\n"), "{text}");
+        assert!(!text.contains("      30 s"), "{text}");
+    }
+}

@@ -211,6 +211,20 @@ fn thousands_of_connections_are_kept() {
 }
 
 #[test]
+fn handles_can_be_shared_between_threads() {
+    const fn shareable<T: Send + Sync + 'static>() {}
+    const { shareable::<ringlb_load::LoadHandle>() };
+    const { shareable::<ringlb_load::ServerHandle>() };
+    let server = server("a");
+    let load = Load::start(options(&[&server], PINGPONG)).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| wait_until("requests are done", || load.snapshot().requests > 0));
+    });
+    load.stop();
+    assert!(load.join().unwrap().requests > 0);
+}
+
+#[test]
 fn options_that_make_no_sense_start_nothing() {
     let begun = Instant::now();
     let error = Load::start(LoadOptions::new(Vec::new(), Workload::Connect)).unwrap_err();
