@@ -110,6 +110,7 @@ impl Table {
             return Err(TransitionError::NotOurGeneration { from: delta.from, current: self.generation });
         }
         let mut step = Step::new(self, delta.to)?;
+        step.vacate(&delta.changes);
         for change in &delta.changes {
             match change {
                 Change::PutService(spec) => step.put_service(spec)?,
@@ -136,23 +137,27 @@ impl Step {
         Ok(Self { table, consequences: Vec::new() })
     }
 
+    /// Frees the VIPs of all services that the changes put, so that two of them can swap theirs.
+    fn vacate(&mut self, changes: &[Change]) {
+        for change in changes {
+            if let Change::PutService(spec) = change
+                && let Some(vip) = self.table.service(&spec.name).map(|service| service.vip)
+            {
+                self.table.by_vip.remove(&vip);
+            }
+        }
+    }
+
     fn put_service(&mut self, spec: &ServiceSpec) -> Result<(), TransitionError> {
         let before = self.table.service(&spec.name).cloned();
         if let Some(before) = &before {
-            self.table.by_vip.remove(&before.vip);
+            self.leave_vip(before);
         }
         self.install(spec, before.as_deref())
     }
 
     /// Puts the service in, whose earlier form, if any, is already out of the map of VIPs.
     fn install(&mut self, spec: &ServiceSpec, before: Option<&Service>) -> Result<(), TransitionError> {
-        if let Some(other) = self.table.service_at(spec.vip) {
-            return Err(TransitionError::VipTaken {
-                service: spec.name.clone(),
-                other: other.name.to_string(),
-                vip: spec.vip,
-            });
-        }
         let mut addresses = HashSet::with_capacity(spec.backends.len());
         if let Some(twice) = spec.backends.iter().find(|backend| !addresses.insert(backend.address)) {
             return Err(TransitionError::Twice {
@@ -167,13 +172,12 @@ impl Step {
             let gone = before.backends().iter().filter(|backend| !addresses.contains(&backend.address));
             self.consequences.extend(gone.map(removed));
         }
-        self.insert(service);
-        Ok(())
+        self.insert(service)
     }
 
     fn remove_service(&mut self, name: &str) -> Result<(), TransitionError> {
         let service = self.existing(name)?;
-        self.table.by_vip.remove(&service.vip);
+        self.leave_vip(&service);
         self.table.by_name.remove(name);
         self.all_removed(&service);
         Ok(())
@@ -186,8 +190,7 @@ impl Step {
         if let Some(now) = service.backend(spec.address) {
             self.note_drain(&service, before.backend(spec.address), now);
         }
-        self.insert(service);
-        Ok(())
+        self.insert(service)
     }
 
     fn remove_backend(&mut self, name: &str, address: IpAddr) -> Result<(), TransitionError> {
@@ -196,18 +199,34 @@ impl Step {
             .remove_backend(address)
             .ok_or_else(|| TransitionError::NoBackend { service: name.to_owned(), address })?;
         self.consequences.push(removed(&gone));
-        self.insert(service);
-        Ok(())
+        self.insert(service)
     }
 
     fn existing(&self, name: &str) -> Result<Arc<Service>, TransitionError> {
         self.table.service(name).cloned().ok_or_else(|| TransitionError::NoService { service: name.to_owned() })
     }
 
-    fn insert(&mut self, service: Service) {
+    fn insert(&mut self, service: Service) -> Result<(), TransitionError> {
+        if let Some(other) = self.table.service_at(service.vip)
+            && other.name != service.name
+        {
+            return Err(TransitionError::VipTaken {
+                service: service.name.to_string(),
+                other: other.name.to_string(),
+                vip: service.vip,
+            });
+        }
         let service = Arc::new(service);
         self.table.by_vip.insert(service.vip, Arc::clone(&service));
         self.table.by_name.insert(Arc::clone(&service.name), service);
+        Ok(())
+    }
+
+    /// Frees the service's VIP, unless another service has it by now.
+    fn leave_vip(&mut self, service: &Service) {
+        if self.table.service_at(service.vip).is_some_and(|other| other.name == service.name) {
+            self.table.by_vip.remove(&service.vip);
+        }
     }
 
     fn all_removed(&mut self, service: &Service) {

@@ -109,6 +109,19 @@ fn two_services_can_swap_their_vips_in_one_snapshot() {
     assert_eq!(&*after.service_at(vip(2)).unwrap().name, "a");
 }
 
+#[test]
+fn two_services_can_swap_their_vips_in_one_delta() {
+    let before = table(vec![service("a", 1, vec![backend(1, false)]), service("b", 2, vec![])]);
+    let changes = vec![put(service("a", 2, vec![backend(1, false)])), put(service("b", 1, vec![]))];
+    let step = before.changed_by(&delta(changes)).unwrap();
+    assert_eq!(&*step.table.service_at(vip(1)).unwrap().name, "b");
+    assert_eq!(&*step.table.service_at(vip(2)).unwrap().name, "a");
+    assert!(step.consequences.is_empty());
+    // Only one of the two: the other still has its VIP.
+    let half = vec![put(service("a", 2, vec![]))];
+    assert!(matches!(before.changed_by(&delta(half)), Err(TransitionError::VipTaken { .. })));
+}
+
 /// A plain picture of a table, to compare with.
 type Model = BTreeMap<String, (IpAddr, BTreeMap<IpAddr, (u16, bool)>)>;
 
