@@ -1,5 +1,13 @@
 //! The ringlb node daemon and command line, as a library.
+//!
+//! Data flows one way: [`source`] → [`model`] → [`reconcile`] → control message. A source says what should be; the model
+//! says whether that is valid; for each network one task makes it so, and alone tells the network's proxy.
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod cli;
+pub mod client;
+pub mod daemon;
 pub mod model;
 pub mod reconcile;
+pub mod source;

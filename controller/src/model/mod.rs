@@ -21,6 +21,7 @@ pub use field::{ConnectTimeout, DrainTimeout, Weight};
 pub use name::Name;
 pub use network::{Attachment, Backend, Network, Service, Shared};
 pub use rejection::{FieldError, Rejection, RejectionKind};
+pub use ringlb_proxy::control::message::Generation;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -1,2 +1,214 @@
 //! From what should be to what is.
+//!
+//! Each network has one task, and that task alone touches the network's namespaces, proxy and table. It is told the
+//! whole state that should be, never a step towards it, compares that with what it has made so far, and does the
+//! rest. States that arrive while it is busy are merged: only the newest counts.
+
+mod channel;
+mod control_socket;
+mod leftovers;
+mod names;
+mod proxy;
+mod status;
+mod structure;
 pub mod table;
+mod worker;
+
+pub use channel::{Channel, ChannelError};
+pub use control_socket::ControlDirectory;
+pub use leftovers::remove_leftovers;
+pub use names::name_prefix;
+pub use status::{NetworkStatus, ProxyStatus, SandboxStatus};
+
+use crate::model::{Name, Network, Shared};
+use ringlb_proxy::control::message::{Generation, Statistics};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+use worker::Worker;
+
+/// What is the same for all networks of a daemon.
+#[derive(Debug)]
+pub struct Settings {
+    /// Where the control sockets are.
+    pub control: ControlDirectory,
+    /// What the names of this daemon's namespaces start with.
+    pub name_prefix: String,
+    /// The proxy's program.
+    pub proxy_program: PathBuf,
+    /// How long a caller waits for an acknowledgement.
+    pub acknowledge_timeout: Duration,
+}
+
+/// What a caller wants to know about: its failure is the caller's, another one is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Concern {
+    /// The table.
+    Table,
+    /// One attachment, and the table.
+    Attachment(Name),
+    /// All of the network.
+    Everything,
+}
+
+/// Why a network is not as it should be yet. What should be stays, and is tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Unsettled {
+    /// The proxy has not acknowledged in time.
+    #[error("the proxy of network `{network}` has not acknowledged generation {generation} within {} s{}", .timeout.as_secs_f64(), because(.last_error.as_deref()))]
+    Late {
+        /// The network.
+        network: Name,
+        /// What was to be acknowledged.
+        generation: Generation,
+        /// How long it had.
+        timeout: Duration,
+        /// What went wrong last, if something did.
+        last_error: Option<String>,
+    },
+    /// Something that the network needs cannot be made.
+    #[error("network `{network}`: {reason}")]
+    Failed {
+        /// The network.
+        network: Name,
+        /// What was attempted, and what came of it.
+        reason: String,
+    },
+    /// The network was removed before the change got anywhere.
+    #[error("network `{network}` was removed meanwhile")]
+    Removed {
+        /// The network.
+        network: Name,
+    },
+    /// The daemon is ending.
+    #[error("the daemon is shutting down")]
+    ShuttingDown,
+}
+
+impl Unsettled {
+    /// The network that it is about.
+    #[must_use]
+    pub fn network(&self) -> Option<&Name> {
+        match self {
+            Self::Late { network, .. } | Self::Failed { network, .. } | Self::Removed { network } => Some(network),
+            Self::ShuttingDown => None,
+        }
+    }
+}
+
+/// Comes when the network is as it should be, with the generation that its proxy uses then.
+#[derive(Debug)]
+pub struct Receipt(oneshot::Receiver<Result<Generation, Unsettled>>);
+
+impl Receipt {
+    /// Waits for it, at most for [`Settings::acknowledge_timeout`].
+    ///
+    /// # Errors
+    /// Any [`Unsettled`].
+    pub async fn settled(self) -> Result<Generation, Unsettled> {
+        self.0.await.unwrap_or(Err(Unsettled::ShuttingDown))
+    }
+}
+
+/// What a network's task is told.
+#[derive(Debug)]
+enum Command {
+    /// This is what should be.
+    Wish { network: Shared<Network>, concern: Concern, reply: oneshot::Sender<Result<Generation, Unsettled>> },
+    /// The network should not be.
+    Remove { reply: oneshot::Sender<Result<Generation, Unsettled>> },
+    /// Say how it is.
+    Status { reply: oneshot::Sender<(NetworkStatus, oneshot::Receiver<Statistics>)> },
+    /// End. With `keep` all stays as it is, else it is taken down.
+    Stop { keep: bool, reply: oneshot::Sender<()> },
+}
+
+/// The tasks of all networks.
+///
+/// The queue of a task is not bounded by itself: each entry has a caller that waits for it, and the number of callers
+/// is.
+#[derive(Debug, Clone)]
+pub struct Reconcilers {
+    settings: Arc<Settings>,
+    tasks: Arc<Mutex<HashMap<Name, mpsc::UnboundedSender<Command>>>>,
+}
+
+impl Reconcilers {
+    /// No task yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self { settings: Arc::new(settings), tasks: Arc::default() }
+    }
+
+    /// Says what network `name` should be; `None` is that it should not be.
+    ///
+    /// Wishes for one network must come in the order in which they were made.
+    pub fn wish(&self, name: &Name, network: Option<Shared<Network>>, concern: Concern) -> Receipt {
+        let (reply, receipt) = oneshot::channel();
+        self.tell(
+            name,
+            match network {
+                Some(network) => Command::Wish { network, concern, reply },
+                None => Command::Remove { reply },
+            },
+        );
+        Receipt(receipt)
+    }
+
+    /// How network `name` is; the proxy's statistics come a little later, if at all.
+    pub async fn status(&self, name: &Name) -> Option<(NetworkStatus, oneshot::Receiver<Statistics>)> {
+        let (reply, status) = oneshot::channel();
+        let sent = {
+            let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            tasks.get(name).is_some_and(|task| task.send(Command::Status { reply }).is_ok())
+        };
+        if sent { status.await.ok() } else { None }
+    }
+
+    /// Ends all tasks and waits for their end. With `keep` the proxies go on as they are.
+    pub async fn stop(&self, keep: bool) {
+        let mut ends = Vec::new();
+        {
+            let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            for task in tasks.values() {
+                let (reply, end) = oneshot::channel();
+                if task.send(Command::Stop { keep, reply }).is_ok() {
+                    ends.push(end);
+                }
+            }
+        }
+        // All of them take their time at the same time.
+        futures_util::future::join_all(ends).await;
+    }
+
+    fn tell(&self, name: &Name, command: Command) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(task) = tasks.get(name) {
+            // Only a task that was stopped takes nothing, and then nothing is to be started either.
+            let _ = task.send(command);
+            return;
+        }
+        let (task, commands) = mpsc::unbounded_channel();
+        // Cannot fail: the receiving end is right here.
+        let _ = task.send(command);
+        tasks.insert(name.clone(), task);
+        tokio::spawn(Worker::new(name.clone(), Arc::clone(&self.settings), commands, self.clone()).run());
+    }
+
+    /// Forgets the task of a removed network, unless it has been told something meanwhile.
+    fn forget(&self, name: &Name, commands: &mpsc::UnboundedReceiver<Command>) -> bool {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = commands.is_empty();
+        if idle {
+            tasks.remove(name);
+        }
+        idle
+    }
+}
+
+fn because(reason: Option<&str>) -> String {
+    reason.map_or_else(String::new, |reason| format!(" ({reason})"))
+}

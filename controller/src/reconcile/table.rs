@@ -102,8 +102,10 @@ mod tests {
     use proptest::prelude::*;
     use ringlb_proxy::table::{Table, Transition};
 
+    type Listed = Vec<(String, IpAddr, Vec<(IpAddr, u16, bool)>)>;
+
     /// What a proxy's table holds, in an order of its own.
-    fn listed(table: &Table) -> Vec<(String, IpAddr, Vec<(IpAddr, u16, bool)>)> {
+    fn listed(table: &Table) -> Listed {
         let mut services: Vec<_> = table
             .services()
             .map(|service| {

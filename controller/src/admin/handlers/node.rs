@@ -1,0 +1,99 @@
+//! The node as a whole.
+
+use super::Answer;
+use crate::admin::problem::Problem;
+use crate::admin::resource::{Applied, AppliedNetwork, NetworkStatusResource, NodeResource, Outcome};
+use crate::admin::{Context, body};
+use crate::model::{DesiredState, Model, Name, Network, Shared};
+use crate::reconcile::NetworkStatus;
+use crate::source::api::{attachments_of, check_attachments};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse;
+use futures_util::future::join_all;
+use serde_json::json;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+
+/// How long a network's task or its proxy may take to say how it is.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub(in crate::admin) async fn apply(State(context): State<Context>, headers: HeaderMap, body: Body) -> Answer {
+    let began = Instant::now();
+    let state: DesiredState = body::json_or_yaml(&headers, body).await?;
+    if !context.ready.load(Ordering::Relaxed) {
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is starting or shutting down"));
+    }
+    let model = context.desired.model();
+    model.desired(&state)?;
+    check_attachments(&model, attachments_of(&state))?;
+
+    let taken = context.desired.replace(&state)?;
+    let settled = taken.receipts.into_iter().map(async |(name, receipt)| (name, receipt.settled().await));
+    let mut networks = Vec::new();
+    let mut unsettled = Vec::new();
+    for (name, result) in join_all(settled).await {
+        match result {
+            Ok(generation) => {
+                let outcome = outcome(&taken.before, &taken.after, &name);
+                let generation = (outcome != Outcome::Removed).then_some(generation);
+                networks.push(AppliedNetwork { name: name.to_string(), outcome, generation });
+            }
+            Err(error) => unsettled.push(error),
+        }
+    }
+    if !unsettled.is_empty() {
+        return Err(Problem::unsettled(&unsettled));
+    }
+    let acknowledged_in_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+    Ok(Json(Applied { acknowledged_in_us, networks }).into_response())
+}
+
+pub(in crate::admin) async fn status(State(context): State<Context>) -> Answer {
+    let model = context.desired.model();
+    let networks = join_all(model.networks().values().map(|network| network_status(&context, network))).await;
+    let ready = context.ready.load(Ordering::Relaxed);
+    let node = NodeResource { version: env!("CARGO_PKG_VERSION"), pid: std::process::id(), ready, networks };
+    Ok(Json(node).into_response())
+}
+
+pub(in crate::admin) async fn health() -> Answer {
+    Ok(Json(json!({ "alive": true })).into_response())
+}
+
+pub(in crate::admin) async fn ready(State(context): State<Context>) -> Answer {
+    if context.ready.load(Ordering::Relaxed) {
+        Ok(Json(json!({ "ready": true })).into_response())
+    } else {
+        Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is starting or shutting down"))
+    }
+}
+
+fn outcome(before: &Model, after: &Model, name: &Name) -> Outcome {
+    match (before.network(name), after.network(name)) {
+        (None, _) => Outcome::Created,
+        (Some(_), None) => Outcome::Removed,
+        (Some(before), Some(after)) if before == after => Outcome::Unchanged,
+        (Some(_), Some(_)) => Outcome::Changed,
+    }
+}
+
+async fn network_status(context: &Context, network: &Shared<Network>) -> NetworkStatusResource {
+    let asked = timeout(STATUS_TIMEOUT, context.desired.reconcilers().status(network.name())).await;
+    let Ok(Some((mut status, statistics))) = asked else {
+        let error = Some("the network is being made or removed".to_owned());
+        let status = NetworkStatus { error, ..NetworkStatus::default() };
+        return NetworkStatusResource::new(network, status, None);
+    };
+    let statistics = match timeout(STATUS_TIMEOUT, statistics).await {
+        Ok(statistics) => statistics.ok(),
+        Err(_) => {
+            status.error.get_or_insert_with(|| "the proxy does not answer".to_owned());
+            None
+        }
+    };
+    NetworkStatusResource::new(network, status, statistics)
+}

@@ -1,0 +1,247 @@
+//! What the API shows.
+
+use crate::model::{Attachment, Backend, ConnectTimeout, DrainTimeout, Network, Service, Weight};
+use crate::reconcile::NetworkStatus;
+use ipnet::IpNet;
+use ringlb_proxy::control::message::{Algorithm, Generation, ProxyStatistics, RingStatistics, Statistics};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+/// A network.
+#[derive(Debug, Serialize)]
+pub(super) struct NetworkResource {
+    name: String,
+    subnet: IpNet,
+    vip_prefix: IpNet,
+    /// None while the network has no sandbox on this node.
+    lb_address: Option<IpAddr>,
+    generation: Generation,
+    attachments: usize,
+    services: usize,
+}
+
+/// An attachment.
+#[derive(Debug, Serialize)]
+pub(super) struct AttachmentResource {
+    name: String,
+    netns: String,
+    ip: IpAddr,
+}
+
+/// A service.
+#[derive(Debug, Serialize)]
+pub(super) struct ServiceResource {
+    name: String,
+    vip: IpAddr,
+    algorithm: Algorithm,
+    drain_timeout: DrainTimeout,
+    connect_timeout: ConnectTimeout,
+    backends: Vec<BackendResource>,
+}
+
+/// A backend.
+#[derive(Debug, Serialize)]
+pub(super) struct BackendResource {
+    ip: IpAddr,
+    weight: Weight,
+    drain: bool,
+}
+
+/// What came of a change: the generation that the proxy has acknowledged, how many microseconds after the request had
+/// come in, and the resource as it is now.
+#[derive(Debug, Serialize)]
+pub(super) struct Changed<T> {
+    pub(super) generation: Generation,
+    pub(super) acknowledged_in_us: u64,
+    #[serde(flatten)]
+    pub(super) resource: T,
+}
+
+/// The resource of a change, under its kind's name.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Resource {
+    Network(NetworkResource),
+    Attachment(AttachmentResource),
+    Service(ServiceResource),
+    Backend(BackendResource),
+}
+
+/// The answer to a removal.
+#[derive(Debug, Serialize)]
+pub(super) struct Removed {
+    pub(super) generation: Generation,
+    pub(super) acknowledged_in_us: u64,
+}
+
+/// The answer to a whole desired state.
+#[derive(Debug, Serialize)]
+pub(super) struct Applied {
+    pub(super) acknowledged_in_us: u64,
+    pub(super) networks: Vec<AppliedNetwork>,
+}
+
+/// What a desired state meant for a network.
+#[derive(Debug, Serialize)]
+pub(super) struct AppliedNetwork {
+    pub(super) name: String,
+    pub(super) outcome: Outcome,
+    /// None for a network that was removed.
+    pub(super) generation: Option<Generation>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Outcome {
+    Created,
+    Changed,
+    Unchanged,
+    Removed,
+}
+
+/// The whole node.
+#[derive(Debug, Serialize)]
+pub(super) struct NodeResource {
+    pub(super) version: &'static str,
+    pub(super) pid: u32,
+    pub(super) ready: bool,
+    pub(super) networks: Vec<NetworkStatusResource>,
+}
+
+/// A network with all that is known of it.
+#[derive(Debug, Serialize)]
+pub(super) struct NetworkStatusResource {
+    name: String,
+    subnet: IpNet,
+    vip_prefix: IpNet,
+    generation: Generation,
+    #[serde(flatten)]
+    status: NetworkStatus,
+    connections: Option<ProxyStatistics>,
+    ring: Option<RingStatistics>,
+    attachments: Vec<AttachmentResource>,
+    services: Vec<ServiceStatusResource>,
+}
+
+#[derive(Debug, Serialize)]
+struct ServiceStatusResource {
+    name: String,
+    vip: IpAddr,
+    algorithm: Algorithm,
+    drain_timeout: DrainTimeout,
+    connect_timeout: ConnectTimeout,
+    /// None while no proxy has told.
+    connections: Option<u64>,
+    backends: Vec<BackendStatusResource>,
+}
+
+#[derive(Debug, Serialize)]
+struct BackendStatusResource {
+    ip: IpAddr,
+    weight: Weight,
+    drain: bool,
+    active: Option<u64>,
+    connections: Option<u64>,
+    connect_failures: Option<u64>,
+    bytes_to_backend: Option<u64>,
+    bytes_to_client: Option<u64>,
+}
+
+impl From<&Network> for NetworkResource {
+    fn from(network: &Network) -> Self {
+        Self {
+            name: network.name().to_string(),
+            subnet: network.subnet(),
+            vip_prefix: network.vip_prefix(),
+            lb_address: network.lb_address(),
+            generation: network.generation(),
+            attachments: network.attachments().len(),
+            services: network.services().len(),
+        }
+    }
+}
+
+impl From<&Attachment> for AttachmentResource {
+    fn from(attachment: &Attachment) -> Self {
+        Self { name: attachment.name.to_string(), netns: attachment.netns.clone(), ip: attachment.ip }
+    }
+}
+
+impl From<&Service> for ServiceResource {
+    fn from(service: &Service) -> Self {
+        Self {
+            name: service.name.to_string(),
+            vip: service.vip,
+            algorithm: service.algorithm,
+            drain_timeout: service.drain_timeout,
+            connect_timeout: service.connect_timeout,
+            backends: service.backends.iter().map(|(ip, backend)| BackendResource::new(*ip, *backend)).collect(),
+        }
+    }
+}
+
+impl BackendResource {
+    pub(super) fn new(ip: IpAddr, backend: Backend) -> Self {
+        Self { ip, weight: backend.weight, drain: backend.draining }
+    }
+}
+
+impl NetworkStatusResource {
+    /// Puts together what should be, what the network's task says and what its proxy says.
+    pub(super) fn new(network: &Network, status: NetworkStatus, statistics: Option<Statistics>) -> Self {
+        let statistics_of: HashMap<_, _> = statistics
+            .iter()
+            .flat_map(|statistics| &statistics.services)
+            .map(|service| {
+                let backends: HashMap<_, _> =
+                    service.backends.iter().map(|backend| (backend.address, backend)).collect();
+                (service.name.as_str(), (service.connections, backends))
+            })
+            .collect();
+        let services = network.services().values().map(|service| {
+            let told = statistics_of.get(&*service.name);
+            ServiceStatusResource {
+                name: service.name.to_string(),
+                vip: service.vip,
+                algorithm: service.algorithm,
+                drain_timeout: service.drain_timeout,
+                connect_timeout: service.connect_timeout,
+                connections: told.map(|(connections, _)| *connections),
+                backends: service
+                    .backends
+                    .iter()
+                    .map(|(ip, backend)| {
+                        let told = told.and_then(|(_, backends)| backends.get(ip));
+                        BackendStatusResource {
+                            ip: *ip,
+                            weight: backend.weight,
+                            drain: backend.draining,
+                            active: told.map(|told| told.active),
+                            connections: told.map(|told| told.connections),
+                            connect_failures: told.map(|told| told.connect_failures),
+                            bytes_to_backend: told.map(|told| told.bytes_to_backend),
+                            bytes_to_client: told.map(|told| told.bytes_to_client),
+                        }
+                    })
+                    .collect(),
+            }
+        });
+        let services = services.collect();
+        Self {
+            name: network.name().to_string(),
+            subnet: network.subnet(),
+            vip_prefix: network.vip_prefix(),
+            generation: network.generation(),
+            status,
+            connections: statistics.as_ref().map(|statistics| statistics.proxy.clone()),
+            ring: statistics.map(|statistics| statistics.ring),
+            attachments: network
+                .attachments()
+                .values()
+                .map(|attachment| AttachmentResource::from(&**attachment))
+                .collect(),
+            services,
+        }
+    }
+}

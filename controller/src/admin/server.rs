@@ -1,0 +1,130 @@
+//! The serving of the API on sockets.
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use nix::sys::stat::{Mode, fchmod};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// The most connections at once; further ones wait to be accepted.
+const MAX_UNIX_CONNECTIONS: usize = 1024;
+const MAX_TCP_CONNECTIONS: usize = 128;
+/// How long a client on TCP may take to send the head of a request, counted from its connection's last one.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long open requests may take once the daemon is to end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The pause after an accept failed, as it does while descriptors are short.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Makes a listening socket at `path` that only its owner can connect to.
+///
+/// # Errors
+/// The kernel's answer. What is at `path` already is in the way.
+pub fn listen_unix(path: &Path) -> io::Result<UnixListener> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    // The socket's file gets the descriptor's mode when it is bound (Linux, net/unix/af_unix.c, unix_bind_bsd), so there is
+    // no moment in which others could connect.
+    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    listen(&socket, Backlog::MAXCONN)?;
+    UnixListener::from_std(socket.into())
+}
+
+/// Serves the API on a unix socket until `end` changes.
+pub async fn serve_unix(listener: UnixListener, router: Router, end: watch::Receiver<bool>) {
+    serve(listener, router, end, MAX_UNIX_CONNECTIONS, http1::Builder::new()).await;
+}
+
+/// Serves the API on TCP until `end` changes.
+pub async fn serve_tcp(listener: TcpListener, router: Router, end: watch::Receiver<bool>) {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    serve(listener, router, end, MAX_TCP_CONNECTIONS, builder).await;
+}
+
+trait Listener {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<UnixStream> {
+        Self::accept(self).await.map(|(stream, _)| stream)
+    }
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        let (stream, _) = Self::accept(self).await?;
+        // An answer is one small packet, not to be held back.
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+async fn serve(
+    listener: impl Listener,
+    router: Router,
+    mut end: watch::Receiver<bool>,
+    max_connections: usize,
+    builder: http1::Builder,
+) {
+    let places = Arc::new(Semaphore::new(max_connections));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
+            Ok::<_, io::Error>((place, listener.accept().await?))
+        };
+        let accepted = tokio::select! {
+            accepted = accepted => accepted,
+            _ = end.changed() => break,
+        };
+        // Those that have ended are forgotten, so that the set does not grow.
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((place, stream)) => {
+                let service = TowerToHyperService::new(router.clone());
+                let connection = builder.serve_connection(TokioIo::new(stream), service);
+                let mut end = end.clone();
+                connections.spawn(async move {
+                    let mut connection = std::pin::pin!(connection);
+                    // How a connection ends is its client's business.
+                    tokio::select! {
+                        _ = connection.as_mut() => {}
+                        _ = end.changed() => {
+                            connection.as_mut().graceful_shutdown();
+                            let _ = connection.await;
+                        }
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot accept an admin connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    let all_end = async { while connections.join_next().await.is_some() {} };
+    if timeout(CLOSE_TIMEOUT, all_end).await.is_err() {
+        tracing::warn!("admin connections are cut off in the middle of a request");
+    }
+}

@@ -1,0 +1,198 @@
+//! What can be asked for on the command line.
+//!
+//! Values such as subnets are not checked here but by the daemon, which says what is wrong with them in the same words to
+//! everybody.
+
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Service VIPs for container networks, without sidecars and without kernel IPVS.
+#[derive(Debug, Parser)]
+#[command(name = "ringlb", version, propagate_version = true)]
+pub struct Arguments {
+    /// The daemon's directory, with its sockets
+    #[arg(long, global = true, value_name = "DIR", default_value = "/run/ringlb")]
+    pub run_dir: PathBuf,
+    /// Print the daemon's answer as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the node's daemon
+    Daemon(DaemonArguments),
+    /// Make, list and remove networks
+    Network {
+        #[command(subcommand)]
+        command: NetworkCommand,
+    },
+    /// Attach a container to a network
+    Attach {
+        /// The network
+        network: String,
+        /// The attachment's name, unique in the network
+        name: String,
+        /// The container's network namespace, such as /run/netns/NAME or /proc/PID/ns/net
+        #[arg(long, value_name = "PATH")]
+        netns: PathBuf,
+        /// The container's address [default: the lowest that is free]
+        #[arg(long)]
+        ip: Option<String>,
+    },
+    /// Detach a container from a network
+    Detach {
+        /// The network
+        network: String,
+        /// The attachment's name
+        name: String,
+    },
+    /// Make, list, show and remove services
+    Service {
+        #[command(subcommand)]
+        command: ServiceCommand,
+    },
+    /// Add, drain and remove the backends of a service
+    Backend {
+        #[command(subcommand)]
+        command: BackendCommand,
+    },
+    /// Make a whole desired state so, as one batch: what is not in it is removed
+    Apply {
+        /// A YAML or JSON document, or - for standard input
+        file: PathBuf,
+    },
+    /// Show networks, sandboxes, proxies, services, backends and their connections
+    Status,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DaemonArguments {
+    /// Serve the API on TCP too; all but /healthz and /readyz needs the bearer token there
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(super) admin_listen: Option<SocketAddr>,
+    /// A file with the bearer token [default: admin.token in the run directory, made anew at each start]
+    #[arg(long, value_name = "FILE", requires = "admin_listen")]
+    pub(super) admin_token_file: Option<PathBuf>,
+    /// The proxy's program [default: ringlb-proxy beside this program]
+    #[arg(long, value_name = "PATH", env = "RINGLB_PROXY")]
+    pub(super) proxy_program: Option<PathBuf>,
+    /// Leave the proxies running when the daemon ends
+    #[arg(long)]
+    pub(super) keep: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NetworkCommand {
+    /// Make a network
+    Create {
+        /// Its name
+        name: String,
+        /// Its addresses, such as 10.1.0.0/16
+        #[arg(long, value_name = "CIDR")]
+        subnet: String,
+        /// The part of the subnet out of which VIPs are chosen [default: the upper quarter]
+        #[arg(long, value_name = "CIDR")]
+        vip_prefix: Option<String>,
+    },
+    /// List the networks
+    Ls,
+    /// Remove a network
+    Rm {
+        /// Its name
+        name: String,
+        /// Remove its services, attachments and LB endpoint too
+        #[arg(long)]
+        remove_lb: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ServiceCommand {
+    /// Make a service, or change its settings
+    Create {
+        /// The network
+        network: String,
+        /// The service's name, unique in the network
+        service: String,
+        /// Its virtual address [default: the lowest of the VIP prefix that is free]
+        #[arg(long, value_name = "IP")]
+        vip: Option<String>,
+        /// How a backend is chosen: rr (round robin) or p2c (two random ones, the less busy) [default: rr]
+        #[arg(long)]
+        algorithm: Option<String>,
+        /// How long a draining backend keeps its connections, such as 30s, or never [default: 30s]
+        #[arg(long, value_name = "DURATION")]
+        drain_timeout: Option<String>,
+        /// How long one attempt to connect to a backend may take [default: 2s]
+        #[arg(long, value_name = "DURATION")]
+        connect_timeout: Option<String>,
+    },
+    /// List the services of a network
+    Ls {
+        /// The network
+        network: String,
+    },
+    /// Show a service and its backends
+    Show {
+        /// The network
+        network: String,
+        /// The service
+        service: String,
+    },
+    /// Remove a service
+    Rm {
+        /// The network
+        network: String,
+        /// The service
+        service: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BackendCommand {
+    /// Add a backend, or change its weight; it takes new connections from then on
+    Add {
+        /// The network
+        network: String,
+        /// The service
+        service: String,
+        /// The backend's address
+        ip: String,
+        /// Its share of new connections, 0 to 65535 [default: 1]
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        weight: Option<i64>,
+    },
+    /// Give a backend no new connections; those it has go on until the service's drain timeout
+    Drain {
+        /// The network
+        network: String,
+        /// The service
+        service: String,
+        /// The backend's address
+        ip: String,
+    },
+    /// Remove a backend; its connections are reset
+    Rm {
+        /// The network
+        network: String,
+        /// The service
+        service: String,
+        /// The backend's address
+        ip: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,50 @@
+//! `ringlb daemon`.
+
+use super::CommandError;
+use super::arguments::DaemonArguments;
+use crate::daemon::{self, Options};
+use std::path::PathBuf;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<(), CommandError> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(false).init();
+    let options = Options {
+        admin_listen: arguments.admin_listen,
+        admin_token_file: arguments.admin_token_file,
+        proxy_program: arguments.proxy_program,
+        keep: arguments.keep,
+        ..Options::new(run_dir)
+    };
+    let mut signals = Signals::watch()?;
+    // Whoever waits for a daemon of this kind asks `/readyz`.
+    let (ready, _) = oneshot::channel();
+    let shutdown = async move {
+        signals.next().await;
+        tokio::spawn(async move {
+            signals.next().await;
+            tracing::error!("a second signal: ending at once, without removing anything");
+            std::process::exit(1);
+        });
+    };
+    Ok(daemon::run(options, ready, shutdown).await?)
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn watch() -> Result<Self, CommandError> {
+        let watch = |kind| signal(kind).map_err(CommandError::Signals);
+        Ok(Self { terminate: watch(SignalKind::terminate())?, interrupt: watch(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

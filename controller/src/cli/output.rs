@@ -1,0 +1,177 @@
+//! Answers for people to read.
+
+use super::status;
+use serde_json::Value;
+use std::io::{self, Write};
+
+/// How an answer is shown.
+#[derive(Debug)]
+pub(super) enum Output {
+    Nothing,
+    Networks,
+    NetworkMade,
+    Attached { network: String },
+    ServiceMade { network: String },
+    Services,
+    Service,
+    BackendChanged { service: String, verb: &'static str },
+    Removed(String),
+    Applied,
+    Status,
+}
+
+impl Output {
+    pub(super) fn write(&self, answer: &Value, out: &mut impl Write) -> io::Result<()> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Networks => networks(answer).write(out),
+            Self::NetworkMade => {
+                let network = &answer["network"];
+                let (name, subnet, prefix) =
+                    (text(&network["name"]), text(&network["subnet"]), text(&network["vip_prefix"]));
+                writeln!(out, "network {name} has subnet {subnet}, VIPs come from {prefix}")
+            }
+            Self::Attached { network } => {
+                let attachment = &answer["attachment"];
+                writeln!(
+                    out,
+                    "{} is attached to network {network} as {}",
+                    text(&attachment["name"]),
+                    text(&attachment["ip"])
+                )
+            }
+            Self::ServiceMade { network } => {
+                let service = &answer["service"];
+                let (name, vip) = (text(&service["name"]), text(&service["vip"]));
+                writeln!(out, "service {name} of network {network} has VIP {vip} ({})", acknowledged(answer))
+            }
+            Self::Services => services(answer).write(out),
+            Self::Service => service(answer, out),
+            Self::BackendChanged { service, verb } => {
+                let backend = &answer["backend"];
+                let (ip, weight) = (text(&backend["ip"]), text(&backend["weight"]));
+                writeln!(out, "{ip} {verb} service {service} with weight {weight} ({})", acknowledged(answer))
+            }
+            Self::Removed(what) => writeln!(out, "{what} ({})", acknowledged(answer)),
+            Self::Applied => {
+                let mut table = Table::new(&["NETWORK", "OUTCOME", "GENERATION"]);
+                for network in list(&answer["networks"]) {
+                    table.row([text(&network["name"]), text(&network["outcome"]), text(&network["generation"])]);
+                }
+                table.write(out)?;
+                writeln!(out, "acknowledged in {}", microseconds(&answer["acknowledged_in_us"]))
+            }
+            Self::Status => status::write(answer, out),
+        }
+    }
+}
+
+/// Columns that are as wide as what stands in them.
+pub(super) struct Table {
+    rows: Vec<Vec<String>>,
+    indent: usize,
+}
+
+impl Table {
+    pub(super) fn new(header: &[&str]) -> Self {
+        Self { rows: vec![header.iter().map(|name| (*name).to_owned()).collect()], indent: 0 }
+    }
+
+    /// With `indent` spaces before each line.
+    pub(super) fn indented(mut self, indent: usize) -> Self {
+        self.indent = indent;
+        self
+    }
+
+    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.rows.push(cells.into());
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.len() == 1
+    }
+
+    pub(super) fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width =
+            |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+        let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+        for row in &self.rows {
+            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+            let line = cells.collect::<Vec<_>>().join("  ");
+            writeln!(out, "{:indent$}{}", "", line.trim_end(), indent = self.indent)?;
+        }
+        Ok(())
+    }
+}
+
+/// A value as people write it: a list's length where the length is all that there is room for is not this.
+pub(super) fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+pub(super) fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn acknowledged(answer: &Value) -> String {
+    format!("generation {}, {}", text(&answer["generation"]), microseconds(&answer["acknowledged_in_us"]))
+}
+
+fn microseconds(value: &Value) -> String {
+    match value.as_u64() {
+        Some(us) if us >= 10_000 => format!("{} ms", us / 1000),
+        Some(us) => format!("{us} µs"),
+        None => "-".to_owned(),
+    }
+}
+
+fn networks(answer: &Value) -> Table {
+    let mut table =
+        Table::new(&["NETWORK", "SUBNET", "VIP-PREFIX", "LB-ENDPOINT", "ATTACHMENTS", "SERVICES", "GENERATION"]);
+    for network in list(answer) {
+        let fields = ["name", "subnet", "vip_prefix", "lb_address", "attachments", "services", "generation"];
+        table.row(fields.map(|field| text(&network[field])));
+    }
+    table
+}
+
+fn services(answer: &Value) -> Table {
+    let mut table = Table::new(&["SERVICE", "VIP", "ALGORITHM", "DRAIN-TIMEOUT", "CONNECT-TIMEOUT", "BACKENDS"]);
+    for service in list(answer) {
+        let [name, vip, algorithm, drain, connect] =
+            ["name", "vip", "algorithm", "drain_timeout", "connect_timeout"].map(|field| text(&service[field]));
+        table.row([name, vip, algorithm, drain, connect, list(&service["backends"]).len().to_string()]);
+    }
+    table
+}
+
+fn service(answer: &Value, out: &mut impl Write) -> io::Result<()> {
+    for (label, field) in [
+        ("service", "name"),
+        ("VIP", "vip"),
+        ("algorithm", "algorithm"),
+        ("drain timeout", "drain_timeout"),
+        ("connect timeout", "connect_timeout"),
+    ] {
+        writeln!(out, "{:16} {}", format!("{label}:"), text(&answer[field]))?;
+    }
+    let mut table = Table::new(&["BACKEND", "WEIGHT", "STATE"]);
+    for backend in list(&answer["backends"]) {
+        table.row([text(&backend["ip"]), text(&backend["weight"]), state(backend).to_owned()]);
+    }
+    if table.is_empty() { writeln!(out, "no backends") } else { table.write(out) }
+}
+
+/// What a backend gets.
+pub(super) fn state(backend: &Value) -> &'static str {
+    match (&backend["drain"], &backend["weight"]) {
+        (Value::Bool(true), _) => "draining",
+        (_, weight) if weight.as_u64() == Some(0) => "weight 0",
+        _ => "active",
+    }
+}

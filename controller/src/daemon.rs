@@ -1,0 +1,244 @@
+//! The daemon: everything put together, from the start to the end.
+
+use crate::admin::auth::{Token, TokenError};
+use crate::admin::{self, Context, server};
+use crate::reconcile::{ControlDirectory, Reconcilers, Settings, name_prefix, remove_leftovers};
+use crate::source::Desired;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+
+/// How a daemon is to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where its sockets are. Made if it is not there.
+    pub run_dir: PathBuf,
+    /// Where the API is served on TCP too, if anywhere.
+    pub admin_listen: Option<SocketAddr>,
+    /// The file with the token for TCP. Without one a token is made and written to `admin.token` in the run directory.
+    pub admin_token_file: Option<PathBuf>,
+    /// The proxy's program. Without one `ringlb-proxy` beside this program.
+    pub proxy_program: Option<PathBuf>,
+    /// Whether proxies go on when the daemon ends.
+    pub keep: bool,
+    /// How long a change waits for its acknowledgement.
+    pub acknowledge_timeout: Duration,
+}
+
+impl Options {
+    /// What the daemon does unless told otherwise.
+    pub const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+    /// The defaults, on a run directory.
+    #[must_use]
+    pub fn new(run_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            run_dir: run_dir.into(),
+            admin_listen: None,
+            admin_token_file: None,
+            proxy_program: None,
+            keep: false,
+            acknowledge_timeout: Self::ACKNOWLEDGE_TIMEOUT,
+        }
+    }
+
+    /// Where the admin socket of a daemon on `run_dir` is.
+    #[must_use]
+    pub fn admin_socket(run_dir: &Path) -> PathBuf {
+        run_dir.join("admin.sock")
+    }
+}
+
+/// What a daemon says once it takes requests.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// The admin socket.
+    pub admin_socket: PathBuf,
+    /// The address of the API on TCP, with the port that was chosen if none was given.
+    pub admin_address: Option<SocketAddr>,
+}
+
+/// Why a daemon cannot run.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// A directory cannot be made or used.
+    #[error("cannot use {} as the run directory: {cause}", path.display())]
+    RunDir {
+        /// The directory.
+        path: PathBuf,
+        /// The kernel's answer.
+        cause: io::Error,
+    },
+    /// The path of the admin socket does not fit into a socket address.
+    #[error("the run directory {} is too long: with `/admin.sock` its path may have {} bytes at most (unix(7))", path.display(), MAX_SOCKET_PATH)]
+    RunDirTooLong {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is one already.
+    #[error("another ringlb daemon runs on {}: end it first, or choose another --run-dir", path.display())]
+    AlreadyRunning {
+        /// The run directory.
+        path: PathBuf,
+    },
+    /// The lock that says so cannot be taken.
+    #[error("cannot lock {}: {cause}", path.display())]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        cause: io::Error,
+    },
+    /// The admin socket cannot be made, or the address cannot be listened on.
+    #[error("cannot listen on {on}: {cause}")]
+    Listen {
+        /// The path or address.
+        on: String,
+        /// The kernel's answer.
+        cause: io::Error,
+    },
+    /// The proxy's program is not there.
+    #[error("cannot find the proxy's program at {}: install it there, or name it with --proxy-program or RINGLB_PROXY", path.display())]
+    NoProxyProgram {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// There is no token for TCP.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+}
+
+/// The longest path of a socket: 108 bytes with the terminating zero (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Runs a daemon until `shutdown` comes, and then ends it in order. Says on `ready` when it takes requests.
+///
+/// It belongs on a tokio runtime of its own with one thread: so a change costs a few system calls, the same ones each
+/// time, and no thread is woken for it.
+///
+/// # Errors
+/// If it cannot start. What goes wrong later is logged and tried again.
+pub async fn run(
+    options: Options,
+    ready: oneshot::Sender<Ready>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), DaemonError> {
+    let run_dir = prepare_run_dir(&options.run_dir)?;
+    let _lock = lock(&run_dir)?;
+    let proxy_program = find_proxy(options.proxy_program.as_deref())?;
+    let token = match (&options.admin_listen, &options.admin_token_file) {
+        (None, _) => None,
+        (Some(_), Some(path)) => Some(Token::read(path)?),
+        (Some(_), None) => Some(Token::generate(&run_dir.join("admin.token"))?),
+    };
+    let control =
+        ControlDirectory::open(&run_dir).map_err(|cause| DaemonError::RunDir { path: run_dir.clone(), cause })?;
+    let name_prefix = name_prefix(&run_dir);
+    remove_leftovers(&control, &name_prefix).await;
+
+    let admin_socket = Options::admin_socket(&run_dir);
+    // The lock is ours, so whoever made this socket is gone.
+    let unix = remove_file(&admin_socket)
+        .and_then(|()| server::listen_unix(&admin_socket))
+        .map_err(|cause| DaemonError::Listen { on: admin_socket.display().to_string(), cause })?;
+    let tcp = match options.admin_listen {
+        Some(address) => Some(listen_tcp(address).await?),
+        None => None,
+    };
+    let admin_address = tcp.as_ref().map(|(_, address)| *address);
+
+    let acknowledge_timeout = options.acknowledge_timeout;
+    let settings = Settings { control, name_prefix, proxy_program, acknowledge_timeout };
+    let reconcilers = Reconcilers::new(settings);
+    let desired = Arc::new(Desired::new(reconcilers.clone()));
+    let context = Context { desired, ready: Arc::new(AtomicBool::new(true)) };
+
+    let (end, ended) = watch::channel(false);
+    let serve_unix = tokio::spawn(server::serve_unix(unix, admin::router(context.clone(), None), ended.clone()));
+    let serve_tcp = match (tcp, token) {
+        (Some((listener, _)), Some(token)) => {
+            let router = admin::router(context.clone(), Some(token));
+            Some(tokio::spawn(server::serve_tcp(listener, router, ended)))
+        }
+        _ => None,
+    };
+    tracing::info!(
+        admin_socket = %admin_socket.display(), admin_address = admin_address.map(tracing::field::display),
+        "the daemon is ready"
+    );
+    // Whoever started it may not care.
+    let _ = ready.send(Ready { admin_socket: admin_socket.clone(), admin_address });
+
+    shutdown.await;
+    tracing::info!(keep = options.keep, "the daemon is ending");
+    context.ready.store(false, Ordering::Relaxed);
+    reconcilers.stop(options.keep).await;
+    // Cannot fail while the servers are there to hear it, and need not otherwise.
+    let _ = end.send(true);
+    for server in [Some(serve_unix), serve_tcp].into_iter().flatten() {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "the admin server did not end in order");
+        }
+    }
+    if let Err(error) = remove_file(&admin_socket) {
+        tracing::error!(path = %admin_socket.display(), %error, "cannot remove the admin socket");
+    }
+    tracing::info!("the daemon has ended");
+    Ok(())
+}
+
+/// Makes the run directory if it is not there; gives its canonical path.
+fn prepare_run_dir(path: &Path) -> Result<PathBuf, DaemonError> {
+    let failed = |cause| DaemonError::RunDir { path: path.to_owned(), cause };
+    DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(failed)?;
+    let run_dir = fs::canonicalize(path).map_err(failed)?;
+    if Options::admin_socket(&run_dir).as_os_str().len() > MAX_SOCKET_PATH {
+        return Err(DaemonError::RunDirTooLong { path: run_dir });
+    }
+    Ok(run_dir)
+}
+
+/// One daemon for one run directory. The kernel takes the lock back when the process ends, however it ends.
+fn lock(run_dir: &Path) -> Result<Flock<File>, DaemonError> {
+    let path = run_dir.join("daemon.lock");
+    let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = open.map_err(|cause| DaemonError::Lock { path: path.clone(), cause })?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => DaemonError::AlreadyRunning { path: run_dir.to_owned() },
+        errno => DaemonError::Lock { path, cause: errno.into() },
+    })
+}
+
+fn find_proxy(given: Option<&Path>) -> Result<PathBuf, DaemonError> {
+    let path = match given {
+        Some(path) => path.to_owned(),
+        None => std::env::current_exe().unwrap_or_default().with_file_name("ringlb-proxy"),
+    };
+    if path.is_file() { Ok(path) } else { Err(DaemonError::NoProxyProgram { path }) }
+}
+
+async fn listen_tcp(address: SocketAddr) -> Result<(TcpListener, SocketAddr), DaemonError> {
+    let listen = async {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    listen.await.map_err(|cause| DaemonError::Listen { on: address.to_string(), cause })
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

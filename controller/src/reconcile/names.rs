@@ -1,0 +1,54 @@
+//! The names of what a daemon makes in the kernel. They are functions of what they are for, so that the next daemon
+//! finds what this one has left behind.
+
+use std::path::Path;
+
+/// The run directory that is used unless another is given.
+pub(crate) const DEFAULT_RUN_DIR: &str = "/run/ringlb";
+
+/// What the names of a daemon's namespaces start with: `ringlb-` for the default run directory, else `ringlb.`, a hash
+/// of the directory and `-`. Neither form is the start of the other, so that no daemon takes another's namespaces
+/// for its own leftovers. `run_dir` must be canonical.
+#[must_use]
+pub fn name_prefix(run_dir: &Path) -> String {
+    if run_dir == Path::new(DEFAULT_RUN_DIR) {
+        return "ringlb-".to_owned();
+    }
+    format!("ringlb.{:08x}-", short_hash(run_dir.as_os_str().as_encoded_bytes()))
+}
+
+/// The interface of network `network` in a container's namespace: `rlb-` and 8 hexadecimal digits.
+pub(super) fn interface(network: &str) -> String {
+    format!("rlb-{:08x}", short_hash(network.as_bytes()))
+}
+
+/// The bridge port of an attachment.
+pub(super) fn port_id(attachment: &str) -> String {
+    format!("a-{:013x}", hash(attachment.as_bytes()) >> 12)
+}
+
+fn short_hash(bytes: &[u8]) -> u32 {
+    let hash = hash(bytes);
+    // Both halves, as the inventors of the function advise for a shorter result.
+    (hash >> 32) as u32 ^ hash as u32
+}
+
+/// FNV-1a, 64 bits: the same in every version of this program, unlike the standard library's.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_the_same_and_fit() {
+        assert_eq!(hash(b"foobar"), 0x8594_4171_f739_67e8);
+        assert_eq!(name_prefix(Path::new("/run/ringlb")), "ringlb-");
+        assert_eq!(name_prefix(Path::new("/tmp/x")), "ringlb.c53a21f4-");
+        assert_eq!(interface("web"), "rlb-83a64ccf");
+        assert_eq!(port_id("c1"), "a-08b73007b55c3");
+        assert!(port_id("c1").len() <= 15 && interface("web").len() <= 15);
+    }
+}

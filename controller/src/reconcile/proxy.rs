@@ -1,0 +1,185 @@
+//! A network's proxy process.
+
+use super::structure::Place;
+use super::{Channel, ChannelError, Settings};
+use crate::model::{Name, Network, Shared};
+use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
+use ringlb_proxy::control::message::{Generation, Hello, Request};
+use std::io;
+use std::os::fd::AsFd;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, timeout};
+
+/// The number of the control socket's descriptor in the proxy, of the listener's, and of the first one that it keeps.
+const CONTROL_FD: i32 = 3;
+const LISTENER_FD: i32 = 4;
+const FIRST_KEPT_FD: i32 = 5;
+/// How long a proxy may take to end when told so, before it is killed.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why there is no proxy.
+#[derive(Debug, Error)]
+pub(super) enum ProxyError {
+    #[error("cannot start {program}: {cause}")]
+    Start { program: String, cause: io::Error },
+    #[error("cannot hand descriptors to a proxy: {0}")]
+    Descriptors(String),
+    #[error("cannot enter the sandbox: {0}")]
+    Sandbox(#[from] ringlb_netns::Error),
+    #[error("cannot connect to the proxy's control socket: {0}")]
+    Connect(io::Error),
+}
+
+impl From<FdMappingCollision> for ProxyError {
+    fn from(error: FdMappingCollision) -> Self {
+        Self::Descriptors(error.to_string())
+    }
+}
+
+/// A proxy process and the connection to it.
+#[derive(Debug)]
+pub(super) struct Proxy {
+    pub(super) child: Child,
+    pub(super) pid: Option<u32>,
+    pub(super) started: Instant,
+    pub(super) link: Link,
+}
+
+/// The control connection and how far it has come.
+#[derive(Debug)]
+pub(super) enum Link {
+    /// There is none; the next attempt is due then.
+    Broken { retry: Instant },
+    /// The greeting is awaited.
+    Greeting { channel: Box<Channel>, since: Instant },
+    /// Requests can be sent.
+    Open { channel: Box<Channel>, table: TableState },
+}
+
+/// What the proxy's table is, as far as is known.
+#[derive(Debug)]
+pub(super) enum TableState {
+    /// Nothing that a step could start from.
+    Unknown,
+    /// That of this state of the network.
+    At(Shared<Network>),
+    /// A request is on its way that leads to that of this state of the network.
+    Asked { to: Shared<Network>, since: Instant, whole: bool },
+}
+
+impl Proxy {
+    /// Starts a proxy in the sandbox and connects to it.
+    pub(super) fn start(settings: &Settings, network: &Name, place: &Place) -> Result<Self, ProxyError> {
+        let mut command = std::process::Command::new(&settings.proxy_program);
+        command.arg("--network").arg(network.as_ref());
+        command.args(["--control-fd", &CONTROL_FD.to_string(), "--listener-fd", &LISTENER_FD.to_string()]);
+        let duplicate = |descriptor: std::os::fd::BorrowedFd<'_>| {
+            descriptor.try_clone_to_owned().map_err(|error| ProxyError::Descriptors(error.to_string()))
+        };
+        let mut mappings = vec![
+            FdMapping { parent_fd: duplicate(place.control.as_fd())?, child_fd: CONTROL_FD },
+            FdMapping { parent_fd: duplicate(place.steered.listener.as_fd())?, child_fd: LISTENER_FD },
+        ];
+        for (descriptor, child_fd) in place.steered.steering.descriptors().into_iter().zip(FIRST_KEPT_FD..) {
+            mappings.push(FdMapping { parent_fd: duplicate(descriptor)?, child_fd });
+            command.args(["--keep-fd", &child_fd.to_string()]);
+        }
+        // The namespace is entered by its descriptor, before the mapping may put something else at that number.
+        place.sandbox.namespace().enter_on_exec(&mut command)?;
+        let mut command = Command::from(command);
+        command.fd_mappings(mappings)?;
+        // Not in the daemon's process group: a Ctrl-C in the terminal is for the daemon alone.
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null());
+        let child = command
+            .spawn()
+            .map_err(|cause| ProxyError::Start { program: settings.proxy_program.display().to_string(), cause })?;
+        let pid = child.id();
+        tracing::info!(%network, pid, "started the proxy");
+        Ok(Self { child, pid, started: Instant::now(), link: Link::Broken { retry: Instant::now() } })
+    }
+
+    /// Connects to the control socket anew, if it is time.
+    pub(super) fn connect(&mut self, settings: &Settings, network: &Name) -> Result<(), ProxyError> {
+        let now = Instant::now();
+        if !matches!(self.link, Link::Broken { retry } if retry <= now) {
+            return Ok(());
+        }
+        let channel = settings.control.connect(network).and_then(Channel::new);
+        match channel {
+            Ok(channel) => {
+                self.link = Link::Greeting { channel: Box::new(channel), since: now };
+                Ok(())
+            }
+            Err(error) => {
+                self.break_link(Duration::from_millis(100));
+                Err(ProxyError::Connect(error))
+            }
+        }
+    }
+
+    /// Takes the greeting. `known` is a state of the network that the proxy may be at.
+    pub(super) fn greeted(&mut self, hello: &Hello, known: Option<&Shared<Network>>) {
+        let link = std::mem::replace(&mut self.link, Link::Broken { retry: Instant::now() });
+        self.link = match link {
+            Link::Greeting { channel, .. } => {
+                let known = known.filter(|known| known.generation() == hello.generation);
+                let table = known.map_or(TableState::Unknown, |known| TableState::At(known.clone()));
+                Link::Open { channel, table }
+            }
+            other => other,
+        };
+    }
+
+    /// Drops the control connection, to be made again after `pause`.
+    pub(super) fn break_link(&mut self, pause: Duration) {
+        self.link = Link::Broken { retry: Instant::now() + pause };
+    }
+
+    /// Asks for statistics, if there is somebody to ask.
+    pub(super) fn ask_statistics(&mut self) -> Result<bool, ChannelError> {
+        match &mut self.link {
+            Link::Open { channel, .. } => channel.send(&Request::Statistics).map(|()| true),
+            Link::Broken { .. } | Link::Greeting { .. } => Ok(false),
+        }
+    }
+
+    /// The generation that it has acknowledged.
+    pub(super) fn acknowledged(&self) -> Option<Generation> {
+        match &self.link {
+            Link::Open { table: TableState::At(network), .. } => Some(network.generation()),
+            _ => None,
+        }
+    }
+
+    /// Ends it: asks first, and kills it if it does not end.
+    pub(super) async fn stop(mut self, network: &Name) {
+        let asked = match &mut self.link {
+            Link::Open { channel, .. } | Link::Greeting { channel, .. } => channel.send(&Request::Shutdown).is_ok(),
+            Link::Broken { .. } => false,
+        };
+        let pause = if asked { SHUTDOWN_TIMEOUT } else { Duration::ZERO };
+        match timeout(pause, self.child.wait()).await {
+            Ok(Ok(status)) => tracing::info!(%network, pid = self.pid, status = describe(status), "the proxy ended"),
+            Ok(Err(error)) => tracing::error!(%network, pid = self.pid, %error, "cannot wait for the proxy"),
+            Err(_) => {
+                tracing::warn!(%network, pid = self.pid, "the proxy does not end, killing it");
+                if let Err(error) = self.child.kill().await {
+                    tracing::error!(%network, pid = self.pid, %error, "cannot kill the proxy");
+                }
+            }
+        }
+    }
+}
+
+/// How a process ended, for a log.
+pub(super) fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => status.to_string(),
+    }
+}

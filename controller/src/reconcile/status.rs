@@ -1,0 +1,45 @@
+//! How a network is.
+
+use ringlb_proxy::control::message::{Features, Generation};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// What there is of a network.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct NetworkStatus {
+    /// The generation that the proxy has acknowledged; the network's own while it has no proxy.
+    pub acknowledged_generation: Generation,
+    /// The sandbox, while there is one.
+    pub sandbox: Option<SandboxStatus>,
+    /// The proxy, while there is a sandbox for it.
+    pub proxy: Option<ProxyStatus>,
+    /// The attachments that could not be made, with the reason.
+    pub failed_attachments: BTreeMap<String, String>,
+    /// What went wrong last and is not mended yet.
+    pub error: Option<String>,
+}
+
+/// A sandbox.
+#[derive(Debug, Clone, Serialize)]
+pub struct SandboxStatus {
+    /// The name of its namespace, as `ip netns` shows it.
+    pub namespace: String,
+    /// The LB endpoint's address.
+    pub lb_address: IpAddr,
+    /// What leads connections to the proxy's listener: `sk_lookup` or `tproxy`.
+    pub steering: String,
+}
+
+/// A proxy.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProxyStatus {
+    /// Its process; none while it waits to be started again.
+    pub pid: Option<u32>,
+    /// How many times it was started again after it had ended by itself.
+    pub restarts: u64,
+    /// The version of its program, once it has said so.
+    pub version: Option<String>,
+    /// What it uses of the kernel, once it has said so.
+    pub features: Option<Features>,
+}

@@ -1,0 +1,242 @@
+//! What of a network is in the kernel: its fabric, the attachments' legs, and the sandbox with its routes and sockets.
+
+use super::{Settings, names};
+use crate::model::{Attachment, Name, Network, Service, Shared};
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+use ipnet::IpNet;
+use ringlb_netns::{Fabric, Namespace, NetworkPlan, Sandbox, SteeredListener};
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use thiserror::Error;
+
+/// Why a part of a network cannot be made.
+#[derive(Debug, Error)]
+pub(super) enum StructureError {
+    #[error("{0}")]
+    Netns(#[from] ringlb_netns::Error),
+    #[error("cannot make the control socket {path}: {cause}")]
+    ControlSocket { path: String, cause: io::Error },
+}
+
+/// What there is while the network has an attachment.
+#[derive(Debug)]
+pub(super) struct Structure {
+    plan: NetworkPlan,
+    fabric: Fabric,
+    /// The attachments that were last tried, and among them those that failed.
+    attachments: OrdMap<Name, Shared<Attachment>>,
+    failed: BTreeMap<Name, String>,
+    pub(super) sandbox: Option<Place>,
+}
+
+/// The sandbox and what belongs into it, ready for a proxy.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) sandbox: Sandbox,
+    pub(super) lb_address: IpAddr,
+    pub(super) steered: SteeredListener,
+    pub(super) control: OwnedFd,
+    vip_prefix: IpNet,
+    /// The services whose VIPs have a route.
+    routed: OrdMap<Name, Shared<Service>>,
+}
+
+impl Structure {
+    pub(super) async fn make(settings: &Settings, network: &Network) -> Result<Self, StructureError> {
+        let plan = NetworkPlan::new(settings.name_prefix.clone(), network.name().to_string(), network.subnet());
+        let fabric = Fabric::ensure(&plan).await?;
+        Ok(Self { plan, fabric, attachments: OrdMap::new(), failed: BTreeMap::new(), sandbox: None })
+    }
+
+    /// Whether this can become what `network` needs without being taken down.
+    pub(super) fn serves(&self, network: &Network) -> bool {
+        self.plan.subnet == network.subnet() && !network.attachments().is_empty()
+    }
+
+    /// Whether the sandbox that is there, if any, is one that `network` needs.
+    pub(super) fn sandbox_serves(&self, network: &Network) -> bool {
+        self.sandbox.as_ref().is_none_or(|place| {
+            network.lb_address() == Some(place.lb_address) && network.vip_prefix() == place.vip_prefix
+        })
+    }
+
+    /// The attachments that could not be made, with the reason.
+    pub(super) fn failed_attachments(&self) -> &BTreeMap<Name, String> {
+        &self.failed
+    }
+
+    /// Connects and disconnects containers. What fails is noted; the rest is done.
+    pub(super) async fn attach(&mut self, network: &Network) {
+        let wanted = network.attachments();
+        for difference in self.attachments.clone().diff(wanted) {
+            match difference {
+                DiffItem::Add(_, attachment) => self.connect(attachment).await,
+                DiffItem::Remove(_, attachment) => self.disconnect(attachment).await,
+                DiffItem::Update { old: (_, before), new: (_, attachment) } => {
+                    // The same leg again is a repair: whatever is still right of it stays.
+                    if **before != **attachment {
+                        self.disconnect(before).await;
+                    }
+                    self.connect(attachment).await;
+                }
+            }
+        }
+        self.attachments = wanted.clone();
+    }
+
+    /// Tries the attachments again that failed.
+    pub(super) async fn attach_failed(&mut self) {
+        let names: Vec<_> = self.failed.keys().cloned().collect();
+        for name in names {
+            if let Some(attachment) = self.attachments.get(&name).cloned() {
+                self.connect(&attachment).await;
+            }
+        }
+    }
+
+    /// Makes the sandbox, if it is not there, and the routes to VIPs outside the VIP prefix.
+    pub(super) async fn make_sandbox(
+        &mut self,
+        settings: &Settings,
+        network: &Network,
+        lb_address: IpAddr,
+    ) -> Result<&mut Place, StructureError> {
+        let place = match self.sandbox.take() {
+            Some(place) => place,
+            None => Place::make(settings, &self.plan, &self.fabric, network, lb_address).await?,
+        };
+        let place = self.sandbox.insert(place);
+        place.route(network).await?;
+        Ok(place)
+    }
+
+    /// Removes the sandbox, in which there must be no proxy any more. Does all it can.
+    pub(super) async fn remove_sandbox(&mut self, settings: &Settings, network: &Name) {
+        let Some(place) = self.sandbox.take() else { return };
+        if let Err(error) = settings.control.remove(network) {
+            tracing::error!(%network, %error, "cannot remove the control socket");
+        }
+        drop((place.steered, place.control));
+        if let Err(errors) = place.sandbox.remove(&self.fabric).await {
+            log_all(network, "cannot remove the sandbox", &errors);
+        }
+    }
+
+    /// Removes all of it. Does all it can.
+    pub(super) async fn remove(mut self, settings: &Settings, network: &Name) {
+        self.remove_sandbox(settings, network).await;
+        if let Err(errors) = self.fabric.remove().await {
+            log_all(network, "cannot remove the fabric", &errors);
+        }
+    }
+
+    async fn connect(&mut self, attachment: &Attachment) {
+        let result = match Namespace::open_path(Path::new(&attachment.netns)) {
+            Ok(namespace) => {
+                let interface = names::interface(&self.plan.network);
+                self.fabric.connect(&names::port_id(&attachment.name), &namespace, &interface, attachment.ip).await
+            }
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(()) => {
+                self.failed.remove(&attachment.name);
+                let (network, name, ip) = (&self.plan.network, &attachment.name, attachment.ip);
+                tracing::info!(%network, attachment = %name, %ip, "attached");
+            }
+            Err(error) => {
+                let (network, name) = (&self.plan.network, &attachment.name);
+                let reason = error.to_string();
+                if self.failed.insert(name.clone(), reason).is_none() {
+                    tracing::error!(%network, attachment = %name, %error, "cannot attach");
+                }
+            }
+        }
+    }
+
+    async fn disconnect(&mut self, attachment: &Attachment) {
+        self.failed.remove(&attachment.name);
+        let (network, name) = (&self.plan.network, &attachment.name);
+        match self.fabric.disconnect(&names::port_id(name)).await {
+            Ok(()) => tracing::info!(%network, attachment = %name, "detached"),
+            Err(error) => tracing::error!(%network, attachment = %name, %error, "cannot detach"),
+        }
+    }
+}
+
+impl Place {
+    async fn make(
+        settings: &Settings,
+        plan: &NetworkPlan,
+        fabric: &Fabric,
+        network: &Network,
+        lb_address: IpAddr,
+    ) -> Result<Self, StructureError> {
+        let sandbox = Sandbox::ensure(plan, fabric, lb_address).await?;
+        match Self::equip(settings, &sandbox, network, lb_address).await {
+            Ok((steered, control)) => {
+                tracing::info!(
+                    network = %network.name(), sandbox = plan.sandbox_namespace(), %lb_address,
+                    steering = %steered.steering.kind(), "made the sandbox"
+                );
+                let (vip_prefix, routed) = (network.vip_prefix(), OrdMap::new());
+                Ok(Self { sandbox, lb_address, steered, control, vip_prefix, routed })
+            }
+            Err(error) => {
+                if let Err(errors) = sandbox.remove(fabric).await {
+                    log_all(network.name(), "cannot remove the sandbox", &errors);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn equip(
+        settings: &Settings,
+        sandbox: &Sandbox,
+        network: &Network,
+        lb_address: IpAddr,
+    ) -> Result<(SteeredListener, OwnedFd), StructureError> {
+        sandbox.add_vip_route(network.vip_prefix()).await?;
+        let steered = SteeredListener::open(sandbox.namespace(), lb_address, None)?;
+        let control = settings.control.listen(network.name()).map_err(|cause| StructureError::ControlSocket {
+            path: settings.control.path_of(network.name()).display().to_string(),
+            cause,
+        })?;
+        Ok((steered, control))
+    }
+
+    /// The one route for the VIP prefix is there; a VIP elsewhere in the subnet needs one of its own.
+    async fn route(&mut self, network: &Network) -> Result<(), StructureError> {
+        let own_route = |service: &Shared<Service>| (!self.vip_prefix.contains(&service.vip)).then_some(service.vip);
+        let mut added = HashSet::new();
+        let mut removed = HashSet::new();
+        for difference in self.routed.diff(network.services()) {
+            let (before, after) = match difference {
+                DiffItem::Add(_, service) => (None, Some(service)),
+                DiffItem::Remove(_, service) => (Some(service), None),
+                DiffItem::Update { old: (_, before), new: (_, after) } => (Some(before), Some(after)),
+            };
+            removed.extend(before.and_then(own_route));
+            added.extend(after.and_then(own_route));
+        }
+        for vip in added.difference(&removed) {
+            self.sandbox.add_vip_route((*vip).into()).await?;
+        }
+        for vip in removed.difference(&added) {
+            self.sandbox.remove_vip_route((*vip).into()).await?;
+        }
+        self.routed = network.services().clone();
+        Ok(())
+    }
+}
+
+fn log_all(network: &Name, what: &str, errors: &[ringlb_netns::Error]) {
+    for error in errors {
+        tracing::error!(%network, %error, "{what}");
+    }
+}

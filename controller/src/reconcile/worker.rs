@@ -1,0 +1,574 @@
+//! The task of one network: the only one that touches it.
+
+use super::proxy::{Link, Proxy, TableState, describe};
+use super::structure::Structure;
+use super::{
+    ChannelError, Command, Concern, NetworkStatus, ProxyStatus, Reconcilers, SandboxStatus, Settings, Unsettled, table,
+};
+use crate::model::{Name, Network, Shared};
+use ringlb_proxy::control::message::{Generation, Hello, Reply, Statistics};
+use std::collections::VecDeque;
+use std::future::pending;
+use std::io;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+/// A proxy that lives shorter than this is not just started again.
+const QUICK_END: Duration = Duration::from_secs(1);
+/// The pauses before another attempt, doubled from the first to the last.
+const RESTART_PAUSE: Pause = Pause { first: Duration::from_millis(100), last: Duration::from_secs(5) };
+const RETRY_PAUSE: Pause = Pause { first: Duration::from_millis(200), last: Duration::from_secs(5) };
+const ATTACH_PAUSE: Pause = Pause { first: Duration::from_secs(1), last: Duration::from_secs(30) };
+
+pub(super) struct Worker {
+    name: Name,
+    settings: Arc<Settings>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    reconcilers: Reconcilers,
+    /// What should be.
+    wish: Option<Shared<Network>>,
+    /// Those who wait for it, in the order in which they came.
+    waiting: VecDeque<Waiter>,
+    structure: Option<Structure>,
+    proxy: Option<Proxy>,
+    /// The newest state of the network that a proxy was asked to take.
+    sent: Option<Shared<Network>>,
+    /// The newest generation that a proxy has acknowledged.
+    acknowledged: Generation,
+    restarts: u64,
+    /// What a running proxy has said about itself.
+    greeting: Option<Hello>,
+    /// How often in a row a proxy ended soon after its start, and when the next may start.
+    restart: Attempts,
+    /// The same for the making of the structure, and for attachments.
+    building: Attempts,
+    attaching: Attempts,
+    /// What went wrong last and is not mended.
+    error: Option<String>,
+    statistics: Vec<oneshot::Sender<Statistics>>,
+}
+
+struct Waiter {
+    since: Instant,
+    generation: Generation,
+    concern: Concern,
+    /// Whether no attempt to make what it waits for was made yet.
+    fresh: bool,
+    reply: oneshot::Sender<Result<Generation, Unsettled>>,
+}
+
+enum Event {
+    Command(Option<Command>),
+    Reply(Result<Reply, ChannelError>),
+    Ended(io::Result<ExitStatus>),
+    Deadline,
+}
+
+#[derive(PartialEq, Eq)]
+enum Next {
+    GoOn,
+    End,
+}
+
+impl Worker {
+    pub(super) fn new(
+        name: Name,
+        settings: Arc<Settings>,
+        commands: mpsc::UnboundedReceiver<Command>,
+        reconcilers: Reconcilers,
+    ) -> Self {
+        Self {
+            name,
+            settings,
+            commands,
+            reconcilers,
+            wish: None,
+            waiting: VecDeque::new(),
+            structure: None,
+            proxy: None,
+            sent: None,
+            acknowledged: 0,
+            restarts: 0,
+            greeting: None,
+            restart: Attempts::new(RESTART_PAUSE),
+            building: Attempts::new(RETRY_PAUSE),
+            attaching: Attempts::new(ATTACH_PAUSE),
+            error: None,
+            statistics: Vec::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            match self.next_event().await {
+                Event::Command(Some(command)) => {
+                    if self.take_all(command).await == Next::End {
+                        return;
+                    }
+                }
+                // The list of tasks holds the other end until this task ends.
+                Event::Command(None) => return,
+                Event::Reply(Ok(reply)) => self.take_reply(reply),
+                Event::Reply(Err(error)) => self.lost_link(&error),
+                Event::Ended(status) => self.proxy_ended(status),
+                Event::Deadline => {}
+            }
+            self.check_answer_time();
+            self.reconcile().await;
+            self.answer();
+        }
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let deadline = self.deadline();
+        let (child, link) = match &mut self.proxy {
+            Some(Proxy { child, link, .. }) => (Some(child), Some(link)),
+            None => (None, None),
+        };
+        let ended = async {
+            match child {
+                Some(child) => child.wait().await,
+                None => pending().await,
+            }
+        };
+        let reply = async {
+            match link {
+                Some(Link::Open { channel, .. } | Link::Greeting { channel, .. }) => channel.receive().await,
+                Some(Link::Broken { .. }) | None => pending().await,
+            }
+        };
+        let late = async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            status = ended => Event::Ended(status),
+            reply = reply => Event::Reply(reply),
+            command = self.commands.recv() => Event::Command(command),
+            () = late => Event::Deadline,
+        }
+    }
+
+    /// When something is due although nothing happens.
+    fn deadline(&self) -> Option<Instant> {
+        let timeout = self.settings.acknowledge_timeout;
+        let waiter = self.waiting.front().map(|waiter| waiter.since + timeout);
+        let proxy = match &self.proxy {
+            Some(proxy) => match &proxy.link {
+                Link::Broken { retry } => Some(*retry),
+                Link::Greeting { since, .. } | Link::Open { table: TableState::Asked { since, .. }, .. } => {
+                    Some(*since + timeout)
+                }
+                Link::Open { .. } => None,
+            },
+            None => self.structure.as_ref().and_then(|structure| structure.sandbox.as_ref()).and(self.restart.due),
+        };
+        // While the making of the structure waits for its next attempt, nothing that comes after it can happen.
+        let after_building = |due: Instant| self.building.due.map_or(due, |building| due.max(building));
+        let rest = [proxy, self.attaching.due].into_iter().flatten().map(after_building).chain(self.building.due);
+        rest.chain(waiter).min()
+    }
+
+    /// Takes a command and all that have come behind it, so that one step serves them all.
+    async fn take_all(&mut self, first: Command) -> Next {
+        let mut next = Ok(first);
+        while let Ok(command) = next {
+            if self.take(command).await == Next::End {
+                return Next::End;
+            }
+            next = self.commands.try_recv();
+        }
+        Next::GoOn
+    }
+
+    async fn take(&mut self, command: Command) -> Next {
+        match command {
+            Command::Wish { network, concern, reply } => {
+                let (since, generation) = (Instant::now(), network.generation());
+                self.waiting.push_back(Waiter { since, generation, concern, fresh: true, reply });
+                self.wish = Some(network);
+            }
+            Command::Remove { reply } => {
+                self.take_down().await;
+                // Nobody may care any more.
+                let _ = reply.send(Ok(self.acknowledged));
+                for waiter in self.waiting.drain(..) {
+                    let _ = waiter.reply.send(Err(Unsettled::Removed { network: self.name.clone() }));
+                }
+                tracing::info!(network = %self.name, "removed the network");
+                self.acknowledged = 0;
+                if self.reconcilers.forget(&self.name, &self.commands) {
+                    return Next::End;
+                }
+            }
+            Command::Status { reply } => {
+                let (sender, statistics) = oneshot::channel();
+                let asked = self.proxy.as_mut().map_or(Ok(false), Proxy::ask_statistics);
+                if matches!(asked, Ok(true)) {
+                    self.statistics.push(sender);
+                }
+                let _ = reply.send((self.status(), statistics));
+            }
+            Command::Stop { keep, reply } => {
+                if !keep {
+                    self.take_down().await;
+                }
+                let _ = reply.send(());
+                return Next::End;
+            }
+        }
+        Next::GoOn
+    }
+
+    /// Makes what is missing, removes what is too much, and sends the table, if it is time for it.
+    async fn reconcile(&mut self) {
+        let Some(wish) = self.wish.clone() else { return };
+        if self.building.is_due() {
+            match self.build(&wish).await {
+                Ok(()) if self.building.due.is_some() => {
+                    self.building.succeeded();
+                    self.error = None;
+                }
+                Ok(()) => {}
+                Err(reason) => {
+                    tracing::error!(network = %self.name, "{reason}");
+                    self.building.failed();
+                    self.error = Some(reason);
+                }
+            }
+        }
+        if let (Some(_), Some(reason)) = (self.building.due, self.error.clone()) {
+            // Those who have waited for an attempt learn what came of it; the next attempt is not for them.
+            self.fail_all(&reason);
+            return;
+        }
+        self.send_table(&wish);
+    }
+
+    async fn build(&mut self, wish: &Shared<Network>) -> Result<(), String> {
+        if self.structure.as_ref().is_some_and(|structure| !structure.serves(wish)) {
+            self.remove_structure().await;
+        }
+        if self.structure.as_ref().is_some_and(|structure| !structure.sandbox_serves(wish)) {
+            self.stop_proxy().await;
+            if let Some(structure) = &mut self.structure {
+                structure.remove_sandbox(&self.settings, &self.name).await;
+                tracing::info!(network = %self.name, "removed the sandbox, it is not needed any more");
+            }
+        }
+        if wish.attachments().is_empty() {
+            return Ok(());
+        }
+        let structure = match self.structure.take() {
+            Some(structure) => structure,
+            None => Structure::make(&self.settings, wish).await.map_err(|error| error.to_string())?,
+        };
+        let structure = self.structure.insert(structure);
+        structure.attach(wish).await;
+        if self.attaching.due.is_some() && self.attaching.is_due() {
+            structure.attach_failed().await;
+        }
+        if structure.failed_attachments().is_empty() {
+            self.attaching.succeeded();
+        } else if self.attaching.is_due() {
+            self.attaching.failed();
+        }
+        let Some(lb_address) = wish.lb_address() else { return Ok(()) };
+        let place = structure
+            .make_sandbox(&self.settings, wish, lb_address)
+            .await
+            .map_err(|error| format!("cannot make the sandbox: {error}"))?;
+        if self.proxy.is_none() && self.restart.is_due() {
+            let proxy = Proxy::start(&self.settings, &self.name, place).map_err(|error| error.to_string())?;
+            self.proxy = Some(proxy);
+        }
+        match &mut self.proxy {
+            Some(proxy) => proxy.connect(&self.settings, &self.name).map_err(|error| error.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends the one request that leads the proxy's table to the wish, unless an earlier one is not answered yet.
+    fn send_table(&mut self, wish: &Shared<Network>) {
+        let Some(Proxy { link: Link::Open { channel, table }, .. }) = &mut self.proxy else { return };
+        let (request, whole) = match table {
+            TableState::Asked { .. } => return,
+            TableState::Unknown => (table::snapshot(wish), true),
+            TableState::At(network) => match table::step(network, wish) {
+                Some(request) => (request, false),
+                None => return,
+            },
+        };
+        *table = TableState::Asked { to: wish.clone(), since: Instant::now(), whole };
+        self.sent = Some(wish.clone());
+        if let Err(error) = channel.send(&request) {
+            self.lost_link(&error);
+        }
+    }
+
+    fn take_reply(&mut self, reply: Reply) {
+        match reply {
+            Reply::Hello(hello) => self.take_greeting(hello),
+            Reply::Acknowledged { generation } => self.table_is_at(generation),
+            Reply::Refused { generation, reason } => self.table_refused(generation, &reason),
+            Reply::Statistics(statistics) => {
+                for sender in self.statistics.drain(..) {
+                    let _ = sender.send(statistics.clone());
+                }
+            }
+        }
+    }
+
+    fn take_greeting(&mut self, hello: Hello) {
+        if hello.network != *self.name {
+            let reason = format!("the control socket is answered by a proxy of network `{}`", hello.network);
+            return self.distrust(reason);
+        }
+        if let Some(proxy) = &mut self.proxy {
+            proxy.greeted(&hello, self.sent.as_ref());
+            if let Some(generation) = proxy.acknowledged() {
+                self.acknowledged = self.acknowledged.max(generation);
+                self.error = None;
+            }
+        }
+        self.greeting = Some(hello);
+    }
+
+    fn table_is_at(&mut self, generation: Generation) {
+        let Some(Proxy { link: Link::Open { table, .. }, .. }) = &mut self.proxy else { return };
+        match table {
+            TableState::Asked { to, .. } if to.generation() == generation => {
+                self.acknowledged = self.acknowledged.max(generation);
+                *table = TableState::At(to.clone());
+                self.error = None;
+            }
+            _ => self.distrust(format!("the proxy acknowledged generation {generation}, which was not asked for")),
+        }
+    }
+
+    fn table_refused(&mut self, generation: Generation, reason: &str) {
+        let Some(Proxy { link: Link::Open { table, .. }, .. }) = &mut self.proxy else { return };
+        match table {
+            // An earlier request that was taken for lost has arrived after all.
+            TableState::Asked { to, .. } if to.generation() == generation => self.table_is_at(generation),
+            TableState::Asked { whole: false, .. } => {
+                tracing::warn!(network = %self.name, generation, reason, "the proxy refused a change, sending the whole table");
+                *table = TableState::Unknown;
+            }
+            _ => self.distrust(format!("the proxy refused its table: {reason}")),
+        }
+    }
+
+    /// Gives the control connection up and begins anew after a pause.
+    fn distrust(&mut self, reason: String) {
+        tracing::error!(network = %self.name, "{reason}");
+        if let Some(proxy) = &mut self.proxy {
+            proxy.break_link(RESTART_PAUSE.last);
+        }
+        self.statistics.clear();
+        self.fail_all(&reason);
+        self.error = Some(reason);
+    }
+
+    fn lost_link(&mut self, error: &ChannelError) {
+        // A proxy that ends closes the connection first: its end is the news then.
+        if !matches!(error, ChannelError::Closed) {
+            tracing::warn!(network = %self.name, %error, "the control connection is lost");
+        }
+        if let Some(proxy) = &mut self.proxy {
+            proxy.break_link(RESTART_PAUSE.first);
+        }
+        self.statistics.clear();
+        if matches!(error, ChannelError::Frame(_)) {
+            self.error = Some(error.to_string());
+        }
+    }
+
+    fn proxy_ended(&mut self, status: io::Result<ExitStatus>) {
+        let Some(proxy) = self.proxy.take() else { return };
+        let how = status.map_or_else(|error| error.to_string(), describe);
+        if proxy.started.elapsed() < QUICK_END {
+            self.restart.failed();
+            // The first one may be chance.
+            if self.restart.count == 1 {
+                self.restart.due = Some(Instant::now());
+            }
+        } else {
+            self.restart.succeeded();
+        }
+        self.restarts += 1;
+        self.greeting = None;
+        self.statistics.clear();
+        tracing::error!(network = %self.name, pid = proxy.pid, how, "the proxy ended by itself, starting it again");
+        self.error = Some(format!("the proxy ended: {how}"));
+    }
+
+    /// Begins a new control connection if the proxy has not answered in time: whatever has become of the last request,
+    /// the greeting tells.
+    fn check_answer_time(&mut self) {
+        let timeout = self.settings.acknowledge_timeout;
+        let Some(proxy) = &mut self.proxy else { return };
+        let asked = match &proxy.link {
+            Link::Greeting { since, .. } | Link::Open { table: TableState::Asked { since, .. }, .. } => *since,
+            Link::Broken { .. } | Link::Open { .. } => return,
+        };
+        if asked.elapsed() >= timeout {
+            tracing::error!(network = %self.name, pid = proxy.pid, ?timeout, "the proxy does not answer");
+            self.error = Some("the proxy does not answer".to_owned());
+            self.statistics.clear();
+            proxy.break_link(Duration::ZERO);
+        }
+    }
+
+    /// Tells those who wait what there is to tell.
+    fn answer(&mut self) {
+        let Some(wish) = &self.wish else { return };
+        if let Some(structure) = &self.structure {
+            let failed = structure.failed_attachments();
+            if !failed.is_empty() {
+                fail(&mut self.waiting, &self.name, |waiter| match &waiter.concern {
+                    Concern::Table => None,
+                    Concern::Attachment(name) => {
+                        failed.get(name).map(|reason| format!("attachment `{name}`: {reason}"))
+                    }
+                    Concern::Everything => {
+                        failed.iter().next().map(|(name, reason)| format!("attachment `{name}`: {reason}"))
+                    }
+                });
+            }
+        }
+        let settled = if wish.lb_address().is_some() { self.acknowledged } else { wish.generation() };
+        let timeout = self.settings.acknowledge_timeout;
+        while let Some(waiter) = self.waiting.pop_front() {
+            // A caller that has gone away is told all the same: it costs nothing.
+            let _ = if waiter.generation <= settled {
+                waiter.reply.send(Ok(settled))
+            } else if waiter.since.elapsed() >= timeout {
+                let (network, last_error) = (self.name.clone(), self.error.clone());
+                waiter.reply.send(Err(Unsettled::Late { network, generation: waiter.generation, timeout, last_error }))
+            } else {
+                self.waiting.push_front(waiter);
+                break;
+            };
+        }
+        for waiter in self.waiting.iter_mut().rev().take_while(|waiter| waiter.fresh) {
+            waiter.fresh = false;
+        }
+    }
+
+    fn fail_all(&mut self, reason: &str) {
+        fail(&mut self.waiting, &self.name, |_| Some(reason.to_owned()));
+    }
+
+    fn status(&self) -> NetworkStatus {
+        let place = self.structure.as_ref().and_then(|structure| structure.sandbox.as_ref());
+        let sandbox = place.map(|place| SandboxStatus {
+            namespace: place.sandbox.namespace().name().unwrap_or_default().to_owned(),
+            lb_address: place.lb_address,
+            steering: place.steered.steering.kind().to_string(),
+        });
+        let proxy = place.map(|_| ProxyStatus {
+            pid: self.proxy.as_ref().and_then(|proxy| proxy.pid),
+            restarts: self.restarts,
+            version: self.greeting.as_ref().map(|hello| hello.version.clone()),
+            features: self.greeting.as_ref().map(|hello| hello.features.clone()),
+        });
+        let failed = self.structure.as_ref().map(Structure::failed_attachments);
+        NetworkStatus {
+            acknowledged_generation: match (&self.wish, place) {
+                (Some(wish), None) if wish.lb_address().is_none() => wish.generation(),
+                _ => self.acknowledged,
+            },
+            sandbox,
+            proxy,
+            failed_attachments: failed
+                .into_iter()
+                .flatten()
+                .map(|(name, reason)| (name.to_string(), reason.clone()))
+                .collect(),
+            error: self.error.clone(),
+        }
+    }
+
+    async fn stop_proxy(&mut self) {
+        if let Some(proxy) = self.proxy.take() {
+            proxy.stop(&self.name).await;
+        }
+        self.sent = None;
+        self.greeting = None;
+        self.error = None;
+        self.statistics.clear();
+        self.restart.succeeded();
+    }
+
+    async fn remove_structure(&mut self) {
+        self.stop_proxy().await;
+        if let Some(structure) = self.structure.take() {
+            structure.remove(&self.settings, &self.name).await;
+        }
+        self.attaching.succeeded();
+    }
+
+    async fn take_down(&mut self) {
+        self.remove_structure().await;
+        self.wish = None;
+        self.building.succeeded();
+        self.error = None;
+    }
+}
+
+/// Answers those waiters for which there is a reason why what they wait for has failed.
+fn fail(waiting: &mut VecDeque<Waiter>, name: &Name, reason: impl Fn(&Waiter) -> Option<String>) {
+    let mut kept = VecDeque::with_capacity(waiting.len());
+    for waiter in waiting.drain(..) {
+        match reason(&waiter).filter(|_| waiter.fresh) {
+            Some(reason) => {
+                let _ = waiter.reply.send(Err(Unsettled::Failed { network: name.clone(), reason }));
+            }
+            None => kept.push_back(waiter),
+        }
+    }
+    *waiting = kept;
+}
+
+/// A pause that grows.
+#[derive(Clone, Copy)]
+struct Pause {
+    first: Duration,
+    last: Duration,
+}
+
+/// Attempts at something that fails, with growing pauses between them.
+struct Attempts {
+    pause: Pause,
+    count: u32,
+    /// When the next one is due; none while the last one has not failed.
+    due: Option<Instant>,
+}
+
+impl Attempts {
+    fn new(pause: Pause) -> Self {
+        Self { pause, count: 0, due: None }
+    }
+
+    fn is_due(&self) -> bool {
+        self.due.is_none_or(|due| due <= Instant::now())
+    }
+
+    fn failed(&mut self) {
+        let pause = self.pause.first.saturating_mul(1 << self.count.min(16)).min(self.pause.last);
+        self.count = self.count.saturating_add(1);
+        self.due = Some(Instant::now() + pause);
+    }
+
+    fn succeeded(&mut self) {
+        self.count = 0;
+        self.due = None;
+    }
+}

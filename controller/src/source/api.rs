@@ -1,0 +1,102 @@
+//! Wishes out of the bodies of API calls.
+
+use crate::model::{DesiredState, FieldError, Model, Rejection};
+use ringlb_netns::Namespace;
+use serde::de::DeserializeOwned;
+use std::path::Path;
+use thiserror::Error;
+
+/// The form of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// JSON (RFC 8259).
+    Json,
+    /// YAML 1.2.
+    Yaml,
+}
+
+/// Why a body is not the document that it should be.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// It is not in the format at all.
+    #[error("{0}")]
+    Malformed(String),
+    /// It has other fields or values than it should.
+    #[error("{0}")]
+    Field(FieldError),
+}
+
+/// Reads a document. `place` is where it belongs in the whole state; it is put before the field in an error.
+///
+/// # Errors
+/// Any [`ReadError`].
+pub fn read<T: DeserializeOwned>(body: &[u8], format: Format, place: &str) -> Result<T, ReadError> {
+    match format {
+        Format::Json => read_json(body, place),
+        // By way of a value, as only so both formats name fields the same way.
+        Format::Yaml => {
+            let text =
+                std::str::from_utf8(body).map_err(|error| ReadError::Malformed(format!("not UTF-8: {error}")))?;
+            let value: serde_json::Value =
+                serde_saphyr::from_str(text).map_err(|error| ReadError::Malformed(format!("not YAML: {error}")))?;
+            serde_path_to_error::deserialize(value).map_err(|error| field_error(&error, place))
+        }
+    }
+}
+
+/// Checks that the namespaces of attachments that are new or changed are there: a wrong path is a mistake to be told of at
+/// once. That a namespace vanishes later is no mistake, and not checked here.
+///
+/// # Errors
+/// The attachments whose namespace is not there.
+pub fn check_attachments<'a>(
+    model: &Model,
+    attachments: impl IntoIterator<Item = (&'a str, &'a str, &'a str)>,
+) -> Result<(), Rejection> {
+    let known = |network: &str, name: &str, netns: &str| {
+        let network = model.network(network)?;
+        Some(network.attachments().get(name)?.netns == netns)
+    };
+    let wrong = attachments.into_iter().filter(|(network, name, netns)| known(network, name, netns) != Some(true));
+    let mut wrong = wrong.filter_map(|(network, name, netns)| {
+        let reason = Namespace::open_path(Path::new(netns)).err()?.to_string();
+        Some(Rejection::invalid(format!("networks.{network}.attachments.{name}.netns"), reason))
+    });
+    let Some(mut first) = wrong.next() else { return Ok(()) };
+    first.errors.extend(wrong.take(crate::model::limits::MAX_ERRORS - 1).flat_map(|rejection| rejection.errors));
+    Err(first)
+}
+
+/// The attachments of a desired state, as [`check_attachments`] takes them.
+pub fn attachments_of(state: &DesiredState) -> impl Iterator<Item = (&str, &str, &str)> {
+    state.networks.iter().flat_map(|network| {
+        network.attachments.iter().map(|attachment| (&*network.name, &*attachment.name, &*attachment.netns))
+    })
+}
+
+fn read_json<T: DeserializeOwned>(body: &[u8], place: &str) -> Result<T, ReadError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        if error.inner().is_data() {
+            field_error(&error, place)
+        } else {
+            ReadError::Malformed(format!("not JSON: {}", error.inner()))
+        }
+    })?;
+    deserializer.end().map_err(|error| ReadError::Malformed(format!("not JSON: {error}")))?;
+    Ok(value)
+}
+
+fn field_error(error: &serde_path_to_error::Error<serde_json::Error>, place: &str) -> ReadError {
+    let path = error.path().to_string();
+    let field = match (place, path.as_str()) {
+        ("", "." | "?") => "(document)".to_owned(),
+        ("", path) => path.to_owned(),
+        (place, "." | "?") => place.to_owned(),
+        (place, path) => format!("{place}.{path}"),
+    };
+    let reason = error.inner().to_string();
+    // Where it is in the text is said by the field.
+    let reason = reason.split_once(" at line ").map_or(reason.as_str(), |(reason, _)| reason);
+    ReadError::Field(FieldError { field, reason: reason.to_owned() })
+}
