@@ -8,6 +8,7 @@ pub mod admin;
 pub mod cli;
 pub mod client;
 pub mod daemon;
+pub mod demo;
 pub mod model;
 pub mod reconcile;
 pub mod source;

@@ -67,6 +67,8 @@ pub(super) enum Command {
     },
     /// Show networks, sandboxes, proxies, services, backends and their connections
     Status,
+    /// Show in half a minute what ringlb does: a network, backends that come and go, load. Needs nothing beforehand
+    Demo,
 }
 
 #[derive(Debug, Args)]

@@ -9,9 +9,9 @@ pub use arguments::Arguments;
 
 use crate::client::{Client, ClientError, segment};
 use crate::daemon::Options;
+use crate::demo::{self, DemoError};
 use arguments::{BackendCommand, Command, NetworkCommand, ServiceCommand};
 use axum::body::Bytes;
-use hyper::Method;
 use output::Output;
 use serde_json::{Map, Value, json};
 use std::io::{self, Read, Write};
@@ -36,15 +36,20 @@ enum CommandError {
     Signals(io::Error),
     #[error("cannot write the output: {0}")]
     Write(io::Error),
+    #[error(transparent)]
+    Demo(#[from] DemoError),
 }
 
 /// Does what the arguments say. Prints what came of it on standard output, or what went wrong on standard error.
 #[must_use]
 pub fn run(arguments: Arguments) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let result = match runtime {
-        Ok(runtime) => runtime.block_on(execute(arguments)),
-        Err(error) => Err(CommandError::Runtime(error)),
+    let result = match arguments.command {
+        // Before anything starts a thread: a process with several cannot enter a user namespace.
+        Command::Demo => demo::run(arguments.json).map_err(CommandError::Demo),
+        _ => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(execute(arguments)),
+            Err(error) => Err(CommandError::Runtime(error)),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,7 +70,7 @@ async fn execute(arguments: Arguments) -> Result<(), CommandError> {
         Command::Daemon(daemon) => return daemon::run(arguments.run_dir, daemon).await,
         command => command,
     };
-    let mut client = Client::new(&Options::admin_socket(&arguments.run_dir));
+    let mut client = Client::new(Options::admin_socket(&arguments.run_dir));
     let (answer, output) = perform(&mut client, command).await?;
     let mut stdout = io::stdout().lock();
     let written = if arguments.json {
@@ -79,17 +84,17 @@ async fn execute(arguments: Arguments) -> Result<(), CommandError> {
 /// Asks the daemon; gives its answer and the way to show it.
 async fn perform(client: &mut Client, command: Command) -> Result<(Value, Output), CommandError> {
     match command {
-        Command::Daemon(_) => Ok((Value::Null, Output::Nothing)),
+        Command::Daemon(_) | Command::Demo => Ok((Value::Null, Output::Nothing)),
         Command::Network { command } => network(client, command).await,
         Command::Attach { network, name, netns, ip } => {
             let netns = std::path::absolute(&netns).unwrap_or(netns);
             let mut body = Map::from_iter([("netns".to_owned(), json!(netns))]);
             insert(&mut body, "ip", ip);
-            let answer = client.put(&attachment_path(&network, &name), &body).await?;
+            let answer = client.request("PUT", &attachment_path(&network, &name), Some(body.into())).await?;
             Ok((answer, Output::Attached { network }))
         }
         Command::Detach { network, name } => {
-            let answer = client.delete(&attachment_path(&network, &name)).await?;
+            let answer = client.request("DELETE", &attachment_path(&network, &name), None).await?;
             Ok((answer, Output::Removed(format!("detached {name} from network {network}"))))
         }
         Command::Service { command } => service(client, command).await,
@@ -107,13 +112,13 @@ async fn network(client: &mut Client, command: NetworkCommand) -> Result<(Value,
         NetworkCommand::Create { name, subnet, vip_prefix } => {
             let mut body = Map::from_iter([("subnet".to_owned(), json!(subnet))]);
             insert(&mut body, "vip_prefix", vip_prefix);
-            let answer = client.put(&network_path(&name), &body).await?;
+            let answer = client.request("PUT", &network_path(&name), Some(body.into())).await?;
             Ok((answer, Output::NetworkMade))
         }
         NetworkCommand::Ls => Ok((client.get("/v1/networks").await?, Output::Networks)),
         NetworkCommand::Rm { name, remove_lb } => {
             let query = if remove_lb { "?remove_lb=true" } else { "" };
-            let answer = client.delete(&format!("{}{query}", network_path(&name))).await?;
+            let answer = client.request("DELETE", &format!("{}{query}", network_path(&name)), None).await?;
             Ok((answer, Output::Removed(format!("removed network {name}"))))
         }
     }
@@ -127,7 +132,7 @@ async fn service(client: &mut Client, command: ServiceCommand) -> Result<(Value,
             insert(&mut body, "algorithm", algorithm);
             insert(&mut body, "drain_timeout", drain_timeout);
             insert(&mut body, "connect_timeout", connect_timeout);
-            let answer = client.put(&service_path(&network, &service), &body).await?;
+            let answer = client.request("PUT", &service_path(&network, &service), Some(body.into())).await?;
             Ok((answer, Output::ServiceMade { network }))
         }
         ServiceCommand::Ls { network } => {
@@ -137,7 +142,7 @@ async fn service(client: &mut Client, command: ServiceCommand) -> Result<(Value,
             Ok((client.get(&service_path(&network, &service)).await?, Output::Service))
         }
         ServiceCommand::Rm { network, service } => {
-            let answer = client.delete(&service_path(&network, &service)).await?;
+            let answer = client.request("DELETE", &service_path(&network, &service), None).await?;
             Ok((answer, Output::Removed(format!("removed service {service} from network {network}"))))
         }
     }
@@ -148,15 +153,16 @@ async fn backend(client: &mut Client, command: BackendCommand) -> Result<(Value,
         BackendCommand::Add { network, service, ip, weight } => {
             let mut body = Map::new();
             insert(&mut body, "weight", weight);
-            let answer = client.put(&backend_path(&network, &service, &ip), &body).await?;
+            let answer = client.request("PUT", &backend_path(&network, &service, &ip), Some(body.into())).await?;
             Ok((answer, Output::BackendChanged { service, verb: "is a backend of" }))
         }
         BackendCommand::Drain { network, service, ip } => {
-            let answer = client.post(&format!("{}/drain", backend_path(&network, &service, &ip))).await?;
+            let answer =
+                client.request("POST", &format!("{}/drain", backend_path(&network, &service, &ip)), None).await?;
             Ok((answer, Output::BackendChanged { service, verb: "drains from" }))
         }
         BackendCommand::Rm { network, service, ip } => {
-            let answer = client.request(Method::DELETE, &backend_path(&network, &service, &ip), None).await?;
+            let answer = client.request("DELETE", &backend_path(&network, &service, &ip), None).await?;
             Ok((answer, Output::Removed(format!("removed backend {ip} from service {service}"))))
         }
     }

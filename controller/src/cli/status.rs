@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 pub(super) fn write(answer: &Value, out: &mut impl Write) -> io::Result<()> {
     let ready = if answer["ready"] == true { "ready" } else { "not ready" };
-    writeln!(out, "ringlb {}, daemon pid {}, {ready}", text(&answer["version"]), text(&answer["pid"]))?;
+    writeln!(out, "ringlb {}, daemon pid {}, {ready}", text(&answer["version"]), text(&answer["daemon_pid"]))?;
     for network in list(&answer["networks"]) {
         writeln!(out)?;
         write_network(network, out)?;

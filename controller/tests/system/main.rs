@@ -1,0 +1,17 @@
+//! The whole system: a real daemon, real proxies, real namespaces, real programs.
+//!
+//! Each test runs in namespaces of its process's own, so that nothing of the host is touched and nothing is left behind.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod atomic;
+mod balance;
+mod changes;
+mod demo;
+mod failure;
+mod node;
+mod programs;
+mod system_calls;
+mod vip;
+
+ringlb_netns::isolate_before_main!();

@@ -1,0 +1,297 @@
+//! A node with a real daemon, networks and containers, in namespaces of the test's own.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use ringlb_load::{Load, LoadHandle, LoadOptions, Server, ServerHandle, ServerOptions};
+use ringlb_netns::Namespace;
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Long enough for everything that should happen, on a busy machine too.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A daemon with a run directory of its own. Ended when dropped.
+pub(crate) struct Node {
+    pub(crate) daemon: Process,
+    pub(crate) run_dir: tempfile::TempDir,
+    number: u32,
+}
+
+/// A container: a namespace that is attached to a network.
+#[derive(Clone)]
+pub(crate) struct Container {
+    pub(crate) namespace: Namespace,
+    pub(crate) address: IpAddr,
+}
+
+/// A child process, killed when dropped.
+pub(crate) struct Process(pub(crate) Child);
+
+static NODES: AtomicU32 = AtomicU32::new(0);
+
+impl Node {
+    /// A running daemon.
+    pub(crate) fn start() -> Self {
+        let run_dir = tempfile::tempdir().unwrap();
+        let number = NODES.fetch_add(1, Ordering::Relaxed);
+        let daemon = Self::start_daemon(run_dir.path(), &[]);
+        Self { daemon, run_dir, number }
+    }
+
+    /// Starts a daemon and waits until it answers.
+    pub(crate) fn start_daemon(run_dir: &Path, arguments: &[&str]) -> Process {
+        let mut command = Command::new(program("ringlb"));
+        command.arg("--run-dir").arg(run_dir).arg("daemon").args(arguments);
+        let daemon = Process::spawn(&mut command);
+        wait_until("the daemon answers", || UnixStream::connect(run_dir.join("admin.sock")).is_ok());
+        daemon
+    }
+
+    /// A node with one network `net`, 10.0.0.0/16 with VIPs from 10.0.192.0/18.
+    pub(crate) fn with_network() -> Self {
+        let node = Self::start();
+        node.ringlb(&["network", "create", "net", "--subnet", "10.0.0.0/16"]);
+        node
+    }
+
+    /// Runs `ringlb --json`, which must succeed; gives what it says.
+    pub(crate) fn ringlb(&self, arguments: &[&str]) -> Value {
+        let output = self.try_ringlb(arguments);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ringlb {arguments:?}: {error}");
+        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+    }
+
+    pub(crate) fn try_ringlb(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(program("ringlb"));
+        command.arg("--run-dir").arg(self.run_dir.path()).arg("--json").args(arguments);
+        command.output().unwrap()
+    }
+
+    /// A service `name` on network `net`.
+    pub(crate) fn service(&self, name: &str, vip: IpAddr, algorithm: &str, backends: &[&Container]) {
+        let vip = vip.to_string();
+        self.ringlb(&["service", "create", "net", name, "--vip", &vip, "--algorithm", algorithm]);
+        for backend in backends {
+            self.ringlb(&["backend", "add", "net", name, &backend.address.to_string()]);
+        }
+    }
+
+    /// A namespace that is attached to network `net` as 10.0.0.`last`.
+    pub(crate) fn container(&self, last: u8) -> Container {
+        let address = IpAddr::from([10, 0, 0, last]);
+        let path = self.container_path(last);
+        let namespace = Namespace::create(path.trim_start_matches("/run/netns/")).unwrap();
+        let name = format!("container-{last}");
+        self.ringlb(&["attach", "net", &name, "--netns", &path, "--ip", &address.to_string()]);
+        Container { namespace, address }
+    }
+
+    /// Where the namespace of that container is.
+    pub(crate) fn container_path(&self, last: u8) -> String {
+        format!("/run/netns/test-{}-{last}", self.number)
+    }
+
+    /// An open connection to the admin socket.
+    pub(crate) fn admin(&self) -> Admin {
+        Admin::connect(&self.run_dir.path().join("admin.sock"))
+    }
+
+    /// The process id of the proxy of network `net`.
+    pub(crate) fn proxy_pid(&self) -> i32 {
+        let status = self.ringlb(&["status"]);
+        let pid = find(&status, "pid").and_then(Value::as_i64);
+        i32::try_from(pid.unwrap_or_else(|| panic!("no proxy in {status:#}"))).unwrap()
+    }
+
+    /// The namespaces that this node's daemon made.
+    pub(crate) fn sandbox(&self) -> Namespace {
+        let names = Namespace::list().unwrap();
+        let name = names.iter().find(|name| name.ends_with("-net-lb"));
+        Namespace::open(name.unwrap_or_else(|| panic!("no sandbox in {names:?}"))).unwrap()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // A clean end, so that the proxies end too.
+        self.daemon.signal(Signal::SIGTERM);
+        self.daemon.wait();
+    }
+}
+
+impl Container {
+    /// Runs `work` inside.
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.namespace.run(work).unwrap()
+    }
+
+    pub(crate) fn listen(&self, port: u16) -> TcpListener {
+        self.run(|| TcpListener::bind((IpAddr::from([0, 0, 0, 0]), port)).unwrap())
+    }
+
+    pub(crate) fn connect(&self, target: SocketAddr) -> TcpStream {
+        let stream = self.run(|| TcpStream::connect(target).unwrap());
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// An echo server that can name itself.
+    pub(crate) fn serve(&self, name: &str, port: u16) -> ServerHandle {
+        let mut options = ServerOptions::new(name.parse().unwrap());
+        options.listen = vec![SocketAddr::from(([0, 0, 0, 0], port))];
+        self.serve_with(options)
+    }
+
+    pub(crate) fn serve_with(&self, options: ServerOptions) -> ServerHandle {
+        self.run(|| Server::start(options).unwrap())
+    }
+
+    pub(crate) fn load(&self, options: LoadOptions) -> LoadHandle {
+        self.run(|| Load::start(options).unwrap())
+    }
+
+    /// A process inside.
+    pub(crate) fn spawn(&self, program: &str, arguments: &[&str]) -> Process {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        self.namespace.enter_on_exec(&mut command).unwrap();
+        Process::spawn(&mut command)
+    }
+
+    /// Runs a program inside to its end; it must succeed. Gives what it printed.
+    pub(crate) fn output(&self, program: &str, arguments: &[&str]) -> Vec<u8> {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null());
+        self.namespace.enter_on_exec(&mut command).unwrap();
+        let output = command.output().unwrap_or_else(|error| panic!("{program}: {error}"));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {arguments:?}: {said} {}", String::from_utf8_lossy(&output.stdout));
+        output.stdout
+    }
+
+    /// Waits until something listens on the port inside.
+    pub(crate) fn wait_for_port(&self, port: u16) {
+        wait_until(&format!("something listens on port {port}"), || {
+            self.run(|| TcpStream::connect((IpAddr::from([127, 0, 0, 1]), port)).is_ok())
+        });
+    }
+}
+
+impl Process {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        ringlb_netns::isolate::end_with_parent(command);
+        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).unwrap()
+    }
+
+    pub(crate) fn signal(&mut self, signal: Signal) {
+        if self.0.try_wait().is_ok_and(|status| status.is_none()) {
+            kill(Pid::from_raw(self.pid()), signal).unwrap();
+        }
+    }
+
+    /// Waits for the end.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.code();
+            }
+            if Instant::now() >= deadline {
+                let _ = self.0.kill();
+                panic!("process {} does not end", self.pid());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// HTTP over the admin socket, one connection for many requests.
+pub(crate) struct Admin(BufReader<UnixStream>);
+
+impl Admin {
+    pub(crate) fn connect(socket: &Path) -> Self {
+        let stream = UnixStream::connect(socket).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    /// Sends a request, gives status and body.
+    pub(crate) fn request(&mut self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let length = body.len();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: ringlb\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        );
+        self.0.get_mut().write_all((head + body).as_bytes()).unwrap();
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{line:?}"));
+        let mut length = 0;
+        loop {
+            line.clear();
+            self.0.read_line(&mut line).unwrap();
+            let header = line.trim().to_ascii_lowercase();
+            if header.is_empty() {
+                break;
+            }
+            if let Some(value) = header.strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+        }
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).unwrap();
+        (status, String::from_utf8(body).unwrap())
+    }
+
+    /// Sends a request that must succeed.
+    pub(crate) fn done(&mut self, method: &str, path: &str, body: &str) {
+        let (status, answer) = self.request(method, path, body);
+        assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
+    }
+}
+
+/// A program of this workspace, next to the one under test.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_ringlb")).with_file_name(name);
+    assert!(path.exists(), "{} is missing: `make test` builds it", path.display());
+    path
+}
+
+pub(crate) fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_within(PATIENCE, what, condition);
+}
+
+pub(crate) fn wait_within(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The first value of that key, at any depth.
+pub(crate) fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    match value {
+        Value::Object(map) => map.get(key).or_else(|| map.values().find_map(|inner| find(inner, key))),
+        Value::Array(list) => list.iter().find_map(|inner| find(inner, key)),
+        _ => None,
+    }
+}
