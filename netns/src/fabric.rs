@@ -131,16 +131,7 @@ impl Fabric {
     /// # Errors
     /// Those of [`Self::disconnect`] and [`Namespace::remove`].
     pub async fn remove(self) -> std::result::Result<(), Vec<Error>> {
-        let mut errors = Vec::new();
-        // The legs one by one, because the namespace ends later than its name: when its last descriptor is closed.
-        match self.links.list().await {
-            Ok(links) => {
-                for link in links.iter().filter(|link| link.is_veth() || link.is_bridge()) {
-                    errors.extend(self.links.delete_link(&link.name).await.err());
-                }
-            }
-            Err(error) => errors.push(error),
-        }
+        let mut errors = self.links.delete_legs().await;
         errors.extend(Namespace::remove(&self.plan.bridge_namespace()).err());
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }

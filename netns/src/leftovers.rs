@@ -1,5 +1,7 @@
 //! What a run that was killed has left behind.
 
+#[cfg(doc)]
+use crate::Links;
 use crate::{Error, Namespace, Result};
 
 /// The named namespaces that start with the prefix, sorted: all that a run that was killed can leave behind, since
@@ -20,13 +22,23 @@ pub fn leftovers(prefix: &str) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Removes the named namespaces that start with the prefix and returns their names. Processes that live in one keep it
-/// alive without its name; ending them is up to the caller. Does all it can and returns every error.
+/// Removes the named namespaces that start with the prefix, their legs first, and returns their names. Processes that live
+/// in one keep it alive without its name; ending them is up to the caller. Does all it can and returns every error.
 ///
 /// # Errors
-/// Those of [`leftovers`] and [`Namespace::remove`].
-pub fn remove_leftovers(prefix: &str) -> std::result::Result<Vec<String>, Vec<Error>> {
+/// Those of [`leftovers`], [`Namespace::remove`] and [`Links::delete_legs`].
+pub async fn remove_leftovers(prefix: &str) -> std::result::Result<Vec<String>, Vec<Error>> {
     let names = leftovers(prefix).map_err(|error| vec![error])?;
-    let errors: Vec<_> = names.iter().filter_map(|name| Namespace::remove(name).err()).collect();
+    let mut errors = Vec::new();
+    for name in &names {
+        // A name without a namespace behind it, as a killed run can leave too, has no legs.
+        if let Ok(namespace) = Namespace::open(name) {
+            match namespace.links().await {
+                Ok(links) => errors.extend(links.delete_legs().await),
+                Err(error) => errors.push(error),
+            }
+        }
+        errors.extend(Namespace::remove(name).err());
+    }
     if errors.is_empty() { Ok(names) } else { Err(errors) }
 }

@@ -69,9 +69,12 @@ impl Shared {
     /// Makes the table visible to every later pick, then deals with the connections of what is gone.
     fn publish(&self, transition: Transition) -> Generation {
         let generation = transition.table.generation();
-        self.table.store(Arc::new(transition.table));
+        let first = self.table.swap(Arc::new(transition.table)).generation() == 0;
         let mut orders = Vec::new();
-        let mut wake = false;
+        let mut wake = first;
+        if first {
+            orders.push(Order::Accept);
+        }
         let mut removed = false;
         for (identity, consequence) in transition.consequences {
             match consequence {
@@ -193,6 +196,9 @@ pub struct Counters {
 /// What the data thread is told to do.
 #[derive(Debug)]
 pub enum Order {
+    /// Accept connections: there is a table now. A proxy that was started anew must not reset the connections that wait
+    /// in the listener's queue because it does not yet know their services.
+    Accept,
     /// Reset the connections of backends that are marked as removed.
     ResetRemoved,
     /// Reset this backend's connections after a time, if it still drains then.

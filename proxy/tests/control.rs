@@ -238,6 +238,20 @@ fn a_large_table_arrives_whole() {
     assert!(statistics.services.iter().all(|service| service.backends.len() == 50));
 }
 
+/// A proxy that takes a dead one's place finds connections in the listener's queue before it has a table.
+#[test]
+fn connections_wait_for_the_first_table() {
+    let mut proxy = Proxy::start_without_table(&Default::default());
+    serve_numbers(&proxy, 1..=1);
+    let mut waiting = proxy.connect();
+    // Another answer shows that the proxy is up and had its chance to go wrong.
+    assert_eq!(proxy.statistics().proxy.accepted, 0);
+    proxy.snapshot(vec![service("s", proxy.target.ip(), Default::default(), &[backend(1)])]);
+    let mut number = [0];
+    waiting.read_exact(&mut number).unwrap();
+    assert_eq!(number, [1]);
+}
+
 #[test]
 fn shutdown_resets_what_is_open_and_ends() {
     let proxy = Proxy::start(&[backend(1)]);

@@ -9,7 +9,7 @@ use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
-use support::{Proxy, backend, echo, read_pattern, reset, serve, write_pattern};
+use support::{Proxy, backend, bulk, echo, read_pattern, reset, serve, write_pattern};
 
 #[test]
 fn an_echo_comes_back_in_every_size() {
@@ -82,7 +82,7 @@ fn a_server_that_ends_first_still_hears_the_client() {
     assert_eq!(reply, "bye");
     client.write_all(b"still here").unwrap();
     drop(client);
-    assert_eq!(hears.recv_timeout(support::PATIENCE).unwrap(), b"still here");
+    assert_eq!(hears.recv_timeout(support::patience()).unwrap(), b"still here");
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_reset_passes_through_each_way() {
     client.write_all(b"c").unwrap();
     client.read_exact(&mut [0]).unwrap();
     reset(client);
-    assert_eq!(sees.recv_timeout(support::PATIENCE).unwrap(), Err(ErrorKind::ConnectionReset));
+    assert_eq!(sees.recv_timeout(support::patience()).unwrap(), Err(ErrorKind::ConnectionReset));
     let statistics = proxy.wait_for("both are closed", |s| s.proxy.active == 0);
     assert_eq!((statistics.proxy.client_resets, statistics.proxy.backend_resets), (1, 1));
 }
@@ -137,30 +137,30 @@ fn an_answer_before_a_reset_is_delivered() {
 
 #[test]
 fn both_directions_at_once_and_by_splice() {
-    const TOTAL: u64 = 200_000_000;
+    let total = bulk(200_000_000);
     let mut proxy = Proxy::start(&[backend(1)]);
-    serve(1, proxy.target.port(), |mut stream| {
+    serve(1, proxy.target.port(), move |mut stream| {
         let mut writer = stream.try_clone().unwrap();
         let sender = std::thread::spawn(move || {
-            write_pattern(&mut writer, TOTAL).unwrap();
+            write_pattern(&mut writer, total).unwrap();
             writer.shutdown(Shutdown::Write).unwrap();
         });
-        assert_eq!(read_pattern(&mut stream).unwrap(), TOTAL);
+        assert_eq!(read_pattern(&mut stream).unwrap(), total);
         sender.join().unwrap();
     });
     let mut client = proxy.connect();
     let mut writer = client.try_clone().unwrap();
     let sender = std::thread::spawn(move || {
-        write_pattern(&mut writer, TOTAL).unwrap();
+        write_pattern(&mut writer, total).unwrap();
         writer.shutdown(Shutdown::Write).unwrap();
     });
-    assert_eq!(read_pattern(&mut client).unwrap(), TOTAL);
+    assert_eq!(read_pattern(&mut client).unwrap(), total);
     sender.join().unwrap();
     let statistics = proxy.wait_for("it is closed", |s| s.proxy.active == 0);
     assert_eq!(statistics.ring.spliced_directions, 2);
     let backend = &statistics.services[0].backends[0];
-    assert_eq!((backend.bytes_to_backend, backend.bytes_to_client), (TOTAL, TOTAL));
-    assert!(statistics.ring.spliced_bytes > TOTAL);
+    assert_eq!((backend.bytes_to_backend, backend.bytes_to_client), (total, total));
+    assert!(statistics.ring.spliced_bytes > total);
 }
 
 /// Bulk, then silence longer than a pipe is kept, then small messages, then bulk again.

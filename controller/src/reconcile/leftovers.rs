@@ -17,7 +17,7 @@ pub async fn remove_leftovers(control: &ControlDirectory, name_prefix: &str) {
         }
         Err(error) => tracing::error!(%error, "cannot look for control sockets of an earlier daemon"),
     }
-    match ringlb_netns::remove_leftovers(name_prefix) {
+    match ringlb_netns::remove_leftovers(name_prefix).await {
         Ok(names) if names.is_empty() => {}
         Ok(names) => tracing::info!(namespaces = names.join(" "), "removed what an earlier daemon had left behind"),
         Err(errors) => {

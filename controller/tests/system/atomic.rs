@@ -50,10 +50,15 @@ fn labels_never_go_back() {
     assert!(reset < done / 10, "{reset} of {done} connections were cut");
 }
 
-/// The backend of the batch before drains, the one before that is gone.
+/// How many batches a backend drains before it is removed, so that connections have time to end.
+const DRAINING: u32 = 12;
+
+/// The backend of this batch; those of the batches before drain.
 fn desired_state(node: &Node, label: u32) -> serde_json::Value {
     let address = |label: u32| Ipv4Addr::from(FIRST + label);
-    let backends = json!([{"ip": address(label)}, {"ip": address(label - 1), "drain": true}]);
+    let draining =
+        (label.saturating_sub(DRAINING).max(1)..label).map(|label| json!({"ip": address(label), "drain": true}));
+    let backends: Vec<_> = std::iter::once(json!({"ip": address(label)})).chain(draining).collect();
     let service = |name: &str, vip: &str| json!({"name": name, "vip": vip, "backends": backends});
     let attachment = |last: u8| {
         let netns = node.container_path(last);
@@ -94,7 +99,7 @@ fn watch_labels(acknowledged: &AtomicU32, done: &AtomicU64, reset: &AtomicU64) {
             stream.set_read_timeout(Some(crate::node::PATIENCE))?;
             stream.read_exact(&mut label)
         });
-        // A connection that is still open when its backend is removed, two batches later, is cut.
+        // A connection that is still open when its backend is removed, batches later, is cut.
         if let Err(error) = outcome {
             assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
             reset.fetch_add(1, Ordering::Relaxed);

@@ -237,6 +237,21 @@ impl Links {
         }
     }
 
+    /// Deletes every veth interface and every bridge of the namespace, one by one: the other ends are gone when this
+    /// returns. The end of a namespace deletes them too, but later, in the kernel's own time, and not before its last
+    /// descriptor is closed. Does all it can and returns every error.
+    pub async fn delete_legs(&self) -> Vec<Error> {
+        let links = match self.list().await {
+            Ok(links) => links,
+            Err(error) => return vec![error],
+        };
+        let mut errors = Vec::new();
+        for link in links.iter().filter(|link| link.is_veth() || link.is_bridge()) {
+            errors.extend(self.delete_link(&link.name).await.err());
+        }
+        errors
+    }
+
     /// Whether there is an interface with that name.
     ///
     /// # Errors

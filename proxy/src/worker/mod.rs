@@ -106,12 +106,11 @@ impl Worker {
         })
     }
 
-    /// Serves until told to stop.
+    /// Serves from the first table on until told to stop.
     ///
     /// # Errors
     /// If the ring or the listener fails for good.
     pub fn run(mut self) -> Result<(), Error> {
-        self.start_accepting()?;
         self.ring.read_wake(self.shared.mailbox.wake().as_fd().as_raw_fd())?;
         while !(self.stopping && self.connections.len() == 0) {
             let may_wait = self.splices.is_empty() && !self.shared.mailbox.is_full();

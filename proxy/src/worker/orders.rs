@@ -11,6 +11,7 @@ impl Worker {
     pub(super) fn read_orders(&mut self) -> Result<(), Error> {
         for order in self.shared.mailbox.take() {
             match order {
+                Order::Accept => self.start_accepting()?,
                 Order::ResetRemoved => self.reset_where(Identity::is_removed, |counters| &counters.removed_resets)?,
                 Order::DrainDeadline { identity, note, after } => {
                     self.timers.add(self.now, after, Timer::Drain { identity, note });

@@ -15,7 +15,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Long enough for everything that should happen, on a busy machine too.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+///
+/// `RINGLB_TEST_SLOW`, set to anything but the empty string or `0`, says that this machine is an emulated one, tens of
+/// times slower than a real one (see `scripts/test-kernel`): then deadlines are ten times as long, and [`bulk`] is smaller.
+/// It changes nothing else: every test runs, and checks the same.
+pub(crate) fn patience() -> Duration {
+    Duration::from_secs(if is_slow() { 200 } else { 20 })
+}
+
+/// How much to transfer where the amount itself is not the subject: `bytes`, or a tenth of it on a slow machine.
+pub(crate) fn bulk(bytes: u64) -> u64 {
+    if is_slow() { bytes / 10 } else { bytes }
+}
+
+fn is_slow() -> bool {
+    std::env::var_os("RINGLB_TEST_SLOW").is_some_and(|value| !value.is_empty() && value != "0")
+}
 
 /// A proxy process with one listener. Killed when dropped.
 pub(crate) struct Proxy {
@@ -49,6 +64,13 @@ impl Proxy {
     }
 
     pub(crate) fn start_with(options: &Options, algorithm: Algorithm, backends: &[BackendSpec]) -> Self {
+        let mut proxy = Self::start_without_table(options);
+        proxy.snapshot(vec![service("s", proxy.target.ip(), algorithm, backends)]);
+        proxy
+    }
+
+    /// A proxy that has not been told anything.
+    pub(crate) fn start_without_table(options: &Options) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let control_address = SockAddr::unix(directory.path().join("control")).unwrap();
         let control_listener = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
@@ -73,9 +95,7 @@ impl Proxy {
         let child = command.fd_mappings(handed).unwrap().spawn().unwrap();
         let mut control = Control::connect(&control_address);
         let Reply::Hello(hello) = control.receive() else { panic!("the proxy does not say hello") };
-        let mut proxy = Self { child, target, generation: 0, hello, control, control_address, listener, directory };
-        proxy.snapshot(vec![service("s", target.ip(), algorithm, backends)]);
-        proxy
+        Self { child, target, generation: 0, hello, control, control_address, listener, directory }
     }
 
     /// Another control channel.
@@ -86,8 +106,8 @@ impl Proxy {
     /// A connection to the VIP.
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.target).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(patience())).unwrap();
+        stream.set_write_timeout(Some(patience())).unwrap();
         stream
     }
 
@@ -130,7 +150,7 @@ impl Proxy {
 
     /// Waits until the statistics are as wanted.
     pub(crate) fn wait_for(&mut self, what: &str, wanted: impl Fn(&Statistics) -> bool) -> Statistics {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             let statistics = self.statistics();
             if wanted(&statistics) {
@@ -176,7 +196,7 @@ impl Control {
     pub(crate) fn connect(address: &SockAddr) -> Self {
         let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
         socket.connect(address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(patience())).unwrap();
         Self { socket, reassembler: Reassembler::default() }
     }
 
@@ -211,7 +231,7 @@ impl Control {
 }
 
 pub(crate) fn wait_for_exit(child: &mut Child) -> std::process::ExitStatus {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             return status;
