@@ -5,12 +5,11 @@ use axum::body::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde::Serialize;
 use serde_json::Value;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use thiserror::Error;
 use tokio::net::UnixStream;
 
@@ -59,8 +58,17 @@ pub struct Client {
 impl Client {
     /// A client of the daemon whose admin socket is at `socket`. Connects with the first request.
     #[must_use]
-    pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned(), connection: None }
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into(), connection: None }
+    }
+
+    /// Makes a request. A body is sent as JSON.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn request(&mut self, method: &str, path: &str, body: Option<Value>) -> Result<Value, ClientError> {
+        let body = body.map(|body| ("application/json", Bytes::from(body.to_string())));
+        self.send(method, path, body).await
     }
 
     /// Reads a resource.
@@ -68,36 +76,10 @@ impl Client {
     /// # Errors
     /// Any [`ClientError`].
     pub async fn get(&mut self, path: &str) -> Result<Value, ClientError> {
-        self.request(Method::GET, path, None).await
+        self.request("GET", path, None).await
     }
 
-    /// Makes or changes a resource.
-    ///
-    /// # Errors
-    /// Any [`ClientError`].
-    pub async fn put(&mut self, path: &str, body: &impl Serialize) -> Result<Value, ClientError> {
-        let body = serde_json::to_vec(body)
-            .map_err(|error| ClientError::Broken { socket: self.socket.clone(), reason: error.to_string() })?;
-        self.request(Method::PUT, path, Some(("application/json", body.into()))).await
-    }
-
-    /// Removes a resource.
-    ///
-    /// # Errors
-    /// Any [`ClientError`].
-    pub async fn delete(&mut self, path: &str) -> Result<Value, ClientError> {
-        self.request(Method::DELETE, path, None).await
-    }
-
-    /// Does something.
-    ///
-    /// # Errors
-    /// Any [`ClientError`].
-    pub async fn post(&mut self, path: &str) -> Result<Value, ClientError> {
-        self.request(Method::POST, path, None).await
-    }
-
-    /// Makes a whole desired state so. `document` is YAML, of which JSON is a part.
+    /// Makes a whole desired state so. `document` is JSON if it starts with `{`, else YAML.
     ///
     /// # Errors
     /// Any [`ClientError`].
@@ -105,19 +87,14 @@ impl Client {
         let document = document.into();
         let json = document.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
         let content_type = if json { "application/json" } else { "application/yaml" };
-        self.request(Method::POST, "/v1/apply", Some((content_type, document))).await
+        self.send("POST", "/v1/apply", Some((content_type, document))).await
     }
 
-    /// Any request. A body comes with its type.
+    /// Makes a request with a body of any type.
     ///
     /// # Errors
     /// Any [`ClientError`].
-    pub async fn request(
-        &mut self,
-        method: Method,
-        path: &str,
-        body: Option<(&str, Bytes)>,
-    ) -> Result<Value, ClientError> {
+    pub async fn send(&mut self, method: &str, path: &str, body: Option<(&str, Bytes)>) -> Result<Value, ClientError> {
         let mut request = Request::builder().method(method).uri(path).header(HOST, "localhost");
         let body = match body {
             Some((content_type, body)) => {

@@ -104,7 +104,7 @@ pub(super) enum Outcome {
 #[derive(Debug, Serialize)]
 pub(super) struct NodeResource {
     pub(super) version: &'static str,
-    pub(super) pid: u32,
+    pub(super) daemon_pid: u32,
     pub(super) ready: bool,
     pub(super) networks: Vec<NetworkStatusResource>,
 }

@@ -150,10 +150,6 @@ impl Addresses {
         self.subnet
     }
 
-    pub(super) fn holder(&self, address: IpAddr) -> Option<&Holder> {
-        self.holders.get(&number(address)?)
-    }
-
     /// Gives a certain address to `holder`.
     pub(super) fn take(&mut self, address: IpAddr, holder: Holder) -> Result<(), Refusal> {
         let number = self.subnet.usable(address)?;

@@ -6,7 +6,10 @@ use super::field::parsed;
 use super::{ConnectTimeout, DrainTimeout, Weight};
 use ipnet::IpNet;
 use ringlb_proxy::control::message::Algorithm;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -15,7 +18,7 @@ pub const DOCUMENT_VERSION: u64 = 1;
 
 /// A network's own settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct NetworkSpec {
     /// The addresses of the network, such as `10.1.0.0/16`.
     #[serde(deserialize_with = "network")]
@@ -27,7 +30,7 @@ pub struct NetworkSpec {
 
 /// A container's leg on a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct AttachmentSpec {
     /// The path of the container's network namespace, such as `/run/netns/c1` or `/proc/4711/ns/net`.
     pub netns: String,
@@ -39,7 +42,7 @@ pub struct AttachmentSpec {
 /// A service's settings. Those that are not given are the defaults, except that a service keeps its VIP and its
 /// backends when they are not given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct ServiceSpec {
     /// The virtual address. The lowest free one of the VIP prefix if not given.
     #[serde(default, deserialize_with = "optional_address", skip_serializing_if = "Option::is_none")]
@@ -60,7 +63,7 @@ pub struct ServiceSpec {
 
 /// A backend's settings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct BackendSpec {
     /// Its share of new connections.
     #[serde(default)]
@@ -72,7 +75,7 @@ pub struct BackendSpec {
 
 /// A whole desired state: what is not in it is removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct DesiredState {
     /// [`DOCUMENT_VERSION`].
     pub version: u64,
@@ -82,7 +85,7 @@ pub struct DesiredState {
 
 /// A network in a desired state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct NetworkDocument {
     /// Its name.
     pub name: String,
@@ -102,7 +105,7 @@ pub struct NetworkDocument {
 
 /// An attachment in a desired state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct AttachmentDocument {
     /// Its name.
     pub name: String,
@@ -115,7 +118,7 @@ pub struct AttachmentDocument {
 
 /// A service in a desired state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct ServiceDocument {
     /// Its name.
     pub name: String,
@@ -138,7 +141,7 @@ pub struct ServiceDocument {
 
 /// A backend in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct BackendDocument {
     /// Its address on the network.
     #[serde(deserialize_with = "address")]
@@ -150,6 +153,49 @@ pub struct BackendDocument {
     #[serde(default)]
     pub drain: bool,
 }
+
+/// The derived code takes a list for an object too, its fields in order. Nobody means that.
+macro_rules! only_objects {
+    ($($document:ty),*) => {$(
+        impl Serialize for $document {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                <$document>::serialize(self, serializer)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $document {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Object;
+
+                impl<'de> Visitor<'de> for Object {
+                    type Value = $document;
+
+                    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        formatter.write_str("an object")
+                    }
+
+                    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<$document, A::Error> {
+                        <$document>::deserialize(MapAccessDeserializer::new(map))
+                    }
+                }
+
+                deserializer.deserialize_map(Object)
+            }
+        }
+    )*};
+}
+
+only_objects!(
+    NetworkSpec,
+    AttachmentSpec,
+    ServiceSpec,
+    BackendSpec,
+    DesiredState,
+    NetworkDocument,
+    AttachmentDocument,
+    ServiceDocument,
+    BackendDocument
+);
 
 /// Takes `text` as an IP address.
 ///

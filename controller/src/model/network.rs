@@ -111,15 +111,6 @@ impl Network {
         &self.services
     }
 
-    /// The service that has `address` as its VIP.
-    #[must_use]
-    pub fn service_at(&self, address: IpAddr) -> Option<&Name> {
-        match self.addresses.holder(address)? {
-            Holder::Service(name) => Some(name),
-            Holder::Attachment(_) | Holder::LbEndpoint => None,
-        }
-    }
-
     pub(super) fn new(name: Name, subnet: Subnet) -> Self {
         Self {
             name,
@@ -175,10 +166,9 @@ impl Network {
             }
             (None, None) => self.addresses.choose_host(name).map_err(at(&ip_field))?,
         };
+        // The same again counts as a change: it asks for a look at the leg, which the container may have lost.
         let attachment = Attachment { name: name.clone(), netns: spec.netns.clone(), ip };
-        if before.as_deref() != Some(&attachment) {
-            self.attachments.insert(name.clone(), Shared::new(attachment));
-        }
+        self.attachments.insert(name.clone(), Shared::new(attachment));
         Ok(())
     }
 

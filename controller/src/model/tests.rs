@@ -540,7 +540,6 @@ fn assert_consistent(network: &Network) {
     }
     let not_for_backends: HashSet<_> = vips.into_iter().chain(network.lb_address()).collect();
     for service in network.services().values() {
-        assert_eq!(network.service_at(service.vip), Some(&service.name));
         for address in service.backends.keys() {
             assert!(!not_for_backends.contains(address), "backend {address} is a VIP or the LB endpoint");
             assert!(!network.vip_prefix().contains(address));

@@ -21,28 +21,18 @@ pub fn step(old: &Network, new: &Network) -> Option<Request> {
     if old.generation() == new.generation() {
         return None;
     }
-    let Some(changes) = changes(old, new) else { return Some(snapshot(new)) };
-    Some(Request::Delta(Delta { from: old.generation(), to: new.generation(), changes }))
+    Some(Request::Delta(Delta { from: old.generation(), to: new.generation(), changes: changes(old, new) }))
 }
 
-/// Removals first, so that a VIP is free before another service takes it. `None` if a VIP goes from one service to
-/// another that both stay: a proxy takes changes one by one, and two services cannot have one VIP in between.
-fn changes(old: &Network, new: &Network) -> Option<Vec<Change>> {
+/// Removals first, so that a VIP is free before another service takes it.
+fn changes(old: &Network, new: &Network) -> Vec<Change> {
     let mut removed = Vec::new();
     let mut put = Vec::new();
     for difference in old.services().diff(new.services()) {
         match difference {
             DiffItem::Remove(name, _) => removed.push(Change::RemoveService { service: name.to_string() }),
-            DiffItem::Add(_, service) => {
-                if holder_stays(old, new, service) {
-                    return None;
-                }
-                put.push(Change::PutService(Arc::new(service_spec(service))));
-            }
+            DiffItem::Add(_, service) => put.push(Change::PutService(Arc::new(service_spec(service)))),
             DiffItem::Update { old: (_, before), new: (_, service) } => {
-                if before.vip != service.vip && holder_stays(old, new, service) {
-                    return None;
-                }
                 if same_settings(before, service) {
                     backend_changes(before, service, &mut put);
                 } else {
@@ -52,12 +42,7 @@ fn changes(old: &Network, new: &Network) -> Option<Vec<Change>> {
         }
     }
     removed.append(&mut put);
-    Some(removed)
-}
-
-/// Whether the service that had the VIP of `service` in `old` is another one and still there in `new`.
-fn holder_stays(old: &Network, new: &Network, service: &Service) -> bool {
-    old.service_at(service.vip).is_some_and(|holder| *holder != service.name && new.services().contains_key(holder))
+    removed
 }
 
 fn same_settings(one: &Service, two: &Service) -> bool {

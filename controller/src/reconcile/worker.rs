@@ -195,9 +195,10 @@ impl Worker {
                 self.wish = Some(network);
             }
             Command::Remove { reply } => {
+                let last = self.wish.as_ref().map_or(0, |wish| wish.generation());
                 self.take_down().await;
                 // Nobody may care any more.
-                let _ = reply.send(Ok(self.acknowledged));
+                let _ = reply.send(Ok(last));
                 for waiter in self.waiting.drain(..) {
                     let _ = waiter.reply.send(Err(Unsettled::Removed { network: self.name.clone() }));
                 }

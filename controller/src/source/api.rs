@@ -1,5 +1,7 @@
 //! Wishes out of the bodies of API calls.
 
+use crate::model::document::AttachmentDocument;
+use crate::model::limits::MAX_ERRORS;
 use crate::model::{DesiredState, FieldError, Model, Rejection};
 use ringlb_netns::Namespace;
 use serde::de::DeserializeOwned;
@@ -44,33 +46,36 @@ pub fn read<T: DeserializeOwned>(body: &[u8], format: Format, place: &str) -> Re
     }
 }
 
-/// Checks that the namespaces of attachments that are new or changed are there: a wrong path is a mistake to be told of at
-/// once. That a namespace vanishes later is no mistake, and not checked here.
+/// Checks that the namespaces of attachments are there: a wrong path is a mistake to be told of at once. Attachments are
+/// given by network, name and path.
 ///
 /// # Errors
 /// The attachments whose namespace is not there.
-pub fn check_attachments<'a>(
-    model: &Model,
+pub fn check_namespaces<'a>(
     attachments: impl IntoIterator<Item = (&'a str, &'a str, &'a str)>,
 ) -> Result<(), Rejection> {
-    let known = |network: &str, name: &str, netns: &str| {
-        let network = model.network(network)?;
-        Some(network.attachments().get(name)?.netns == netns)
-    };
-    let wrong = attachments.into_iter().filter(|(network, name, netns)| known(network, name, netns) != Some(true));
-    let mut wrong = wrong.filter_map(|(network, name, netns)| {
+    let mut wrong = attachments.into_iter().filter_map(|(network, name, netns)| {
         let reason = Namespace::open_path(Path::new(netns)).err()?.to_string();
         Some(Rejection::invalid(format!("networks.{network}.attachments.{name}.netns"), reason))
     });
     let Some(mut first) = wrong.next() else { return Ok(()) };
-    first.errors.extend(wrong.take(crate::model::limits::MAX_ERRORS - 1).flat_map(|rejection| rejection.errors));
+    first.errors.extend(wrong.take(MAX_ERRORS - 1).flat_map(|rejection| rejection.errors));
     Err(first)
 }
 
-/// The attachments of a desired state, as [`check_attachments`] takes them.
-pub fn attachments_of(state: &DesiredState) -> impl Iterator<Item = (&str, &str, &str)> {
-    state.networks.iter().flat_map(|network| {
-        network.attachments.iter().map(|attachment| (&*network.name, &*attachment.name, &*attachment.netns))
+/// The attachments of a desired state that `model` does not have, as [`check_namespaces`] takes them. That the namespace
+/// of one that is there vanishes later is no mistake in a state.
+pub fn new_attachments<'a>(
+    model: &'a Model,
+    state: &'a DesiredState,
+) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
+    let is_new = |network: &str, attachment: &AttachmentDocument| {
+        let known = model.network(network).and_then(|network| network.attachments().get(attachment.name.as_str()));
+        known.is_none_or(|known| known.netns != attachment.netns)
+    };
+    state.networks.iter().flat_map(move |network| {
+        let added = network.attachments.iter().filter(move |attachment| is_new(&network.name, attachment));
+        added.map(|attachment| (network.name.as_str(), attachment.name.as_str(), attachment.netns.as_str()))
     })
 }
 

@@ -4,7 +4,7 @@ use super::{Answer, Mutation, Names, existing_network, vanished};
 use crate::admin::resource::{AttachmentResource, Resource};
 use crate::admin::{Context, body};
 use crate::model::{AttachmentSpec, Change, Rejection};
-use crate::source::api::check_attachments;
+use crate::source::api::check_namespaces;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -62,5 +62,5 @@ fn check(context: &Context, network: &str, attachment: &str, spec: &AttachmentSp
     let model = context.desired.model();
     let change = Change::PutAttachment { attachment: attachment.to_owned(), spec: spec.clone() };
     model.change(network, &change)?;
-    check_attachments(&model, [(network, attachment, spec.netns.as_str())])
+    check_namespaces([(network, attachment, spec.netns.as_str())])
 }

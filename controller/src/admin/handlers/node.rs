@@ -6,7 +6,7 @@ use crate::admin::resource::{Applied, AppliedNetwork, NetworkStatusResource, Nod
 use crate::admin::{Context, body};
 use crate::model::{DesiredState, Model, Name, Network, Shared};
 use crate::reconcile::NetworkStatus;
-use crate::source::api::{attachments_of, check_attachments};
+use crate::source::api::{check_namespaces, new_attachments};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -29,7 +29,7 @@ pub(in crate::admin) async fn apply(State(context): State<Context>, headers: Hea
     }
     let model = context.desired.model();
     model.desired(&state)?;
-    check_attachments(&model, attachments_of(&state))?;
+    check_namespaces(new_attachments(&model, &state))?;
 
     let taken = context.desired.replace(&state)?;
     let settled = taken.receipts.into_iter().map(async |(name, receipt)| (name, receipt.settled().await));
@@ -56,7 +56,7 @@ pub(in crate::admin) async fn status(State(context): State<Context>) -> Answer {
     let model = context.desired.model();
     let networks = join_all(model.networks().values().map(|network| network_status(&context, network))).await;
     let ready = context.ready.load(Ordering::Relaxed);
-    let node = NodeResource { version: env!("CARGO_PKG_VERSION"), pid: std::process::id(), ready, networks };
+    let node = NodeResource { version: env!("CARGO_PKG_VERSION"), daemon_pid: std::process::id(), ready, networks };
     Ok(Json(node).into_response())
 }
 

@@ -1,0 +1,154 @@
+//! A proxy that only speaks: it does what a test says and writes down what it hears.
+//!
+//! The daemon starts a script, and the script starts this test binary again with [`play`] as its only test.
+
+use ringlb_proxy::control::frame::{MAX_PACKET, Reassembler, encode};
+use ringlb_proxy::control::message::{Features, Hello, Reply, Request, Statistics};
+use ringlb_proxy::inherited;
+use serde_json::{Value, json};
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+const BEHAVIOUR: &str = "RINGLB_FAKE_PROXY";
+const LOG: &str = "RINGLB_FAKE_PROXY_LOG";
+
+/// A program for `--proxy-program` and the log of what its processes hear.
+pub(crate) struct FakeProxy {
+    directory: TempDir,
+}
+
+impl FakeProxy {
+    /// One that behaves so; see [`play`].
+    pub(crate) fn new(behaviour: &str) -> Self {
+        let fake = Self { directory: tempfile::tempdir().unwrap() };
+        let this = std::env::current_exe().unwrap();
+        let script = format!(
+            "#!/bin/sh\nexport {BEHAVIOUR}={behaviour} {LOG}={} {}=1\nexec {} --exact fake_proxy::play --nocapture --ignored >/dev/null\n",
+            fake.log_path().display(),
+            ringlb_netns::isolate::INHERIT,
+            this.display()
+        );
+        std::fs::write(fake.program(), script).unwrap();
+        std::fs::set_permissions(fake.program(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        fake
+    }
+
+    pub(crate) fn program(&self) -> PathBuf {
+        self.directory.path().join("proxy")
+    }
+
+    /// What its processes have heard, in order: one object each.
+    pub(crate) fn heard(&self) -> Vec<Value> {
+        let log = std::fs::read_to_string(self.log_path()).unwrap_or_default();
+        log.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// What was heard of one kind.
+    pub(crate) fn heard_of(&self, kind: &str) -> Vec<Value> {
+        self.heard().into_iter().filter_map(|entry| entry.get(kind).cloned()).collect()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+}
+
+/// Not a test of its own: the process that a [`FakeProxy`] is.
+///
+/// It may `serve`, `refuse-deltas`, send `garbage` or a `truncated` packet instead of the first acknowledgement, greet
+/// in the name of `another` network, or be `mute`.
+#[test]
+#[ignore = "is run as a proxy by other tests"]
+fn play() {
+    let Ok(behaviour) = std::env::var(BEHAVIOUR) else { return };
+    let log = PathBuf::from(std::env::var(LOG).unwrap());
+    let write = |entry: Value| {
+        let mut file = OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        file.write_all(format!("{entry}\n").as_bytes()).unwrap();
+    };
+    let control: OwnedFd = inherited::take(3).unwrap();
+    // It is a listening TCP socket that the daemon hands over.
+    let listener = std::net::TcpListener::from(inherited::take(4).unwrap());
+    write(json!({ "started": { "pid": std::process::id(), "listens": listener.local_addr().unwrap().to_string() } }));
+    // Both kinds of sockets are accepted, written to and read from alike.
+    let control = UnixListener::from(control);
+    let mut proxy = Player { behaviour, generation: 0, misbehaved: false };
+    loop {
+        let (stream, _) = control.accept().unwrap();
+        proxy.converse(stream, &write);
+    }
+}
+
+struct Player {
+    behaviour: String,
+    generation: u64,
+    misbehaved: bool,
+}
+
+impl Player {
+    fn converse(&mut self, mut stream: UnixStream, write: &dyn Fn(Value)) {
+        if self.behaviour == "mute" {
+            let _ = stream.read(&mut [0; 1]);
+            return;
+        }
+        let hello = Hello {
+            network: if self.behaviour == "another" { "another" } else { "web" }.to_owned(),
+            pid: std::process::id(),
+            generation: self.generation,
+            version: "fake".to_owned(),
+            features: Features::default(),
+        };
+        send(&mut stream, &Reply::Hello(hello));
+        let mut reassembler = Reassembler::default();
+        let mut packet = vec![0; MAX_PACKET];
+        loop {
+            let length = match stream.read(&mut packet) {
+                Ok(0) | Err(_) => return,
+                Ok(length) => length,
+            };
+            let Some(request) = reassembler.push(&packet[..length]).unwrap() else { continue };
+            write(json!(&request));
+            if let Some(reply) = self.answer(&request, &mut stream) {
+                send(&mut stream, &reply);
+            }
+        }
+    }
+
+    fn answer(&mut self, request: &Request, stream: &mut UnixStream) -> Option<Reply> {
+        let generation = match request {
+            Request::Snapshot(snapshot) => snapshot.generation,
+            Request::Delta(delta) if self.behaviour == "refuse-deltas" => {
+                let reason = format!("no delta from {}", delta.from);
+                return Some(Reply::Refused { generation: self.generation, reason });
+            }
+            Request::Delta(delta) => delta.to,
+            Request::Statistics => return Some(Reply::Statistics(Statistics::default())),
+            Request::Shutdown => std::process::exit(0),
+        };
+        let first = !std::mem::replace(&mut self.misbehaved, true);
+        match self.behaviour.as_str() {
+            "garbage" if first => stream.write_all(b"garbage that is no packet of ours").unwrap(),
+            "truncated" if first => {
+                let packet = encode(&Reply::Acknowledged { generation }).unwrap().remove(0);
+                stream.write_all(&packet[..packet.len() - 1]).unwrap();
+            }
+            _ => {
+                self.generation = generation;
+                return Some(Reply::Acknowledged { generation });
+            }
+        }
+        None
+    }
+}
+
+fn send(stream: &mut UnixStream, reply: &Reply) {
+    for packet in encode(reply).unwrap() {
+        // The daemon may have given the connection up.
+        let _ = stream.write_all(&packet);
+    }
+}
