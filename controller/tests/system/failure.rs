@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 use ringlb_load::{ErrorKind, LoadOptions, Workload};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const TARGET: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 200, 1)), 80);
 
@@ -37,12 +37,14 @@ fn a_killed_proxy_comes_back_and_no_syn_is_refused() {
         open.write_all(b"x").unwrap();
         open.read_exact(&mut [0]).unwrap();
         let pid = pid_of(&node, "net");
+        let killed = Instant::now();
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
         // The open connection ends; the next one waits in the listener's queue instead of being refused.
         assert!(open.read(&mut [0]).map_or(true, |length| length == 0));
         let mut next = client.connect(TARGET);
         next.write_all(b"x").unwrap();
         next.read_exact(&mut [0]).unwrap();
+        println!("served again {:?} after the kill", killed.elapsed());
         assert_ne!(pid_of(&node, "net"), pid);
     }
     load.stop();

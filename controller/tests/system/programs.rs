@@ -162,6 +162,25 @@ fn netcat_gets_the_whole_reply_after_its_half_close() {
     }
 }
 
+/// A server that closes first, with netcat as the client, which goes on until the server is done.
+#[test]
+fn a_server_that_closes_first_is_heard_to_the_end() {
+    let (_node, backend, client) = one_backend();
+    let listener = backend.listen(80);
+    let reply = vec![b'z'; 2_000_000];
+    let expected = reply.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            stream.write_all(&reply).unwrap();
+        }
+    });
+    for _ in 0..5 {
+        // It reads no standard input (-d): only the server's end can end it.
+        let output = client.output("nc", &["-d", VIP, "80"]);
+        assert!(output == expected, "{} of {} bytes came", output.len(), expected.len());
+    }
+}
+
 /// A 10 MB reply to a reader that takes 1 KB at a time, slowly for a while: the proxy's memory stays bounded, and in the
 /// end all is there.
 #[test]
