@@ -10,14 +10,17 @@ use ringlb_proxy::control::message::{Generation, Hello, Reply, Statistics};
 use std::collections::VecDeque;
 use std::future::pending;
 use std::io;
+use std::pin::Pin;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A proxy that lives shorter than this is not just started again.
 const QUICK_END: Duration = Duration::from_secs(1);
+/// How often in a row it is, all the same.
+const QUICK_RESTARTS: u32 = 3;
 /// The pauses before another attempt, doubled from the first to the last.
 const RESTART_PAUSE: Pause = Pause { first: Duration::from_millis(100), last: Duration::from_secs(5) };
 const RETRY_PAUSE: Pause = Pause { first: Duration::from_millis(200), last: Duration::from_secs(5) };
@@ -49,6 +52,7 @@ pub(super) struct Worker {
     /// What went wrong last and is not mended.
     error: Option<String>,
     statistics: Vec<oneshot::Sender<Statistics>>,
+    alarm: Alarm,
 }
 
 struct Waiter {
@@ -98,6 +102,7 @@ impl Worker {
             attaching: Attempts::new(ATTACH_PAUSE),
             error: None,
             statistics: Vec::new(),
+            alarm: Alarm(None),
         }
     }
 
@@ -140,18 +145,12 @@ impl Worker {
                 Some(Link::Broken { .. }) | None => pending().await,
             }
         };
-        let late = async {
-            match deadline {
-                Some(deadline) => sleep_until(deadline).await,
-                None => pending().await,
-            }
-        };
         tokio::select! {
             biased;
             status = ended => Event::Ended(status),
             reply = reply => Event::Reply(reply),
             command = self.commands.recv() => Event::Command(command),
-            () = late => Event::Deadline,
+            () = self.alarm.ring_by(deadline) => Event::Deadline,
         }
     }
 
@@ -396,8 +395,8 @@ impl Worker {
         let how = status.map_or_else(|error| error.to_string(), describe);
         if proxy.started.elapsed() < QUICK_END {
             self.restart.failed();
-            // The first one may be chance.
-            if self.restart.count == 1 {
+            // The first ones may be chance, and every connection to the network waits meanwhile.
+            if self.restart.count <= QUICK_RESTARTS {
                 self.restart.due = Some(Instant::now());
             }
         } else {
@@ -536,6 +535,29 @@ fn fail(waiting: &mut VecDeque<Waiter>, name: &Name, reason: impl Fn(&Waiter) ->
         }
     }
     *waiting = kept;
+}
+
+/// A timer that is set again only to ring earlier. It may ring too early, but never late.
+///
+/// Setting a timer to ring before all others costs a system call: the runtime's thread could be waiting for a later one.
+/// Deadlines that move on with each change would cost one with each change.
+struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    async fn ring_by(&mut self, deadline: Option<Instant>) {
+        if let Some(deadline) = deadline {
+            match &mut self.0 {
+                Some(set) if set.deadline() <= deadline => {}
+                Some(set) => set.as_mut().reset(deadline),
+                None => self.0 = Some(Box::pin(sleep_until(deadline))),
+            }
+        }
+        match &mut self.0 {
+            Some(set) => set.as_mut().await,
+            None => pending().await,
+        }
+        self.0 = None;
+    }
 }
 
 /// A pause that grows.
