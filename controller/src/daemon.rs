@@ -3,7 +3,7 @@
 use crate::admin::auth::{Token, TokenError};
 use crate::admin::{self, Context, server};
 use crate::reconcile::{ControlDirectory, Reconcilers, Settings, name_prefix, remove_leftovers};
-use crate::source::Desired;
+use crate::source::{Desired, Journal, JournalError};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -23,6 +23,8 @@ use tokio::sync::{oneshot, watch};
 pub struct Options {
     /// Where its sockets are. Made if it is not there.
     pub run_dir: PathBuf,
+    /// Where what should be is kept for the next daemon. Without one it is forgotten at the end.
+    pub state_dir: Option<PathBuf>,
     /// Where the API is served on TCP too, if anywhere.
     pub admin_listen: Option<SocketAddr>,
     /// The file with the token for TCP. Without one a token is made and written to `admin.token` in the run directory.
@@ -44,6 +46,7 @@ impl Options {
     pub fn new(run_dir: impl Into<PathBuf>) -> Self {
         Self {
             run_dir: run_dir.into(),
+            state_dir: None,
             admin_listen: None,
             admin_token_file: None,
             proxy_program: None,
@@ -116,6 +119,9 @@ pub enum DaemonError {
     /// There is no token for TCP.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// What should be cannot be read or kept.
+    #[error(transparent)]
+    State(#[from] JournalError),
 }
 
 /// The longest path of a socket: 108 bytes with the terminating zero (unix(7)).
@@ -141,6 +147,7 @@ pub async fn run(
         (Some(_), Some(path)) => Some(Token::read(path)?),
         (Some(_), None) => Some(Token::generate(&run_dir.join("admin.token"))?),
     };
+    let kept = options.state_dir.as_deref().map(Journal::open).transpose()?;
     let control =
         ControlDirectory::open(&run_dir).map_err(|cause| DaemonError::RunDir { path: run_dir.clone(), cause })?;
     let name_prefix = name_prefix(&run_dir);
@@ -160,7 +167,10 @@ pub async fn run(
     let acknowledge_timeout = options.acknowledge_timeout;
     let settings = Settings { control, name_prefix, proxy_program, acknowledge_timeout };
     let reconcilers = Reconcilers::new(settings);
-    let desired = Arc::new(Desired::new(reconcilers.clone()));
+    let desired = Arc::new(match kept {
+        Some((journal, model)) => Desired::kept(reconcilers.clone(), journal, model),
+        None => Desired::new(reconcilers.clone()),
+    });
     let context = Context { desired, ready: Arc::new(AtomicBool::new(true)) };
 
     let (end, ended) = watch::channel(false);

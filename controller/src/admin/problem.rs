@@ -2,6 +2,7 @@
 
 use crate::model::{FieldError, Rejection, RejectionKind};
 use crate::reconcile::Unsettled;
+use crate::source::WishError;
 use crate::source::api::ReadError;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -39,6 +40,7 @@ impl Problem {
             StatusCode::UNSUPPORTED_MEDIA_TYPE => "The body's type is not supported",
             StatusCode::UNPROCESSABLE_ENTITY => "A field is invalid",
             StatusCode::SERVICE_UNAVAILABLE => "It is not as it should be yet",
+            StatusCode::INSUFFICIENT_STORAGE => "The state cannot be written",
             StatusCode::GATEWAY_TIMEOUT => "A proxy has not acknowledged in time",
             _ => "Something went wrong",
         };
@@ -83,6 +85,18 @@ impl From<Rejection> for Problem {
             RejectionKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
         };
         Self::new(status, rejection.to_string()).with_errors(rejection.errors)
+    }
+}
+
+impl From<WishError> for Problem {
+    fn from(error: WishError) -> Self {
+        match error {
+            WishError::Rejected(rejection) => rejection.into(),
+            WishError::Journal(_) => {
+                tracing::error!("{error}");
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string())
+            }
+        }
     }
 }
 

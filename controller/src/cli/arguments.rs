@@ -73,6 +73,9 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct DaemonArguments {
+    /// Keep what should be in this directory, for the next daemon [default: forget it at the end]
+    #[arg(long, value_name = "DIR")]
+    pub(super) state_dir: Option<PathBuf>,
     /// Serve the API on TCP too; all but /healthz and /readyz needs the bearer token there
     #[arg(long, value_name = "ADDR:PORT")]
     pub(super) admin_listen: Option<SocketAddr>,

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<(), CommandError> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(false).init();
     let options = Options {
+        state_dir: arguments.state_dir,
         admin_listen: arguments.admin_listen,
         admin_token_file: arguments.admin_token_file,
         proxy_program: arguments.proxy_program,

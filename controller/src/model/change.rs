@@ -4,6 +4,7 @@ use super::address::Subnet;
 use super::limits::MAX_NETWORKS;
 use super::{AttachmentSpec, BackendSpec, Name, Network, NetworkSpec, Rejection, ServiceSpec, Shared};
 use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 /// All that should be on this node.
@@ -13,7 +14,8 @@ pub struct Model {
 }
 
 /// One change. The names in it are as they came in, not yet checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Change {
     /// Make the network, or give it these settings, which only an empty network takes.
     PutNetwork(NetworkSpec),
@@ -44,7 +46,8 @@ pub enum Change {
 }
 
 /// A change of a service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ServiceChange {
     /// Make it or give it these settings.
     Put(ServiceSpec),
@@ -60,7 +63,8 @@ pub enum ServiceChange {
 }
 
 /// A change of a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum BackendChange {
     /// Add it or give it these settings.
     Put(BackendSpec),

@@ -122,6 +122,11 @@ impl Network {
         }
     }
 
+    /// An empty network that only says what its next state has to go on from.
+    pub(super) fn remembered(name: Name, subnet: Subnet, generation: Generation, lb_address: Option<IpAddr>) -> Self {
+        Self { generation, lb_address, ..Self::new(name, subnet) }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.attachments.is_empty() && self.services.is_empty()
     }

@@ -615,6 +615,23 @@ proptest! {
         prop_assert_eq!(content(model.network("web").unwrap()), before);
     }
 
+    /// What is kept is enough to go on as if nothing had happened.
+    #[test]
+    fn a_kept_model_is_restored(models in histories(), step in step()) {
+        let model = models.last().unwrap();
+        let kept = serde_json::to_string(&model.keep()).unwrap();
+        let restored = Model::restore(&serde_json::from_str(&kept).unwrap()).unwrap();
+        let (before, after) = (model.network("web").unwrap(), restored.network("web").unwrap());
+        prop_assert_eq!(content(before), content(after));
+        prop_assert!(after.generation() >= before.generation());
+        match (take(model, &step), take(&restored, &step)) {
+            (Ok(one), Ok(two)) => {
+                prop_assert_eq!(content(one.network("web").unwrap()), content(two.network("web").unwrap()));
+            }
+            (one, two) => prop_assert_eq!(one.err(), two.err()),
+        }
+    }
+
     /// Documents never make the program panic.
     #[test]
     fn any_text_is_read_or_refused(text in ".{0,200}") {

@@ -5,17 +5,38 @@
 //! source touches the kernel, and none knows of another.
 
 pub mod api;
+mod journal;
+
+pub use journal::{Journal, JournalError};
 
 use crate::model::{Change, DesiredState, Model, Name, Network, Rejection, Shared};
 use crate::reconcile::{Concern, Receipt, Reconcilers};
 use imbl::ordmap::DiffItem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use thiserror::Error;
 
 /// What should be on this node.
 #[derive(Debug)]
 pub struct Desired {
-    model: Mutex<Model>,
+    inner: Mutex<Inner>,
     reconcilers: Reconcilers,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    model: Model,
+    journal: Option<Journal>,
+}
+
+/// Why a wish is not taken. Nothing changes then.
+#[derive(Debug, Error)]
+pub enum WishError {
+    /// It is not valid.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// It cannot be kept for the next daemon.
+    #[error("the change cannot be kept, so it is not made: {0}")]
+    Journal(#[from] JournalError),
 }
 
 /// A wish that was taken.
@@ -30,16 +51,27 @@ pub struct Taken {
 }
 
 impl Desired {
-    /// Nothing is desired yet.
+    /// Nothing is desired yet, and nothing is kept.
     #[must_use]
     pub fn new(reconcilers: Reconcilers) -> Self {
-        Self { model: Mutex::default(), reconcilers }
+        Self { inner: Mutex::default(), reconcilers }
+    }
+
+    /// What was kept is desired, and what will be is kept.
+    #[must_use]
+    pub fn kept(reconcilers: Reconcilers, journal: Journal, model: Model) -> Self {
+        let desired = Self { inner: Mutex::new(Inner { model, journal: Some(journal) }), reconcilers };
+        for network in desired.model().networks().values() {
+            // Nobody waits for it; what goes wrong is logged and shown by the status.
+            drop(desired.tell(network, Some(network), Concern::Table));
+        }
+        desired
     }
 
     /// What is desired now.
     #[must_use]
     pub fn model(&self) -> Model {
-        self.lock().clone()
+        self.lock().model.clone()
     }
 
     /// The tasks that see to it.
@@ -52,10 +84,10 @@ impl Desired {
     ///
     /// # Errors
     /// What is wrong with it; then nothing changes.
-    pub fn change(&self, network: &str, change: &Change) -> Result<Taken, Rejection> {
-        let mut model = self.lock();
-        let after = model.change(network, change)?;
-        let before = std::mem::replace(&mut *model, after.clone());
+    pub fn change(&self, network: &str, change: &Change) -> Result<Taken, WishError> {
+        let mut inner = self.lock();
+        let after = inner.model.change(network, change)?;
+        let before = inner.take(&after, |journal| journal.change(network, change))?;
         let concern = match change {
             Change::PutAttachment { attachment, .. } => {
                 Name::new(attachment).map_or(Concern::Table, Concern::Attachment)
@@ -75,10 +107,10 @@ impl Desired {
     ///
     /// # Errors
     /// All that is wrong with it; then nothing changes.
-    pub fn replace(&self, state: &DesiredState) -> Result<Taken, Rejection> {
-        let mut model = self.lock();
-        let after = model.desired(state)?;
-        let before = std::mem::replace(&mut *model, after.clone());
+    pub fn replace(&self, state: &DesiredState) -> Result<Taken, WishError> {
+        let mut inner = self.lock();
+        let after = inner.model.desired(state)?;
+        let before = inner.take(&after, |journal| journal.state(state))?;
         // The networks that stay as they are get a receipt too: they may not be there yet.
         let mut receipts: Vec<_> =
             after.networks().values().map(|network| self.tell(network, Some(network), Concern::Everything)).collect();
@@ -95,7 +127,24 @@ impl Desired {
         (name, receipt)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Model> {
-        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Makes `after` the model once `write` has written down what led to it; gives the model before.
+    fn take(
+        &mut self,
+        after: &Model,
+        write: impl FnOnce(&mut Journal) -> Result<(), JournalError>,
+    ) -> Result<Model, JournalError> {
+        if let Some(journal) = &mut self.journal
+            && self.model.networks().diff(after.networks()).next().is_some()
+        {
+            write(journal)?;
+            journal.shorten(after);
+        }
+        Ok(std::mem::replace(&mut self.model, after.clone()))
     }
 }

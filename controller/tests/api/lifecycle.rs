@@ -83,6 +83,71 @@ fn the_next_daemon_cleans_up_after_one_that_was_killed() {
 }
 
 #[test]
+fn what_is_kept_is_made_again() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let arguments = ["--state-dir", state_dir.path().to_str().unwrap()];
+    let daemon = Daemon::start_with(&arguments, &[]);
+    busy(&daemon, "remade");
+    daemon.done("PUT", "/v1/networks/web/services/api/backends/10.1.0.9", Some(r#"{"weight": 7}"#));
+    let before = daemon.network();
+    daemon.signal(Signal::SIGKILL);
+    let (_, run_dir) = daemon.wait();
+
+    let next = Daemon::start_on(run_dir, &arguments, &[]);
+    wait_until("the proxy has its table", || next.network()["acknowledged_generation"] == next.network()["generation"]);
+    let after = next.network();
+    for field in ["subnet", "vip_prefix", "attachments", "failed_attachments"] {
+        assert_eq!(after[field], before[field], "{field}");
+    }
+    assert_eq!(after["sandbox"]["lb_address"], before["sandbox"]["lb_address"]);
+    assert_eq!(after["services"][0]["vip"], before["services"][0]["vip"]);
+    assert_eq!(after["services"][0]["backends"][0]["weight"], 7);
+    assert!(after["generation"].as_u64() >= before["generation"].as_u64());
+
+    // Another daemon must not write to the same files, and what cannot be written does not happen.
+    let other = tempfile::tempdir().unwrap();
+    let mut command = Command::new(program("ringlb"));
+    let output = command.arg("--run-dir").arg(other.path()).arg("daemon").args(arguments).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && error.contains("another ringlb daemon keeps its state in "), "{error}");
+}
+
+#[test]
+fn what_cannot_be_kept_is_not_made() {
+    // A file system without room.
+    let state_dir = tempfile::tempdir().unwrap();
+    let options = Some("size=32k");
+    nix::mount::mount(Some("full"), state_dir.path(), Some("tmpfs"), nix::mount::MsFlags::empty(), options).unwrap();
+    let daemon = Daemon::start_with(&["--state-dir", state_dir.path().to_str().unwrap()], &[]);
+    daemon.done("PUT", "/v1/networks/web", Some(r#"{"subnet": "10.1.0.0/24"}"#));
+    let filling = state_dir.path().join("filling");
+    let mut room = 64 * 1024;
+    while room > 0 && std::fs::write(&filling, vec![0; room]).is_err() {
+        room -= 4096;
+    }
+    // What is left of the journal's last page is used up too.
+    let refused = (1..200).find_map(|number| {
+        let path = format!("/v1/networks/web/services/service-{number}");
+        let response = daemon.http("PUT", &path, None);
+        (response.status != 201).then_some((path, response))
+    });
+    let (path, refused) = refused.unwrap();
+    assert_eq!(refused.status, 507, "{refused:?}");
+    assert!(refused.body["detail"].as_str().unwrap().contains("No space left"), "{refused:?}");
+    assert_eq!(daemon.http("GET", &path, None).status, 404);
+    let before = daemon.done("GET", "/v1/networks/web/services", None);
+    std::fs::remove_file(&filling).unwrap();
+    daemon.done("PUT", "/v1/networks/web/services/more", None);
+    daemon.done("DELETE", "/v1/networks/web/services/more", None);
+    daemon.signal(Signal::SIGKILL);
+    let (_, run_dir) = daemon.wait();
+    let next = Daemon::start_on(run_dir, &["--state-dir", state_dir.path().to_str().unwrap()], &[]);
+    assert_eq!(next.done("GET", "/v1/networks/web/services", None), before);
+    drop(next);
+    nix::mount::umount(state_dir.path()).unwrap();
+}
+
+#[test]
 fn one_run_directory_has_one_daemon() {
     let daemon = Daemon::start();
     let mut command = Command::new(program("ringlb"));
