@@ -22,6 +22,12 @@ fn whom(proxy: &Proxy) -> u8 {
     number[0]
 }
 
+/// Whether a new connection is reset.
+fn refuses(proxy: &Proxy) -> bool {
+    let outcome = proxy.try_connect().and_then(|mut client| client.read(&mut [0]));
+    matches!(outcome.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset))
+}
+
 fn serve_numbers(proxy: &Proxy, numbers: std::ops::RangeInclusive<u8>) {
     for n in numbers {
         serve(n, proxy.target.port(), move |mut stream| {
@@ -65,7 +71,7 @@ fn a_removed_service_is_reset_and_its_vip_refuses() {
     client.read_exact(&mut [0]).unwrap();
     proxy.change(vec![Change::RemoveService { service: "s".into() }]);
     assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
-    assert_eq!(proxy.connect().read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert!(refuses(&proxy));
     assert_eq!(proxy.statistics().proxy.no_service, 1);
 }
 
@@ -114,7 +120,7 @@ fn a_failed_connect_goes_to_another_backend() {
         &[backend(11), backend(12), backend(13), backend(14)],
     )]);
     let before = proxy.statistics().proxy.connect_failures;
-    assert_eq!(proxy.connect().read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert!(refuses(&proxy));
     assert_eq!(proxy.statistics().proxy.connect_failures - before, 3);
 }
 

@@ -20,7 +20,11 @@ fn refused(call: &str, error: &str) -> String {
 fn a_kernel_without_io_uring_is_refused_in_one_line() {
     for (call, error, expected) in [
         ("io_uring_setup", "ENOSYS", "this kernel has no io_uring, or a seccomp profile hides it"),
-        ("io_uring_setup", "EPERM", "see the sysctl kernel.io_uring_disabled, or, in a container, allow the io_uring_*"),
+        (
+            "io_uring_setup",
+            "EPERM",
+            "see the sysctl kernel.io_uring_disabled, or, in a container, allow the io_uring_*",
+        ),
         ("io_uring_setup", "EINVAL", "ringlb needs Linux 6.1 or newer"),
         ("io_uring_register", "EINVAL", "io_uring"),
     ] {

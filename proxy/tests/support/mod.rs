@@ -105,10 +105,16 @@ impl Proxy {
 
     /// A connection to the VIP.
     pub(crate) fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.target).unwrap();
+        self.try_connect().unwrap()
+    }
+
+    /// The same where the proxy may refuse. A reset can be seen by the first read as well as by the connect: that is
+    /// what a client gets that was not scheduled between its handshake's end and the reset.
+    pub(crate) fn try_connect(&self) -> std::io::Result<TcpStream> {
+        let stream = TcpStream::connect(self.target)?;
         stream.set_read_timeout(Some(patience())).unwrap();
         stream.set_write_timeout(Some(patience())).unwrap();
-        stream
+        Ok(stream)
     }
 
     pub(crate) fn snapshot(&mut self, services: Vec<ServiceSpec>) {
