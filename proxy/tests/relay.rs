@@ -178,9 +178,9 @@ fn a_direction_goes_from_copy_to_splice_and_back() {
         sender.join().unwrap();
     };
     exchange(4_000_000);
+    std::thread::sleep(Duration::from_millis(2_500));
     let before = proxy.statistics().ring;
     assert!(before.spliced_directions >= 1, "{before:?}");
-    std::thread::sleep(Duration::from_millis(2_500));
     exchange(100);
     let now = proxy.statistics().ring;
     assert_eq!(now.spliced_bytes, before.spliced_bytes, "small messages after a silence must be copied");

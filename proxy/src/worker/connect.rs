@@ -5,12 +5,26 @@ use super::{Error, Timer, Worker};
 use crate::balance;
 use crate::flow::Event;
 use crate::ring::{Kind, Slot, Token};
-use crate::table::{Backend, Service};
+use crate::table::Backend;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Nearly every attempt is over after this. Only the others get a timer, so that memory for timers is bounded by the
+/// connections that wait, not by the rate of new ones times the timeout.
+const MOMENT: Duration = Duration::from_millis(5);
+
+/// An attempt to connect that has begun.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PendingAttempt {
+    slot: Slot,
+    attempt: u8,
+    started: Instant,
+    timeout: Duration,
+}
 
 impl Worker {
     /// Picks a backend in the newest table and starts to connect to it.
@@ -51,7 +65,8 @@ impl Worker {
                     descriptor,
                     SockAddr::from(address),
                 )?;
-                self.arm_connect_timeout(slot, attempt, &service);
+                let timeout = service.connect_timeout;
+                self.attempts.push_back(PendingAttempt { slot, attempt, started: self.now, timeout });
             }
             // Descriptors or memory are short here: that is not the backend's fault, and no other one can help.
             Err(error) => {
@@ -94,8 +109,26 @@ impl Worker {
         if self.connections.get(slot).is_some_and(late) { self.stop(slot, Kind::Connect) } else { Ok(()) }
     }
 
-    fn arm_connect_timeout(&mut self, slot: Slot, attempt: u8, service: &Service) {
-        self.timers.add(self.now, service.connect_timeout, Timer::Connect { slot, attempt });
+    /// Gives the attempts that are not over after a moment a timer, and forgets those that are.
+    pub(super) fn review_attempts(&mut self) {
+        while let Some(&PendingAttempt { slot, attempt, started, timeout }) = self.attempts.front() {
+            let pending = self
+                .connections
+                .get(slot)
+                .is_some_and(|connection| connection.flow.is_connecting() && connection.attempts == attempt);
+            if pending && self.now < started + MOMENT {
+                return;
+            }
+            self.attempts.pop_front();
+            if pending {
+                self.timers.add(started, timeout, Timer::Connect { slot, attempt });
+            }
+        }
+    }
+
+    /// When an attempt is to be reviewed.
+    pub(super) fn next_review(&self) -> Option<Instant> {
+        self.attempts.front().map(|attempt| attempt.started + MOMENT)
     }
 }
 

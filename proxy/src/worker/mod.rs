@@ -19,6 +19,7 @@ use crate::flow::{Event, Operation, Side};
 use crate::ring::{self, Completion, Kind, Ring, Slot, Token};
 use crate::shared::Shared;
 use accept::Accepting;
+use connect::PendingAttempt;
 use connections::Connections;
 use pipes::Pipes;
 use std::collections::VecDeque;
@@ -62,6 +63,8 @@ pub struct Worker {
     connections: Connections,
     pipes: Pipes,
     timers: Timers,
+    /// Attempts to connect, in the order in which they began, that are not known to be over.
+    attempts: VecDeque<PendingAttempt>,
     /// Splices that are due, by connection and source, and whether to read.
     splices: VecDeque<(Slot, Side, bool)>,
     /// Receives that wait for a buffer.
@@ -95,6 +98,7 @@ impl Worker {
             connections: Connections::default(),
             pipes: Pipes::new(settings.limits.pipes),
             timers: Timers::default(),
+            attempts: VecDeque::new(),
             splices: VecDeque::new(),
             starved: VecDeque::new(),
             random: fastrand::Rng::new(),
@@ -114,12 +118,14 @@ impl Worker {
         self.ring.read_wake(self.shared.mailbox.wake().as_fd().as_raw_fd())?;
         while !(self.stopping && self.connections.len() == 0) {
             let may_wait = self.splices.is_empty() && !self.shared.mailbox.is_full();
-            self.ring.turn(self.timers.next(), may_wait)?;
+            let deadline = self.timers.next().into_iter().chain(self.next_review()).min();
+            self.ring.turn(deadline, may_wait)?;
             self.now = Instant::now();
             while let Some(completion) = self.ring.next_completion() {
                 self.complete(completion)?;
             }
             self.splice()?;
+            self.review_attempts();
             while let Some(timer) = self.timers.pop(self.now) {
                 self.fire(timer)?;
             }
