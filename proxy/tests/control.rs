@@ -5,8 +5,9 @@ mod support;
 
 use ringlb_proxy::control::frame::encode;
 use ringlb_proxy::control::message::{BackendSpec, Change, Delta, Reply, Request, Snapshot};
+use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use support::{Proxy, address, backend, echo, serve, service};
 
 /// Sends a byte and gives it back, or the error.
@@ -124,21 +125,29 @@ fn a_failed_connect_goes_to_another_backend() {
     assert_eq!(proxy.statistics().proxy.connect_failures - before, 3);
 }
 
-/// A backend whose accept queue is full drops SYNs: only the connect timeout helps.
+/// A backend that answers no SYN, because its accept queue is full, as long as what is given back lives.
+fn silent_backend(n: u8, port: u16) -> Vec<Socket> {
+    let target = SocketAddr::new(address(n), port).into();
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.bind(&target).unwrap();
+    listener.listen(0).unwrap();
+    let fill = || {
+        let filler = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        filler.set_nonblocking(true).unwrap();
+        // It is in progress, or waits for ever.
+        let _ = filler.connect(&target);
+        filler
+    };
+    let mut sockets: Vec<_> = (0..3).map(|_| fill()).collect();
+    sockets.push(listener);
+    sockets
+}
+
+/// Only the connect timeout helps.
 #[test]
 fn a_backend_that_does_not_answer_is_given_up() {
     let mut proxy = Proxy::start(&[]);
-    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    full.bind(&std::net::SocketAddr::new(address(1), proxy.target.port()).into()).unwrap();
-    full.listen(0).unwrap();
-    let _queue: Vec<_> = (0..3)
-        .map(|_| {
-            let filler = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-            filler.set_nonblocking(true).unwrap();
-            let _ = filler.connect(&std::net::SocketAddr::new(address(1), proxy.target.port()).into());
-            filler
-        })
-        .collect();
+    let _silent = silent_backend(1, proxy.target.port());
     serve_numbers(&proxy, 2..=2);
     let mut spec = service("s", proxy.target.ip(), Default::default(), &[backend(1), backend(2)]);
     spec.connect_timeout_ms = 200;
@@ -152,18 +161,7 @@ fn a_backend_that_does_not_answer_is_given_up() {
 #[test]
 fn a_connection_waiting_for_a_removed_backend_goes_elsewhere() {
     let mut proxy = Proxy::start(&[]);
-    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    let stuck = std::net::SocketAddr::new(address(1), proxy.target.port());
-    full.bind(&stuck.into()).unwrap();
-    full.listen(0).unwrap();
-    let _queue: Vec<_> = (0..3)
-        .map(|_| {
-            let filler = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-            filler.set_nonblocking(true).unwrap();
-            let _ = filler.connect(&stuck.into());
-            filler
-        })
-        .collect();
+    let _silent = silent_backend(1, proxy.target.port());
     let mut spec = service("s", proxy.target.ip(), Default::default(), &[backend(1)]);
     spec.connect_timeout_ms = 60_000;
     proxy.snapshot(vec![spec]);
