@@ -3,12 +3,14 @@
 use super::CommandError;
 use super::arguments::DaemonArguments;
 use crate::daemon::{self, Options};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<(), CommandError> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(false).init();
+    raise_descriptor_limit();
     let options = Options {
         state_dir: arguments.state_dir,
         admin_listen: arguments.admin_listen,
@@ -29,6 +31,16 @@ pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<
         });
     };
     Ok(daemon::run(options, ready, shutdown).await?)
+}
+
+/// A network takes about ten descriptors, an admin connection one; the usual limit of 1,024 is meant for programs that
+/// use `select(2)`.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit on open files");
+    }
 }
 
 struct Signals {

@@ -202,7 +202,7 @@ only_objects!(
 /// # Errors
 /// The reason in plain language.
 pub fn parse_address(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| format!("{text:.60?} is not an IP address"))
+    text.parse().map_err(|_| format!("{text:?} is not an IP address"))
 }
 
 struct Address(IpAddr);
@@ -221,9 +221,7 @@ impl FromStr for Cidr {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        text.parse()
-            .map(Self)
-            .map_err(|_| format!("{text:.60?} is not a subnet in CIDR notation such as `10.1.0.0/16`"))
+        text.parse().map(Self).map_err(|_| format!("{text:?} is not a subnet in CIDR notation such as `10.1.0.0/16`"))
     }
 }
 

@@ -64,7 +64,7 @@ impl FromStr for DrainTimeout {
             return Ok(Self(None));
         }
         parse_duration(text, Duration::ZERO, Self::MAX).map(|duration| Self(Some(duration))).ok_or_else(|| {
-            format!("{text:.40?} is not a drain timeout: write such as `500ms`, `30s`, `5m`, at most `24h`, or `never`")
+            format!("{text:?} is not a drain timeout: write such as `500ms`, `30s`, `5m`, at most `24h`, or `never`")
         })
     }
 }
@@ -99,7 +99,7 @@ impl FromStr for ConnectTimeout {
 
     fn from_str(text: &str) -> Result<Self, String> {
         parse_duration(text, Self::MIN, Self::MAX).map(Self).ok_or_else(|| {
-            format!("{text:.40?} is not a connect timeout: write such as `500ms` or `2s`, from `1ms` to `60s`")
+            format!("{text:?} is not a connect timeout: write such as `500ms` or `2s`, from `1ms` to `60s`")
         })
     }
 }

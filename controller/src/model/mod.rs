@@ -22,6 +22,7 @@ pub use field::{ConnectTimeout, DrainTimeout, Weight};
 pub use kept::{Kept, KeptNetwork};
 pub use name::Name;
 pub use network::{Attachment, Backend, Network, Service, Shared};
+pub(crate) use rejection::shortened;
 pub use rejection::{FieldError, Rejection, RejectionKind};
 pub use ringlb_proxy::control::message::Generation;
 

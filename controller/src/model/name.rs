@@ -27,7 +27,7 @@ impl Name {
             Ok(Self(text.into()))
         } else {
             Err(format!(
-                "{text:.80?} is not a valid name: 1 to {MAX_NAME} characters out of a-z, 0-9, `_`, `.` and `-`, the first a letter or digit"
+                "{text:?} is not a valid name: 1 to {MAX_NAME} characters out of a-z, 0-9, `_`, `.` and `-`, the first a letter or digit"
             ))
         }
     }

@@ -14,6 +14,22 @@ pub struct FieldError {
     pub reason: String,
 }
 
+impl FieldError {
+    /// An error. What somebody sent may be repeated in it, but not at any length.
+    pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { field: shortened(field.into()), reason: shortened(reason.into()) }
+    }
+}
+
+/// At most 500 characters of `text`.
+pub(crate) fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(500) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 impl fmt::Display for FieldError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}: {}", self.field, self.reason)
@@ -44,7 +60,7 @@ pub struct Rejection {
 impl Rejection {
     /// A refusal because of one field.
     pub fn new(kind: RejectionKind, field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { kind, errors: vec![FieldError { field: field.into(), reason: reason.into() }] }
+        Self { kind, errors: vec![FieldError::new(field, reason)] }
     }
 
     /// Something that is not there.

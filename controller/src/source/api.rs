@@ -2,7 +2,7 @@
 
 use crate::model::document::AttachmentDocument;
 use crate::model::limits::MAX_ERRORS;
-use crate::model::{DesiredState, FieldError, Model, Rejection};
+use crate::model::{DesiredState, FieldError, Model, Rejection, shortened};
 use ringlb_netns::Namespace;
 use serde::de::DeserializeOwned;
 use std::path::Path;
@@ -37,10 +37,8 @@ pub fn read<T: DeserializeOwned>(body: &[u8], format: Format, place: &str) -> Re
         Format::Json => read_json(body, place),
         // By way of a value, as only so both formats name fields the same way.
         Format::Yaml => {
-            let text =
-                std::str::from_utf8(body).map_err(|error| ReadError::Malformed(format!("not UTF-8: {error}")))?;
-            let value: serde_json::Value =
-                serde_saphyr::from_str(text).map_err(|error| ReadError::Malformed(format!("not YAML: {error}")))?;
+            let text = std::str::from_utf8(body).map_err(|error| malformed("UTF-8", &error))?;
+            let value: serde_json::Value = serde_saphyr::from_str(text).map_err(|error| malformed("YAML", &error))?;
             serde_path_to_error::deserialize(value).map_err(|error| field_error(&error, place))
         }
     }
@@ -82,14 +80,14 @@ pub fn new_attachments<'a>(
 fn read_json<T: DeserializeOwned>(body: &[u8], place: &str) -> Result<T, ReadError> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        if error.inner().is_data() {
-            field_error(&error, place)
-        } else {
-            ReadError::Malformed(format!("not JSON: {}", error.inner()))
-        }
+        if error.inner().is_data() { field_error(&error, place) } else { malformed("JSON", error.inner()) }
     })?;
-    deserializer.end().map_err(|error| ReadError::Malformed(format!("not JSON: {error}")))?;
+    deserializer.end().map_err(|error| malformed("JSON", &error))?;
     Ok(value)
+}
+
+fn malformed(format: &str, error: &dyn std::fmt::Display) -> ReadError {
+    ReadError::Malformed(shortened(format!("not {format}: {error}")))
 }
 
 fn field_error(error: &serde_path_to_error::Error<serde_json::Error>, place: &str) -> ReadError {
@@ -103,5 +101,5 @@ fn field_error(error: &serde_path_to_error::Error<serde_json::Error>, place: &st
     let reason = error.inner().to_string();
     // Where it is in the text is said by the field.
     let reason = reason.split_once(" at line ").map_or(reason.as_str(), |(reason, _)| reason);
-    ReadError::Field(FieldError { field, reason: reason.to_owned() })
+    ReadError::Field(FieldError::new(field, reason))
 }

@@ -420,6 +420,34 @@ fn what_is_no_document_is_malformed() {
     assert_eq!(daemon.done("GET", "/v1/networks", None), Value::Array(Vec::new()));
 }
 
+/// What was sent is repeated in an answer, but not at any length.
+#[test]
+fn an_answer_is_short_whatever_was_sent() {
+    let daemon = Daemon::start();
+    let long = "x".repeat(1_000_000);
+    let state =
+        |field: &str| format!(r#"{{"version": 1, "networks": [{{"name": "a", "subnet": "10.0.0.0/8", {field}}}]}}"#);
+    for body in [
+        state(&format!(r#""{long}": 1"#)),
+        state(&format!(r#""vip_prefix": "{long}""#)),
+        state(&format!(r#""services": [{{"name": "{long}"}}]"#)),
+        state(&format!(r#""services": [{{"name": "a", "algorithm": "{long}"}}]"#)),
+        state(&format!(r#""attachments": [{{"name": "{}", "netns": "/{long}"}}]"#, "ä".repeat(400))),
+        format!("\"{long}\""),
+        long.clone(),
+    ] {
+        let response = daemon.http("POST", "/v1/apply", Some(&body));
+        assert!(response.status == 422 || response.status == 400, "{}", response.status);
+        assert!(response.body.to_string().len() < 4_000, "{:.300}", response.body.to_string());
+    }
+    let backends: Vec<_> = (0..1000).map(|_| r#"{"ip": "10.0.0.1"}"#).collect();
+    let services: Vec<_> =
+        (0..100).map(|n| format!(r#"{{"name": "{n}", "backends": [{}]}}"#, backends.join(","))).collect();
+    let many = state(&format!(r#""services": [{}]"#, services.join(",")));
+    let response = daemon.http("POST", "/v1/apply", Some(&many));
+    assert_eq!((response.status, response.body["errors"].as_array().unwrap().len()), (422, 20));
+}
+
 #[test]
 fn a_huge_body_is_refused_without_being_read() {
     let daemon = Daemon::start();

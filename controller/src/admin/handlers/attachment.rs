@@ -39,8 +39,13 @@ pub(in crate::admin) async fn put(
     let mutation = Mutation::begin(&context, &network);
     let place = format!("networks.{network}.attachments.{attachment}");
     let spec: AttachmentSpec = body::json(&headers, body, &place).await?;
-    check(&context, &network, &attachment, &spec)?;
+    let missing = check_namespaces([(&*network, &*attachment, &*spec.netns)]);
     let change = Change::PutAttachment { attachment: attachment.clone(), spec };
+    if let Err(missing) = missing {
+        // What is wrong with the change itself is told first.
+        context.desired.model().change(&network, &change)?;
+        return Err(missing.into());
+    }
     let (taken, generation) = mutation.make(&change).await?;
     let find = |model: &crate::model::Model| model.network(&network)?.attachments().get(attachment.as_str()).cloned();
     let existed = find(&taken.before).is_some();
@@ -55,12 +60,4 @@ pub(in crate::admin) async fn remove(
     let mutation = Mutation::begin(&context, &network);
     let (_, generation) = mutation.make(&Change::RemoveAttachment { attachment }).await?;
     Ok(mutation.removed(generation))
-}
-
-/// First whether the change could be made at all, so that the first thing that is wrong is named first.
-fn check(context: &Context, network: &str, attachment: &str, spec: &AttachmentSpec) -> Result<(), Rejection> {
-    let model = context.desired.model();
-    let change = Change::PutAttachment { attachment: attachment.to_owned(), spec: spec.clone() };
-    model.change(network, &change)?;
-    check_namespaces([(network, attachment, spec.netns.as_str())])
 }

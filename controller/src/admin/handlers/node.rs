@@ -28,9 +28,11 @@ pub(in crate::admin) async fn apply(State(context): State<Context>, headers: Hea
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is starting or shutting down"));
     }
     let model = context.desired.model();
-    model.desired(&state)?;
-    check_namespaces(new_attachments(&model, &state))?;
-
+    if let Err(missing) = check_namespaces(new_attachments(&model, &state)) {
+        // What is wrong with the state itself is told first.
+        model.desired(&state)?;
+        return Err(missing.into());
+    }
     let taken = context.desired.replace(&state)?;
     let settled = taken.receipts.into_iter().map(async |(name, receipt)| (name, receipt.settled().await));
     let mut networks = Vec::new();
