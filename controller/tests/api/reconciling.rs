@@ -35,7 +35,11 @@ fn put_backend(daemon: &Daemon, last: u8) -> Value {
 fn a_proxy_is_there_only_while_there_is_an_attachment_and_a_service() {
     let fake = FakeProxy::new("serve");
     let daemon = daemon_with(&fake);
-    let ours = || Namespace::list().unwrap().into_iter().filter(|name| name.ends_with("-web-lb")).collect::<Vec<_>>();
+    let prefix = ringlb::reconcile::name_prefix(&daemon.run_dir().canonicalize().unwrap());
+    let ours = || {
+        let names = ringlb_netns::leftovers(&prefix).unwrap();
+        names.into_iter().filter(|name| name.ends_with("-lb")).collect::<Vec<_>>()
+    };
     attach(&daemon, "only-while");
     assert_eq!((daemon.network()["sandbox"].clone(), ours().len()), (Value::Null, 0));
     daemon.done("PUT", "/v1/networks/web/services/api", None);
@@ -197,7 +201,7 @@ fn a_killed_proxy_is_back_at_once_with_the_current_table() {
 
 #[test]
 fn a_proxy_that_keeps_ending_is_not_started_without_pause() {
-    let fake = FakeProxy::new("serve");
+    let (fake, mended) = (FakeProxy::new("serve"), FakeProxy::new("serve"));
     std::fs::write(fake.program(), "#!/bin/sh\nexit 3\n").unwrap();
     let daemon = daemon_with(&fake);
     attach(&daemon, "ending");
@@ -211,7 +215,6 @@ fn a_proxy_that_keeps_ending_is_not_started_without_pause() {
     let most = 6 + began.elapsed().as_secs() / 5;
     assert!((3..=most).contains(&restarts), "{restarts} restarts in {:?}", began.elapsed());
     // Mended, it comes back by itself.
-    let mended = FakeProxy::new("serve");
     std::fs::copy(mended.program(), fake.program()).unwrap();
     wait_until("the proxy is back", || daemon.network()["acknowledged_generation"] == 2);
 }
