@@ -4,6 +4,7 @@ mod arguments;
 mod daemon;
 mod output;
 mod status;
+mod table;
 
 pub use arguments::Arguments;
 

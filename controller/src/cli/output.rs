@@ -1,6 +1,7 @@
 //! Answers for people to read.
 
 use super::status;
+use super::table::{Table, list, state, text};
 use serde_json::Value;
 use std::io::{self, Write};
 
@@ -66,58 +67,6 @@ impl Output {
     }
 }
 
-/// Columns that are as wide as what stands in them.
-pub(super) struct Table {
-    rows: Vec<Vec<String>>,
-    indent: usize,
-}
-
-impl Table {
-    pub(super) fn new(header: &[&str]) -> Self {
-        Self { rows: vec![header.iter().map(|name| (*name).to_owned()).collect()], indent: 0 }
-    }
-
-    /// With `indent` spaces before each line.
-    pub(super) fn indented(mut self, indent: usize) -> Self {
-        self.indent = indent;
-        self
-    }
-
-    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into());
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.rows.len() == 1
-    }
-
-    pub(super) fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width =
-            |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-        let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-        for row in &self.rows {
-            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-            let line = cells.collect::<Vec<_>>().join("  ");
-            writeln!(out, "{:indent$}{}", "", line.trim_end(), indent = self.indent)?;
-        }
-        Ok(())
-    }
-}
-
-/// A value as people write it: a list's length where the length is all that there is room for is not this.
-pub(super) fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-pub(super) fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
 fn acknowledged(answer: &Value) -> String {
     format!("generation {}, {}", text(&answer["generation"]), microseconds(&answer["acknowledged_in_us"]))
 }
@@ -165,13 +114,4 @@ fn service(answer: &Value, out: &mut impl Write) -> io::Result<()> {
         table.row([text(&backend["ip"]), text(&backend["weight"]), state(backend).to_owned()]);
     }
     if table.is_empty() { writeln!(out, "no backends") } else { table.write(out) }
-}
-
-/// What a backend gets.
-pub(super) fn state(backend: &Value) -> &'static str {
-    match (&backend["drain"], &backend["weight"]) {
-        (Value::Bool(true), _) => "draining",
-        (_, weight) if weight.as_u64() == Some(0) => "weight 0",
-        _ => "active",
-    }
 }

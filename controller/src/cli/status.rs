@@ -1,6 +1,6 @@
 //! `ringlb status` for people to read.
 
-use super::output::{Table, list, state, text};
+use super::table::{Table, list, state, text};
 use serde_json::Value;
 use std::io::{self, Write};
 

@@ -1,0 +1,65 @@
+//! The pieces that answers are shown with.
+
+use serde_json::Value;
+use std::io::{self, Write};
+
+/// Columns that are as wide as what stands in them.
+pub(super) struct Table {
+    rows: Vec<Vec<String>>,
+    indent: usize,
+}
+
+impl Table {
+    pub(super) fn new(header: &[&str]) -> Self {
+        Self { rows: vec![header.iter().map(|name| (*name).to_owned()).collect()], indent: 0 }
+    }
+
+    /// With `indent` spaces before each line.
+    pub(super) fn indented(mut self, indent: usize) -> Self {
+        self.indent = indent;
+        self
+    }
+
+    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.rows.push(cells.into());
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.len() == 1
+    }
+
+    pub(super) fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width =
+            |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+        let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+        for row in &self.rows {
+            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+            let line = cells.collect::<Vec<_>>().join("  ");
+            writeln!(out, "{:indent$}{}", "", line.trim_end(), indent = self.indent)?;
+        }
+        Ok(())
+    }
+}
+
+/// A value as people write it.
+pub(super) fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+pub(super) fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// What a backend gets.
+pub(super) fn state(backend: &Value) -> &'static str {
+    match (&backend["drain"], &backend["weight"]) {
+        (Value::Bool(true), _) => "draining",
+        (_, weight) if weight.as_u64() == Some(0) => "weight 0",
+        _ => "active",
+    }
+}
