@@ -10,3 +10,6 @@ mod namespace;
 mod open_loop;
 mod server;
 mod support;
+
+// Root or not, the tests are root in namespaces of their own, where they may make further ones.
+ringlb_netns::isolate_before_main!();
