@@ -89,8 +89,8 @@ pub extern "C" fn before_main() {
     }
 }
 
-/// Makes a test binary [`enter`](crate::isolate::enter) namespaces of its own before `main`, as a user namespace can only
-/// be entered before there are threads.
+/// Makes a test binary [`isolate::enter`](crate::isolate::enter) namespaces of its own before `main`, as a user
+/// namespace can only be entered before there are threads.
 #[macro_export]
 macro_rules! isolate_before_main {
     () => {

@@ -26,7 +26,7 @@ static TAKEN: Mutex<Option<HashSet<RawFd>>> = Mutex::new(None);
 /// Takes the ownership of an inherited descriptor, once, and closes it at a later `exec`.
 ///
 /// # Errors
-/// Any [`Error`].
+/// Any [`enum@Error`].
 pub fn take(descriptor: RawFd) -> Result<OwnedFd, Error> {
     if descriptor < 3 {
         return Err(Error::Reserved(descriptor));

@@ -21,7 +21,7 @@ pub enum Error {
 /// others copied.
 ///
 /// # Errors
-/// Any [`Error`]; the caller should not go on then.
+/// Any [`enum@Error`]; the caller should not go on then.
 pub fn give_up() -> Result<(), Error> {
     let permitted = caps::read(None, CapSet::Permitted)?;
     let kept: CapsHashSet = permitted.into_iter().filter(|c| *c == Capability::CAP_SYS_RESOURCE).collect();

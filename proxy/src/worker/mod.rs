@@ -2,7 +2,7 @@
 //!
 //! One turn of the loop: submit what is due and wait; let each completion become an event of its connection and carry out
 //! what the connection's flow asks for; splice; fire timers; read orders. A connection's story, in the order of the
-//! files: [`accept`] takes it in, [`connect`] finds it a backend, [`relay`] moves its data and closes it.
+//! files: `accept` takes it in, `connect` finds it a backend, `relay` moves its data and closes it.
 
 mod accept;
 mod connect;
