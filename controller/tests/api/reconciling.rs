@@ -171,9 +171,9 @@ fn changes_that_arrive_meanwhile_are_one_step() {
     });
     assert!(answers.iter().all(|answer| answer["generation"].as_u64() >= Some(3)));
     let deltas = &fake.heard_of("Delta")[before..];
-    // One was under way, the others waited for it.
-    assert_eq!(deltas.len(), 2, "{deltas:?}");
-    assert_eq!(deltas[1]["to"], 42);
+    // One was under way, the others waited for it; or all came at once.
+    assert!((1..=2).contains(&deltas.len()), "{deltas:?}");
+    assert_eq!(deltas.last().unwrap()["to"], 42);
 }
 
 #[test]
