@@ -39,7 +39,13 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(false)
+        // It would tell of a log that cannot be written on standard error, and panic when that is what is closed.
+        .log_internal_errors(false)
+        .init();
     let arguments = Arguments::parse();
     let network = arguments.network.clone();
     match run(arguments) {

@@ -39,6 +39,22 @@ fn the_descriptor_limit_refuses_and_goes_on() {
     assert!((1..30).contains(&lines), "{lines} lines for 300 refusals:\n{log}");
 }
 
+/// Whoever read the log is gone: the proxy goes on without it.
+#[test]
+fn a_log_that_nobody_reads_is_no_reason_to_end() {
+    let options = Options { descriptors: Some(200), ..Options::default() };
+    let mut proxy = Proxy::start_with(&options, Default::default(), &[backend(1)]);
+    let limit = usize::try_from(proxy.hello.features.max_connections).unwrap();
+    serve(1, proxy.target.port(), echo);
+    drop(proxy.child.stderr.take());
+    let open: Vec<_> = (0..limit).map(|_| proxy.connect()).collect();
+    proxy.wait_for("all are open", |s| s.proxy.active == limit as u64);
+    // One more is refused, which is worth a line in the log.
+    drop(proxy.try_connect());
+    let statistics = proxy.wait_for("one is refused", |s| s.proxy.refused_at_limit > 0);
+    assert_eq!(statistics.proxy.active, open.len() as u64);
+}
+
 /// Every descriptor of the process is taken, as by a leak: connections are refused or wait, and are served when there
 /// are descriptors again. The operations that accept one connection each meet the limit too (io_uring looks at the
 /// limit when an accept is submitted).

@@ -6,6 +6,7 @@ use nix::unistd::Pid;
 use ringlb_load::{ErrorKind, LoadOptions, Workload};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 const TARGET: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 200, 1)), 80);
@@ -170,6 +171,26 @@ fn the_daemon_ends_cleanly() {
         }
         server.stop();
     }
+}
+
+/// Whoever read the log is gone: the daemon goes on without it, and ends as cleanly as ever.
+#[test]
+fn a_log_that_nobody_reads_is_no_reason_to_end() {
+    let mut node = Node::start();
+    node.daemon.signal(Signal::SIGTERM);
+    node.daemon.wait();
+    node.daemon = Node::start_daemon_logging(node.run_dir.path(), &[], Stdio::piped());
+    drop(node.daemon.0.stderr.take());
+    node.ringlb(&["network", "create", "net", "--subnet", "10.0.0.0/16"]);
+    let backend = node.container(11);
+    node.service("web", TARGET.ip(), "rr", &[&backend]);
+    let proxy = node.proxy_pid();
+    kill(Pid::from_raw(proxy), Signal::SIGKILL).unwrap();
+    wait_until("there is another proxy", || {
+        find(&node.ringlb(&["status"]), "restarts").is_some_and(|count| count == 1)
+    });
+    node.daemon.signal(Signal::SIGTERM);
+    assert_eq!(node.daemon.wait(), Some(0));
 }
 
 fn is_running(pid: i32) -> bool {

@@ -46,8 +46,12 @@ impl Node {
 
     /// Starts a daemon and waits until it answers.
     pub(crate) fn start_daemon(run_dir: &Path, arguments: &[&str]) -> Process {
+        Self::start_daemon_logging(run_dir, arguments, Stdio::inherit())
+    }
+
+    pub(crate) fn start_daemon_logging(run_dir: &Path, arguments: &[&str], log: Stdio) -> Process {
         let mut command = Command::new(program("ringlb"));
-        command.arg("--run-dir").arg(run_dir).arg("daemon").args(arguments);
+        command.arg("--run-dir").arg(run_dir).arg("daemon").args(arguments).stderr(log);
         let daemon = Process::spawn(&mut command);
         wait_until("the daemon answers", || UnixStream::connect(run_dir.join("admin.sock")).is_ok());
         daemon
