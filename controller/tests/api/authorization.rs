@@ -46,6 +46,7 @@ fn tcp_needs_the_token_and_the_socket_its_owner() {
     }
     let right = format!("Authorization: Bearer {token}\r\n");
     assert_eq!(http_tcp(&address, "GET", "/v1/status", &right).status, 200);
+    assert_eq!(http_tcp(&address, "GET", "/metrics", &right).status, 200);
     assert_eq!(http_tcp(&address, "DELETE", "/v1/networks/web", &right).status, 404);
 }
 

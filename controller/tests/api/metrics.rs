@@ -145,7 +145,7 @@ fn a_restart_is_counted() {
     });
 }
 
-/// A proxy that stands still costs its own series, and no question or waiter piles up for it.
+/// A proxy that stands still costs its own series and holds up nothing else.
 #[test]
 fn a_stopped_proxy_costs_only_its_own_series() {
     let fake = FakeProxy::new("serve");
@@ -199,6 +199,26 @@ fn a_stopped_proxy_costs_only_its_own_series() {
 
     kill(pid, Signal::SIGCONT).unwrap();
     wait_until("the proxy is up again", || scrape(&daemon).value("ringlb_proxy_up", &web) == Some(1));
+}
+
+#[test]
+fn questions_do_not_pile_up_for_a_stopped_proxy() {
+    let fake = FakeProxy::new("serve");
+    let daemon = daemon_with(&fake, &[]);
+    add_network(&daemon, "web", 1);
+    let asked_before = questions(&fake);
+    let pid = Pid::from_raw(daemon.proxy_pid().unwrap());
+    pause(pid);
+    std::thread::scope(|scope| {
+        for _ in 0..40 {
+            scope.spawn(|| assert_eq!(daemon.network()["error"], "the proxy does not answer"));
+        }
+    });
+    kill(pid, Signal::SIGCONT).unwrap();
+    wait_until("the proxy is up again", || scrape(&daemon).value("ringlb_proxy_up", &[("network", "web")]) == Some(1));
+    // One of `proxy_pid`, one for all who asked while it stood still, and those since.
+    let asked = questions(&fake) - asked_before;
+    assert!((2..=10).contains(&asked), "{asked} questions");
 }
 
 #[test]
