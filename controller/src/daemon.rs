@@ -1,6 +1,7 @@
 //! The daemon: everything put together, from the start to the end.
 
 use crate::admin::auth::{Token, TokenError};
+use crate::admin::metrics::{self, Metrics};
 use crate::admin::{self, Context, server};
 use crate::reconcile::{ControlDirectory, Reconcilers, Settings, name_prefix, remove_leftovers};
 use crate::source::{Desired, Journal, JournalError};
@@ -13,10 +14,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
+use tokio::task::spawn_blocking;
 
 /// How a daemon is to run.
 #[derive(Debug, Clone)]
@@ -29,6 +31,8 @@ pub struct Options {
     pub admin_listen: Option<SocketAddr>,
     /// The file with the token for TCP. Without one a token is made and written to `admin.token` in the run directory.
     pub admin_token_file: Option<PathBuf>,
+    /// Where the metrics are served without a token, if anywhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// The proxy's program. Without one `ringlb-proxy` beside this program.
     pub proxy_program: Option<PathBuf>,
     /// Whether proxies go on when the daemon ends.
@@ -49,6 +53,7 @@ impl Options {
             state_dir: None,
             admin_listen: None,
             admin_token_file: None,
+            metrics_listen: None,
             proxy_program: None,
             keep: false,
             acknowledge_timeout: Self::ACKNOWLEDGE_TIMEOUT,
@@ -69,6 +74,8 @@ pub struct Ready {
     pub admin_socket: PathBuf,
     /// The address of the API on TCP, with the port that was chosen if none was given.
     pub admin_address: Option<SocketAddr>,
+    /// The address of the metrics, likewise.
+    pub metrics_address: Option<SocketAddr>,
 }
 
 /// Why a daemon cannot run.
@@ -139,6 +146,7 @@ pub async fn run(
     ready: oneshot::Sender<Ready>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), DaemonError> {
+    let started = SystemTime::now();
     let run_dir = prepare_run_dir(&options.run_dir)?;
     let _lock = lock(&run_dir)?;
     let proxy_program = find_proxy(options.proxy_program.as_deref())?;
@@ -163,6 +171,11 @@ pub async fn run(
         None => None,
     };
     let admin_address = tcp.as_ref().map(|(_, address)| *address);
+    let scrapers = match options.metrics_listen {
+        Some(address) => Some(metrics::bind(address).map_err(|cause| cannot_listen(address, cause))?),
+        None => None,
+    };
+    let metrics_address = scrapers.as_ref().map(|(_, address)| *address);
 
     let acknowledge_timeout = options.acknowledge_timeout;
     let settings = Settings { control, name_prefix, proxy_program, acknowledge_timeout };
@@ -171,9 +184,17 @@ pub async fn run(
         Some((journal, model)) => Desired::kept(reconcilers.clone(), journal, model),
         None => Desired::new(reconcilers.clone()),
     });
-    let context = Context { desired, ready: Arc::new(AtomicBool::new(true)) };
+    let metrics = Metrics::start(Arc::clone(&desired), started);
+    let context = Context { desired, ready: Arc::new(AtomicBool::new(true)), metrics: metrics.clone() };
 
     let (end, ended) = watch::channel(false);
+    let serve_metrics = match scrapers {
+        Some((listener, address)) => {
+            let thread = metrics::serve(listener, metrics, ended.clone());
+            Some(thread.map_err(|cause| cannot_listen(address, cause))?)
+        }
+        None => None,
+    };
     let serve_unix = tokio::spawn(server::serve_unix(unix, admin::router(context.clone(), None), ended.clone()));
     let serve_tcp = match (tcp, token) {
         (Some((listener, _)), Some(token)) => {
@@ -184,10 +205,11 @@ pub async fn run(
     };
     tracing::info!(
         admin_socket = %admin_socket.display(), admin_address = admin_address.map(tracing::field::display),
+        metrics_address = metrics_address.map(tracing::field::display),
         "the daemon is ready"
     );
     // Whoever started it may not care.
-    let _ = ready.send(Ready { admin_socket: admin_socket.clone(), admin_address });
+    let _ = ready.send(Ready { admin_socket: admin_socket.clone(), admin_address, metrics_address });
 
     shutdown.await;
     tracing::info!(keep = options.keep, "the daemon is ending");
@@ -199,6 +221,11 @@ pub async fn run(
         if let Err(error) = server.await {
             tracing::error!(%error, "the admin server did not end in order");
         }
+    }
+    if let Some(thread) = serve_metrics
+        && !matches!(spawn_blocking(|| thread.join()).await, Ok(Ok(())))
+    {
+        tracing::error!("the metrics server did not end in order");
     }
     if let Err(error) = remove_file(&admin_socket) {
         tracing::error!(path = %admin_socket.display(), %error, "cannot remove the admin socket");
@@ -243,7 +270,11 @@ async fn listen_tcp(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Da
         let address = listener.local_addr()?;
         Ok((listener, address))
     };
-    listen.await.map_err(|cause| DaemonError::Listen { on: address.to_string(), cause })
+    listen.await.map_err(|cause| cannot_listen(address, cause))
+}
+
+fn cannot_listen(address: SocketAddr, cause: io::Error) -> DaemonError {
+    DaemonError::Listen { on: address.to_string(), cause }
 }
 
 fn remove_file(path: &Path) -> io::Result<()> {

@@ -1,11 +1,13 @@
 //! The HTTP API.
 //!
 //! Over the admin socket, a file that only its owner can open, everything is allowed. Over TCP everything but
-//! `/healthz` and `/readyz` needs the bearer token, reading included: what runs where is nobody else's business.
+//! `/healthz` and `/readyz` needs the bearer token, reading included: what runs where is nobody else's business. The listener for scrapers, which has `/metrics` and
+//! `/healthz` only, needs no token: whoever opens it means it to be read.
 
 pub mod auth;
 mod body;
 mod handlers;
+pub mod metrics;
 mod openapi;
 pub mod problem;
 pub mod resource;
@@ -15,6 +17,8 @@ pub mod server;
 pub use router::{ROUTES, Route, router};
 
 use crate::source::Desired;
+use axum::extract::FromRef;
+use metrics::Metrics;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -25,4 +29,12 @@ pub struct Context {
     pub desired: Arc<Desired>,
     /// Whether the daemon takes changes: not before it is up, nor when it is about to end.
     pub ready: Arc<AtomicBool>,
+    /// What can be scraped.
+    pub metrics: Metrics,
+}
+
+impl FromRef<Context> for Metrics {
+    fn from_ref(context: &Context) -> Self {
+        context.metrics.clone()
+    }
 }

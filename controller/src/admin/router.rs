@@ -1,5 +1,6 @@
 //! Which path leads where.
 
+use super::metrics::Metrics;
 use super::problem::Problem;
 use super::{Context, auth, handlers, openapi};
 use axum::Router;
@@ -13,7 +14,7 @@ use axum::routing::{MethodRouter, get, post};
 pub type Route = (&'static str, &'static [&'static str]);
 
 /// All routes, as the API's description lists them.
-pub const ROUTES: [Route; 13] = [
+pub const ROUTES: [Route; 14] = [
     ("/v1/networks", &["get"]),
     ("/v1/networks/{network}", &["get", "put", "delete"]),
     ("/v1/networks/{network}/attachments", &["get"]),
@@ -26,6 +27,7 @@ pub const ROUTES: [Route; 13] = [
     ("/v1/status", &["get"]),
     ("/healthz", &["get"]),
     ("/readyz", &["get"]),
+    ("/metrics", &["get"]),
     ("/openapi.json", &["get"]),
 ];
 
@@ -37,15 +39,23 @@ pub fn router(context: Context, token: Option<auth::Token>) -> Router {
             router = router.route(path, methods);
         }
     }
-    let router = router
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn(check_query))
-        .with_state(context);
+    let router = strict(router).with_state(context);
     match token {
         Some(token) => router.layer(from_fn_with_state(token, auth::check)),
         None => router,
     }
+}
+
+/// What scrapers get without a token.
+pub(super) fn metrics_router(metrics: Metrics) -> Router {
+    let router =
+        Router::new().route("/metrics", get(handlers::metrics::show)).route("/healthz", get(handlers::node::health));
+    strict(router).with_state(metrics)
+}
+
+/// With a problem document for all that the routes do not take.
+fn strict<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
+    router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).layer(from_fn(check_query))
 }
 
 fn methods(path: &str) -> Option<MethodRouter<Context>> {
@@ -67,6 +77,7 @@ fn methods(path: &str) -> Option<MethodRouter<Context>> {
         "/v1/status" => get(node::status),
         "/healthz" => get(node::health),
         "/readyz" => get(node::ready),
+        "/metrics" => get(handlers::metrics::show),
         "/openapi.json" => get(openapi::show),
         _ => return None,
     })

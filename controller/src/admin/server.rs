@@ -6,6 +6,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use nix::sys::stat::{Mode, fchmod};
+use std::future::pending;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -17,9 +18,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-/// The most connections at once; further ones wait to be accepted.
 const MAX_UNIX_CONNECTIONS: usize = 1024;
 const MAX_TCP_CONNECTIONS: usize = 128;
+const MAX_METRICS_CONNECTIONS: usize = 16;
+/// Prometheus gives a scrape 10 s.
+const METRICS_LIFETIME: Duration = Duration::from_secs(10);
 /// How long a client on TCP may take to send the head of a request, counted from its connection's last one.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long open requests may take once the daemon is to end.
@@ -44,14 +47,34 @@ pub fn listen_unix(path: &Path) -> io::Result<UnixListener> {
 
 /// Serves the API on a unix socket until `end` changes.
 pub async fn serve_unix(listener: UnixListener, router: Router, end: watch::Receiver<bool>) {
-    serve(listener, router, end, MAX_UNIX_CONNECTIONS, http1::Builder::new()).await;
+    let limits = Limits { connections: MAX_UNIX_CONNECTIONS, lifetime: None };
+    serve(listener, router, end, limits, http1::Builder::new()).await;
 }
 
 /// Serves the API on TCP until `end` changes.
 pub async fn serve_tcp(listener: TcpListener, router: Router, end: watch::Receiver<bool>) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    serve(listener, router, end, MAX_TCP_CONNECTIONS, builder).await;
+    let limits = Limits { connections: MAX_TCP_CONNECTIONS, lifetime: None };
+    serve(listener, router, end, limits, builder).await;
+}
+
+/// Serves metrics on TCP until `end` changes. As anybody may come, a connection is for one request, and ends after a
+/// while whatever its client does: so neither places nor texts that wait to be read can be held for long.
+pub(super) async fn serve_metrics(listener: TcpListener, router: Router, end: watch::Receiver<bool>) {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).keep_alive(false);
+    let limits = Limits { connections: MAX_METRICS_CONNECTIONS, lifetime: Some(METRICS_LIFETIME) };
+    serve(listener, router, end, limits, builder).await;
+}
+
+/// What the clients of a listener may take.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Connections at once; further ones wait to be accepted.
+    connections: usize,
+    /// How long one connection may last.
+    lifetime: Option<Duration>,
 }
 
 trait Listener {
@@ -83,10 +106,10 @@ async fn serve(
     listener: impl Listener,
     router: Router,
     mut end: watch::Receiver<bool>,
-    max_connections: usize,
+    limits: Limits,
     builder: http1::Builder,
 ) {
-    let places = Arc::new(Semaphore::new(max_connections));
+    let places = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
     loop {
         let accepted = async {
@@ -106,9 +129,16 @@ async fn serve(
                 let mut end = end.clone();
                 connections.spawn(async move {
                     let mut connection = std::pin::pin!(connection);
+                    let lifetime = async {
+                        match limits.lifetime {
+                            Some(lifetime) => sleep(lifetime).await,
+                            None => pending().await,
+                        }
+                    };
                     // How a connection ends is its client's business.
                     tokio::select! {
                         _ = connection.as_mut() => {}
+                        () = lifetime => {}
                         _ = end.changed() => {
                             connection.as_mut().graceful_shutdown();
                             let _ = connection.await;
@@ -118,13 +148,13 @@ async fn serve(
                 });
             }
             Err(error) => {
-                tracing::error!(%error, "cannot accept an admin connection");
+                tracing::error!(%error, "cannot accept a connection");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     }
     let all_end = async { while connections.join_next().await.is_some() {} };
     if timeout(CLOSE_TIMEOUT, all_end).await.is_err() {
-        tracing::warn!("admin connections are cut off in the middle of a request");
+        tracing::warn!("connections are cut off in the middle of a request");
     }
 }

@@ -82,6 +82,9 @@ pub(super) struct DaemonArguments {
     /// A file with the bearer token [default: admin.token in the run directory, made anew at each start]
     #[arg(long, value_name = "FILE", requires = "admin_listen")]
     pub(super) admin_token_file: Option<PathBuf>,
+    /// Serve /metrics for Prometheus, and /healthz, on TCP; nothing else is there, and no token is needed
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(super) metrics_listen: Option<SocketAddr>,
     /// The proxy's program [default: ringlb-proxy beside this program]
     #[arg(long, value_name = "PATH", env = "RINGLB_PROXY")]
     pub(super) proxy_program: Option<PathBuf>,

@@ -21,6 +21,7 @@ pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<
         state_dir: arguments.state_dir,
         admin_listen: arguments.admin_listen,
         admin_token_file: arguments.admin_token_file,
+        metrics_listen: arguments.metrics_listen,
         proxy_program: arguments.proxy_program,
         keep: arguments.keep,
         ..Options::new(run_dir)

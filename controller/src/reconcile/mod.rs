@@ -9,6 +9,7 @@ mod control_socket;
 mod leftovers;
 mod names;
 mod proxy;
+mod statistics;
 mod status;
 mod structure;
 pub mod table;

@@ -1,12 +1,13 @@
 //! The task of one network: the only one that touches it.
 
 use super::proxy::{Link, Proxy, TableState, describe};
+use super::statistics::StatisticsQuestion;
 use super::structure::Structure;
 use super::{
     ChannelError, Command, Concern, NetworkStatus, ProxyStatus, Reconcilers, SandboxStatus, Settings, Unsettled, table,
 };
 use crate::model::{Name, Network, Shared};
-use ringlb_proxy::control::message::{Generation, Hello, Reply, Statistics};
+use ringlb_proxy::control::message::{Generation, Hello, Reply};
 use std::collections::VecDeque;
 use std::future::pending;
 use std::io;
@@ -51,7 +52,7 @@ pub(super) struct Worker {
     attaching: Attempts,
     /// What went wrong last and is not mended.
     error: Option<String>,
-    statistics: Vec<oneshot::Sender<Statistics>>,
+    statistics: StatisticsQuestion,
     alarm: Alarm,
 }
 
@@ -101,7 +102,7 @@ impl Worker {
             building: Attempts::new(RETRY_PAUSE),
             attaching: Attempts::new(ATTACH_PAUSE),
             error: None,
-            statistics: Vec::new(),
+            statistics: StatisticsQuestion::default(),
             alarm: Alarm(None),
         }
     }
@@ -208,11 +209,7 @@ impl Worker {
                 }
             }
             Command::Status { reply } => {
-                let (sender, statistics) = oneshot::channel();
-                let asked = self.proxy.as_mut().map_or(Ok(false), Proxy::ask_statistics);
-                if matches!(asked, Ok(true)) {
-                    self.statistics.push(sender);
-                }
+                let statistics = self.statistics.ask(self.proxy.as_mut());
                 let _ = reply.send((self.status(), statistics));
             }
             Command::Stop { keep, reply } => {
@@ -317,11 +314,7 @@ impl Worker {
             Reply::Hello(hello) => self.take_greeting(hello),
             Reply::Acknowledged { generation } => self.table_is_at(generation),
             Reply::Refused { generation, reason } => self.table_refused(generation, &reason),
-            Reply::Statistics(statistics) => {
-                for sender in self.statistics.drain(..) {
-                    let _ = sender.send(statistics.clone());
-                }
-            }
+            Reply::Statistics(statistics) => self.statistics.answer(&statistics),
         }
     }
 
@@ -371,7 +364,7 @@ impl Worker {
         if let Some(proxy) = &mut self.proxy {
             proxy.break_link(RESTART_PAUSE.last);
         }
-        self.statistics.clear();
+        self.statistics.forget();
         self.fail_all(&reason);
         self.error = Some(reason);
     }
@@ -384,7 +377,7 @@ impl Worker {
         if let Some(proxy) = &mut self.proxy {
             proxy.break_link(RESTART_PAUSE.first);
         }
-        self.statistics.clear();
+        self.statistics.forget();
         if matches!(error, ChannelError::Frame(_)) {
             self.error = Some(error.to_string());
         }
@@ -404,7 +397,7 @@ impl Worker {
         }
         self.restarts += 1;
         self.greeting = None;
-        self.statistics.clear();
+        self.statistics.forget();
         tracing::error!(network = %self.name, pid = proxy.pid, how, "the proxy ended by itself, starting it again");
         self.error = Some(format!("the proxy ended: {how}"));
     }
@@ -421,7 +414,7 @@ impl Worker {
         if asked.elapsed() >= timeout {
             tracing::error!(network = %self.name, pid = proxy.pid, ?timeout, "the proxy does not answer");
             self.error = Some("the proxy does not answer".to_owned());
-            self.statistics.clear();
+            self.statistics.forget();
             proxy.break_link(Duration::ZERO);
         }
     }
@@ -503,7 +496,7 @@ impl Worker {
         self.sent = None;
         self.greeting = None;
         self.error = None;
-        self.statistics.clear();
+        self.statistics.forget();
         self.restart.succeeded();
     }
 

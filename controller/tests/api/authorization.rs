@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
 /// An address that nobody listens on, in this test's own network namespace.
-fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
@@ -27,6 +27,7 @@ fn tcp_needs_the_token_and_the_socket_its_owner() {
     for headers in ["", &wrong, &longer, &basic, "Authorization: Bearer\r\n", "Authorization: Bearer \r\n"] {
         for (method, path) in [
             ("GET", "/v1/status"),
+            ("GET", "/metrics"),
             ("GET", "/openapi.json"),
             ("GET", "/nothing"),
             ("PUT", "/v1/networks/web/services/api"),
@@ -45,6 +46,7 @@ fn tcp_needs_the_token_and_the_socket_its_owner() {
     }
     let right = format!("Authorization: Bearer {token}\r\n");
     assert_eq!(http_tcp(&address, "GET", "/v1/status", &right).status, 200);
+    assert_eq!(http_tcp(&address, "GET", "/metrics", &right).status, 200);
     assert_eq!(http_tcp(&address, "DELETE", "/v1/networks/web", &right).status, 404);
 }
 

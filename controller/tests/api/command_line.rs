@@ -185,6 +185,7 @@ fn what_is_wrong_is_said_on_standard_error() {
         &["service", "create", "web"],
         &["backend", "add", "web", "api", "10.1.0.2", "--weight", "many"],
         &["daemon", "--admin-listen", "nowhere"],
+        &["daemon", "--metrics-listen", "nowhere"],
     ] {
         let error = complained(&daemon.cli(arguments), 2).to_owned();
         assert!(error.contains("Usage:") || error.contains("try '--help'"), "{arguments:?}: {error}");

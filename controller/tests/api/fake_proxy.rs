@@ -3,11 +3,15 @@
 //! The daemon starts a script, and the script starts this test binary again with [`play`] as its only test.
 
 use ringlb_proxy::control::frame::{MAX_PACKET, Reassembler, encode};
-use ringlb_proxy::control::message::{Features, Hello, Reply, Request, Statistics};
+use ringlb_proxy::control::message::{
+    BackendStatistics, Features, Hello, ProxyStatistics, Reply, Request, RingStatistics, ServiceStatistics, Statistics,
+};
 use ringlb_proxy::inherited;
+use ringlb_proxy::table::Table;
 use serde_json::{Value, json};
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,6 +19,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 const BEHAVIOUR: &str = "RINGLB_FAKE_PROXY";
+const NETWORK: &str = "RINGLB_FAKE_PROXY_NETWORK";
 const LOG: &str = "RINGLB_FAKE_PROXY_LOG";
 
 /// A program for `--proxy-program` and the log of what its processes hear.
@@ -28,7 +33,7 @@ impl FakeProxy {
         let fake = Self { directory: tempfile::tempdir().unwrap() };
         let this = std::env::current_exe().unwrap();
         let script = format!(
-            "#!/bin/sh\nexport {BEHAVIOUR}={behaviour} {LOG}={} {}=1\nexec {} --exact fake_proxy::play --nocapture --ignored >/dev/null\n",
+            "#!/bin/sh\nexport {BEHAVIOUR}={behaviour} {NETWORK}=\"$2\" {LOG}={} {}=1\nexec {} --exact fake_proxy::play --nocapture --ignored >/dev/null\n",
             fake.log_path().display(),
             ringlb_netns::isolate::INHERIT,
             this.display()
@@ -77,7 +82,8 @@ fn play() {
     write(json!({ "started": { "pid": std::process::id(), "listens": listener.local_addr().unwrap().to_string() } }));
     // Both kinds of sockets are accepted, written to and read from alike.
     let control = UnixListener::from(control);
-    let mut proxy = Player { behaviour, generation: 0, misbehaved: false };
+    let network = if behaviour == "another" { behaviour.clone() } else { std::env::var(NETWORK).unwrap() };
+    let mut proxy = Player { behaviour, network, generation: 0, table: Table::default(), misbehaved: false };
     loop {
         let (stream, _) = control.accept().unwrap();
         proxy.converse(stream, &write);
@@ -86,7 +92,9 @@ fn play() {
 
 struct Player {
     behaviour: String,
+    network: String,
     generation: u64,
+    table: Table,
     misbehaved: bool,
 }
 
@@ -97,7 +105,7 @@ impl Player {
             return;
         }
         let hello = Hello {
-            network: if self.behaviour == "another" { "another" } else { "web" }.to_owned(),
+            network: self.network.clone(),
             pid: std::process::id(),
             generation: self.generation,
             version: "fake".to_owned(),
@@ -127,7 +135,7 @@ impl Player {
                 return Some(Reply::Refused { generation: self.generation, reason });
             }
             Request::Delta(delta) => delta.to,
-            Request::Statistics => return Some(Reply::Statistics(Statistics::default())),
+            Request::Statistics => return Some(Reply::Statistics(statistics(&self.table))),
             Request::Shutdown => std::process::exit(0),
         };
         let first = !std::mem::replace(&mut self.misbehaved, true);
@@ -139,10 +147,59 @@ impl Player {
             }
             _ => {
                 self.generation = generation;
+                self.table = match request {
+                    Request::Delta(delta) => self.table.changed_by(delta).unwrap().table,
+                    Request::Snapshot(snapshot) => self.table.replaced_by(snapshot).unwrap().table,
+                    Request::Statistics | Request::Shutdown => unreachable!("answered above"),
+                };
                 return Some(Reply::Acknowledged { generation });
             }
         }
         None
+    }
+}
+
+/// Another number for each thing that is counted: the proxy's from 1 on, the ring's from 21 on, a service's 100, and a
+/// backend's from a thousand times the end of its address on.
+pub(crate) fn statistics(table: &Table) -> Statistics {
+    let services = table.services().map(|service| {
+        let backends = service.backends().iter().map(|backend| {
+            let IpAddr::V4(address) = backend.address else { panic!("{} is not IPv4", backend.address) };
+            let first = 1000 * u64::from(address.octets()[3]);
+            BackendStatistics {
+                address: backend.address,
+                connections: first + 1,
+                active: first + 2,
+                connect_failures: first + 3,
+                bytes_to_backend: first + 4,
+                bytes_to_client: first + 5,
+            }
+        });
+        ServiceStatistics { name: service.name.to_string(), connections: 100, backends: backends.collect() }
+    });
+    Statistics {
+        generation: table.generation(),
+        proxy: ProxyStatistics {
+            accepted: 1,
+            active: 2,
+            refused_at_limit: 3,
+            no_service: 4,
+            no_backend: 5,
+            connect_failures: 6,
+            retries: 7,
+            client_resets: 8,
+            backend_resets: 9,
+            removed_resets: 10,
+            drain_resets: 11,
+        },
+        ring: RingStatistics {
+            enters: 21,
+            buffers_exhausted: 22,
+            completion_overflows: 23,
+            spliced_directions: 24,
+            spliced_bytes: 25,
+        },
+        services: services.collect(),
     }
 }
 

@@ -10,6 +10,7 @@ mod command_line;
 mod description;
 mod fake_proxy;
 mod lifecycle;
+mod metrics;
 mod reconciling;
 #[path = "../support/mod.rs"]
 mod support;

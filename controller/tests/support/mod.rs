@@ -1,5 +1,6 @@
 //! A real daemon for a test, and the ways to talk to it.
 
+pub(crate) mod exposition;
 pub(crate) mod schema;
 
 use nix::sys::signal::{Signal, kill};
@@ -98,6 +99,14 @@ impl Daemon {
         Some(i32::try_from(self.network()["proxy"]["pid"].as_i64()?).unwrap())
     }
 
+    /// The process of that network's proxy.
+    pub(crate) fn proxy_pid_of(&self, network: &str) -> i32 {
+        let status = self.status();
+        let networks = status["networks"].as_array().unwrap();
+        let network = networks.iter().find(|entry| entry["name"] == network).unwrap();
+        i32::try_from(network["proxy"]["pid"].as_i64().unwrap()).unwrap()
+    }
+
     /// Runs `ringlb` on this daemon.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Output {
         Command::new(program("ringlb")).arg("--run-dir").arg(self.run_dir()).args(arguments).output().unwrap()
@@ -128,6 +137,7 @@ impl Drop for Daemon {
 pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
+    /// A text that is not JSON is here as a string.
     pub(crate) body: Value,
 }
 
@@ -175,7 +185,12 @@ pub(crate) fn read_response(stream: &mut impl Read) -> Response {
         headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, value)| value.parse().unwrap());
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
-    let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
+    let is_text = headers.iter().any(|(name, value)| name == "content-type" && value.starts_with("text/plain"));
+    let body = match body {
+        body if body.is_empty() => Value::Null,
+        body if is_text => Value::String(String::from_utf8(body).unwrap()),
+        body => serde_json::from_slice(&body).unwrap(),
+    };
     Response { status, headers, body }
 }
 

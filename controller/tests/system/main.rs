@@ -8,7 +8,10 @@ mod atomic;
 mod balance;
 mod changes;
 mod demo;
+#[path = "../support/exposition.rs"]
+mod exposition;
 mod failure;
+mod metrics;
 mod node;
 mod programs;
 mod system_calls;

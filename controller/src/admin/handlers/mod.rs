@@ -2,6 +2,7 @@
 
 pub(super) mod attachment;
 pub(super) mod backend;
+pub(super) mod metrics;
 pub(super) mod network;
 pub(super) mod node;
 pub(super) mod service;
