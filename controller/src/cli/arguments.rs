@@ -129,7 +129,8 @@ pub(super) enum ServiceCommand {
         /// Its virtual address [default: the lowest of the VIP prefix that is free]
         #[arg(long, value_name = "IP")]
         vip: Option<String>,
-        /// How a backend is chosen: rr (round robin) or p2c (two random ones, the less busy) [default: rr]
+        /// How a backend is chosen: rr (each in turn), p2c (two random ones, the less busy), wrr (in turn, by weight),
+        /// maglev or source-hash (by the client's address) [default: rr]
         #[arg(long)]
         algorithm: Option<String>,
         /// How long a draining backend keeps its connections, such as 30s, or never [default: 30s]

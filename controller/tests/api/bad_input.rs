@@ -138,6 +138,22 @@ const CASES: &[Case] = &[
     case(
         "PUT",
         SERVICE,
+        r#"{"algorithm": "Maglev"}"#,
+        422,
+        "networks.web.services.new.algorithm",
+        "expected one of `rr`, `p2c`, `wrr`, `maglev`, `source-hash`",
+    ),
+    case(
+        "PUT",
+        SERVICE,
+        r#"{"algorithm": "source_hash"}"#,
+        422,
+        "networks.web.services.new.algorithm",
+        "unknown variant `source_hash`",
+    ),
+    case(
+        "PUT",
+        SERVICE,
         r#"{"drain_timeout": "soon"}"#,
         422,
         "networks.web.services.new.drain_timeout",

@@ -211,3 +211,20 @@ fn help_and_version_are_there() {
     assert!(said(&run(&["service", "create", "--help"])).contains("--algorithm"));
     assert!(said(&run(&["--version"])).starts_with("ringlb "));
 }
+
+#[test]
+fn every_algorithm_can_be_asked_for() {
+    let daemon = Daemon::start();
+    said(&daemon.cli(&["network", "create", "web", "--subnet", "10.1.0.0/24"]));
+    for algorithm in ["rr", "p2c", "wrr", "maglev", "source-hash"] {
+        said(&daemon.cli(&["service", "create", "web", "api", "--algorithm", algorithm]));
+        let shown: Value =
+            serde_json::from_str(said(&daemon.cli(&["--json", "service", "show", "web", "api"]))).unwrap();
+        assert_eq!(shown["algorithm"], algorithm);
+        let help = daemon.cli(&["service", "create", "--help"]);
+        assert!(said(&help).contains(algorithm), "{algorithm} is not in the help");
+    }
+    let refused = daemon.cli(&["service", "create", "web", "api", "--algorithm", "random"]);
+    let error = complained(&refused, 1);
+    assert!(error.contains("`rr`, `p2c`, `wrr`, `maglev`, `source-hash`"), "{error}");
+}

@@ -119,7 +119,11 @@ fn answers_are_described() {
     check("PUT", network, Some(r#"{"subnet": "10.1.0.0/24"}"#), 201);
     check("PUT", network, Some(r#"{"subnet": "10.1.0.0/24"}"#), 200);
     check("PUT", service, None, 201);
-    check("PUT", service, Some(r#"{"algorithm": "p2c"}"#), 200);
+    for algorithm in ["p2c", "wrr", "maglev", "source-hash", "rr"] {
+        check("PUT", service, Some(&format!(r#"{{"algorithm": "{algorithm}"}}"#)), 200);
+        check("GET", service, None, 200);
+        check("GET", "/v1/status", None, 200);
+    }
     check("PUT", backend, None, 201);
     check("PUT", backend, Some(r#"{"weight": 2}"#), 200);
     check("GET", "/v1/status", None, 200);

@@ -1,17 +1,35 @@
 //! Which backend a new connection goes to.
 //!
-//! Pure: the same service, cursor, counters and random numbers give the same choice.
+//! Pure: the same service, client, counters and random numbers give the same choice. An algorithm's part that knows nothing
+//! of services has a file of its own: [`turns`] (wrr), [`maglev`], [`rendezvous`] (source-hash).
 
-use crate::control::message::Algorithm;
-use crate::table::{Backend, Service};
+pub mod hash;
+pub mod maglev;
+pub mod rendezvous;
+pub mod turns;
+
+use crate::table::{Backend, Chooser, Service};
+use hash::{Purpose, hash};
+use rendezvous::Rendezvous;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
+use turns::Turns;
 
 /// Chooses an eligible backend that is not among `tried`; `None` if there is none.
-pub fn pick<'a>(service: &'a Service, tried: &[IpAddr], random: &mut fastrand::Rng) -> Option<&'a Backend> {
+///
+/// The client's address matters only where [`Algorithm::uses_client_address`]. There every choice is a function of it, of
+/// the eligible backends and of those tried; without it, because the client is gone already, it is any of them.
+///
+/// [`Algorithm::uses_client_address`]: crate::control::message::Algorithm::uses_client_address
+pub fn pick<'a>(
+    service: &'a Service,
+    client: Option<IpAddr>,
+    tried: &[IpAddr],
+    random: &mut fastrand::Rng,
+) -> Option<&'a Backend> {
     // Attempts after the first are rare: only they pay for a list of their own.
     if tried.is_empty() {
-        return choose(service, service.eligible(), random);
+        return choose(service, service.eligible(), client, random);
     }
     let untried: Vec<u32> = service
         .eligible()
@@ -19,17 +37,44 @@ pub fn pick<'a>(service: &'a Service, tried: &[IpAddr], random: &mut fastrand::R
         .copied()
         .filter(|&index| !tried.contains(&service.backends()[index as usize].address))
         .collect();
-    choose(service, &untried, random)
+    choose(service, &untried, client, random)
 }
 
-fn choose<'a>(service: &'a Service, among: &[u32], random: &mut fastrand::Rng) -> Option<&'a Backend> {
-    let position = match (service.algorithm, among.len()) {
+/// Chooses among eligible backends, all or some.
+fn choose<'a>(
+    service: &'a Service,
+    among: &[u32],
+    client: Option<IpAddr>,
+    random: &mut fastrand::Rng,
+) -> Option<&'a Backend> {
+    let all = among.len() == service.eligible().len();
+    let backend = |index: u32| &service.backends()[index as usize];
+    let turn = || service.state.turns.fetch_add(1, Ordering::Relaxed);
+    let client = |random: &mut fastrand::Rng| match client {
+        Some(address) => hash(Purpose::Client, address),
+        None => random.u64(..),
+    };
+    let position = match (service.chooser(), among.len()) {
         (_, 0) => return None,
         (_, 1) => 0,
-        (Algorithm::Rr, count) => service.state.cursor.fetch_add(1, Ordering::Relaxed) as usize % count,
-        (Algorithm::P2c, count) => less_loaded(service, among, two_distinct(count, random)),
+        (Chooser::RoundRobin, count) => (turn() % count as u64) as usize,
+        (Chooser::LeastOfTwo, count) => less_loaded(service, among, two_distinct(count, random)),
+        (Chooser::Weighted(turns), _) if all => turns.at(turn()),
+        (Chooser::Weighted(_), _) => Turns::new(among.iter().map(|&index| backend(index).weight)).at(turn()),
+        (Chooser::SourceHash(draws), _) if all => draws.highest(client(random))?,
+        (Chooser::SourceHash(_), _) => {
+            let left = among.iter().map(|&index| (backend(index).address, backend(index).weight));
+            Rendezvous::new(left).highest(client(random))?
+        }
+        // A table for what is left would cost too much; the next entry serves.
+        (Chooser::Maglev(table), _) => {
+            let eligible = service.eligible();
+            let acceptable = |position: usize| all || among.contains(&eligible[position]);
+            let position = table.find(client(random), acceptable)?;
+            return eligible.get(position).map(|&index| backend(index));
+        }
     };
-    among.get(position).and_then(|&index| service.backends().get(index as usize))
+    among.get(position).map(|&index| backend(index))
 }
 
 /// Two different positions below `count`, each pair equally likely, without rejection.

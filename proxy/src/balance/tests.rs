@@ -1,10 +1,14 @@
 use super::*;
-use crate::control::message::{BackendSpec, ServiceSpec};
+use crate::control::message::{Algorithm, BackendSpec, ServiceSpec};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
 fn service(algorithm: Algorithm, backends: &[(u16, bool)]) -> Service {
-    let spec = ServiceSpec {
+    Service::new(&spec(algorithm, backends), None)
+}
+
+fn spec(algorithm: Algorithm, backends: &[(u16, bool)]) -> ServiceSpec {
+    ServiceSpec {
         name: "s".into(),
         vip: IpAddr::from([10, 0, 1, 1]),
         algorithm,
@@ -18,14 +22,13 @@ fn service(algorithm: Algorithm, backends: &[(u16, bool)]) -> Service {
                 draining,
             })
             .collect(),
-    };
-    Service::new(&spec, None)
+    }
 }
 
 fn counts(service: &Service, picks: usize, random: &mut fastrand::Rng) -> HashMap<IpAddr, usize> {
     let mut counts = HashMap::new();
     for _ in 0..picks {
-        *counts.entry(pick(service, &[], random).unwrap().address).or_default() += 1;
+        *counts.entry(pick(service, None, &[], random).unwrap().address).or_default() += 1;
     }
     counts
 }
@@ -54,7 +57,7 @@ fn p2c_fills_backends_by_weight() {
     let service = service(Algorithm::P2c, &[(1, false), (2, false), (5, false)]);
     let mut random = fastrand::Rng::with_seed(3);
     for _ in 0..8_000 {
-        assert!(pick(&service, &[], &mut random).unwrap().identity.enter());
+        assert!(pick(&service, None, &[], &mut random).unwrap().identity.enter());
     }
     let loads: Vec<_> = service.backends().iter().map(|b| b.identity.active.load(Ordering::Relaxed)).collect();
     for (load, share) in loads.iter().zip([1000u64, 2000, 5000]) {
@@ -71,7 +74,7 @@ fn p2c_avoids_a_slow_backend() {
     let mut totals = [0u64; 3];
     let mut running = std::collections::BinaryHeap::new();
     let mut start = |now: u64, running: &mut std::collections::BinaryHeap<_>| {
-        let chosen = pick(&service, &[], &mut random).unwrap();
+        let chosen = pick(&service, None, &[], &mut random).unwrap();
         assert!(chosen.identity.enter());
         let index = service.backends().iter().position(|b| b.address == chosen.address).unwrap();
         totals[index] += 1;
@@ -90,15 +93,98 @@ fn p2c_avoids_a_slow_backend() {
     assert!(totals[0] * 5 < totals[1] && totals[0] * 5 < totals[2], "{totals:?}");
 }
 
+const ALL: [Algorithm; 5] = [Algorithm::Rr, Algorithm::P2c, Algorithm::Wrr, Algorithm::Maglev, Algorithm::SourceHash];
+
+fn client(number: u8) -> Option<IpAddr> {
+    Some(IpAddr::from([10, 9, 0, number]))
+}
+
+/// Counts differ from the exact ones by less than 2 + log_φ(8000) = 20.7 (see `turns`).
+#[test]
+fn weighted_round_robin_follows_the_weights() {
+    let service = service(Algorithm::Wrr, &[(1, false), (2, false), (5, false), (9, true), (0, false)]);
+    let counts = counts(&service, 8_000, &mut fastrand::Rng::with_seed(6));
+    for (last, share) in [(1, 1000usize), (2, 2000), (3, 5000)] {
+        assert!(counts[&IpAddr::from([10, 0, 0, last])].abs_diff(share) <= 20, "{counts:?}");
+    }
+    assert_eq!(counts.len(), 3);
+}
+
+/// Where the turns have got to is the service's own, so a new table does not begin again.
+#[test]
+fn turns_go_on_in_the_next_table() {
+    for algorithm in [Algorithm::Rr, Algorithm::Wrr] {
+        let [undisturbed, mut changed] = [(); 2].map(|()| service(algorithm, &[(1, false), (2, false), (2, false)]));
+        let mut random = fastrand::Rng::with_seed(7);
+        for turn in 0..1_000 {
+            let [one, other] =
+                [&undisturbed, &changed].map(|service| pick(service, None, &[], &mut random).unwrap().address);
+            assert_eq!(one, other, "{algorithm:?}, turn {turn}");
+            changed = Service::new(&spec(algorithm, &[(1, false), (2, false), (2, false)]), Some(&changed));
+        }
+    }
+}
+
+#[test]
+fn a_client_keeps_its_backend() {
+    for algorithm in [Algorithm::Maglev, Algorithm::SourceHash] {
+        let backends = [(1, false), (2, false), (3, false), (4, true), (0, false)];
+        let one = service(algorithm, &backends);
+        let another = service(algorithm, &backends);
+        let mut seen = std::collections::HashSet::new();
+        for number in 0..=255 {
+            let address = |service, seed| {
+                pick(service, client(number), &[], &mut fastrand::Rng::with_seed(seed)).unwrap().address
+            };
+            let choice = address(&one, 1);
+            assert_eq!([address(&one, 2), address(&another, 3)], [choice; 2], "{algorithm:?}");
+            seen.insert(choice);
+        }
+        assert_eq!(seen.len(), 3, "{algorithm:?}");
+    }
+}
+
+/// The client of a connection that ended before its pick has no address any more.
+#[test]
+fn without_a_client_any_backend_will_do() {
+    for algorithm in [Algorithm::Maglev, Algorithm::SourceHash] {
+        let service = service(algorithm, &[(1, false), (1, false), (1, false)]);
+        assert_eq!(counts(&service, 100, &mut fastrand::Rng::with_seed(8)).len(), 3);
+    }
+}
+
+/// The retries of a client are the same each time, and those of one backend's clients spread over the others.
+#[test]
+fn hashing_has_a_next_choice() {
+    for algorithm in [Algorithm::Maglev, Algorithm::SourceHash] {
+        let service = service(algorithm, &[(3, false), (3, false), (3, false)]);
+        let mut seconds = HashMap::<_, u32>::new();
+        for number in 0..=255 {
+            let choice = |tried: &[IpAddr], seed| {
+                pick(&service, client(number), tried, &mut fastrand::Rng::with_seed(seed))
+                    .map(|backend| backend.address)
+            };
+            let first = choice(&[], 1).unwrap();
+            let second = choice(&[first], 2).unwrap();
+            assert_eq!(choice(&[first], 3), Some(second));
+            let third = choice(&[first, second], 4).unwrap();
+            assert_eq!(choice(&[second, first], 5), Some(third));
+            *seconds.entry((first, second)).or_default() += 1;
+        }
+        // Six pairs of about 43 clients each, with a standard deviation of 6.
+        assert!(seconds.len() == 6 && seconds.values().all(|count| (13..=73).contains(count)), "{seconds:?}");
+    }
+}
+
 #[test]
 fn a_retry_goes_elsewhere_and_ends() {
-    for algorithm in [Algorithm::Rr, Algorithm::P2c] {
+    for algorithm in ALL {
         let service = service(algorithm, &[(1, false), (1, true), (1, false), (0, false)]);
         let mut random = fastrand::Rng::with_seed(5);
-        let first = pick(&service, &[], &mut random).unwrap().address;
-        let second = pick(&service, &[first], &mut random).unwrap().address;
+        let first = pick(&service, client(1), &[], &mut random).unwrap().address;
+        let second = pick(&service, client(1), &[first], &mut random).unwrap().address;
         assert_ne!(first, second);
-        assert!(pick(&service, &[first, second], &mut random).is_none());
+        assert!(pick(&service, client(1), &[first, second], &mut random).is_none());
     }
 }
 
@@ -106,17 +192,17 @@ proptest! {
     /// Only eligible and untried backends are chosen, and one is chosen exactly when there is one.
     #[test]
     fn picks_are_eligible(
-        backends in prop::collection::vec((0u16..3, any::<bool>()), 0..12),
+        backends in prop::collection::vec((prop_oneof![0u16..3, Just(u16::MAX)], any::<bool>()), 0..12),
         tried in prop::collection::vec(1u8..13, 0..3),
-        p2c in any::<bool>(),
+        algorithm in prop::sample::select(&ALL[..]),
         seed in any::<u64>(),
     ) {
-        let service = service(if p2c { Algorithm::P2c } else { Algorithm::Rr }, &backends);
+        let service = service(algorithm, &backends);
         let tried: Vec<_> = tried.into_iter().map(|last| IpAddr::from([10, 0, 0, last])).collect();
         let candidates = service.backends().iter().filter(|b| b.is_eligible() && !tried.contains(&b.address)).count();
         let mut random = fastrand::Rng::with_seed(seed);
-        for _ in 0..20 {
-            match pick(&service, &tried, &mut random) {
+        for number in 0..20 {
+            match pick(&service, client(number), &tried, &mut random) {
                 Some(backend) => prop_assert!(backend.is_eligible() && !tried.contains(&backend.address)),
                 None => prop_assert_eq!(candidates, 0),
             }

@@ -171,6 +171,20 @@ pub enum Algorithm {
     Rr,
     /// Power of two choices: of two random eligible backends the one with fewer connections for its weight.
     P2c,
+    /// Weighted round robin: turns in proportion to weight, spread evenly.
+    Wrr,
+    /// Maglev hashing of the client's address: one look at a table, which changes little when backends come or go.
+    Maglev,
+    /// Weighted rendezvous hashing of the client's address: only the clients of a backend that goes move.
+    SourceHash,
+}
+
+impl Algorithm {
+    /// Whether the choice depends on the client's address.
+    #[must_use]
+    pub fn uses_client_address(self) -> bool {
+        matches!(self, Self::Maglev | Self::SourceHash)
+    }
 }
 
 /// What a proxy has done since it started.

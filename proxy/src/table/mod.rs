@@ -4,11 +4,13 @@
 //! sockets, of time or of who asks.
 
 pub mod backend;
+pub mod chooser;
 pub mod map;
 pub mod service;
 mod transition;
 
 pub use backend::{Backend, Identity};
+pub use chooser::Chooser;
 pub use service::{Service, ServiceState};
 pub use transition::{Consequence, Transition, TransitionError};
 

@@ -1,10 +1,11 @@
 //! A service in a table.
 
 use super::backend::{Backend, Identity};
+use super::chooser::Chooser;
 use crate::control::message::{Algorithm, BackendSpec, ServiceSpec};
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// One service of one table, immutable.
@@ -25,6 +26,9 @@ pub struct Service {
     backends: Vec<Backend>,
     /// Indices of the backends that a new connection may go to, so that a pick does not search for them.
     eligible: Vec<u32>,
+    chooser: OnceLock<Arc<Chooser>>,
+    /// The size of the Maglev table that this service had before; 0 if it had none.
+    size_before: u32,
 }
 
 /// What belongs to a service as long as its name is in the table.
@@ -32,8 +36,8 @@ pub struct Service {
 pub struct ServiceState {
     /// Connections given to a backend.
     pub connections: AtomicU64,
-    /// Where round robin goes on.
-    pub cursor: AtomicU32,
+    /// The number of turns that round robin, weighted or not, has given.
+    pub turns: AtomicU64,
 }
 
 impl Service {
@@ -61,6 +65,8 @@ impl Service {
             state: before.map(|service| Arc::clone(&service.state)).unwrap_or_default(),
             backends,
             eligible: Vec::new(),
+            chooser: OnceLock::new(),
+            size_before: before.map_or(0, Self::maglev_size),
         };
         service.find_eligible();
         service
@@ -82,6 +88,18 @@ impl Service {
     #[must_use]
     pub fn eligible(&self) -> &[u32] {
         &self.eligible
+    }
+
+    /// How one of the eligible backends is chosen.
+    ///
+    /// Made at the first call, as a Maglev table takes milliseconds and one step can change many backends of a service in
+    /// turn. The step calls this when it is done, so that no pick has to wait.
+    pub fn chooser(&self) -> &Chooser {
+        self.chooser.get_or_init(|| {
+            let eligible = self.eligible.iter().filter_map(|&index| self.backends.get(index as usize));
+            let weights = eligible.map(|backend| (backend.address, backend.weight));
+            Arc::new(Chooser::new(self.algorithm, weights, self.size_before))
+        })
     }
 
     /// Adds the backend or changes the one with its address.
@@ -112,5 +130,16 @@ impl Service {
     fn find_eligible(&mut self) {
         self.eligible =
             (0u32..).zip(&self.backends).filter(|(_, backend)| backend.is_eligible()).map(|(index, _)| index).collect();
+        self.size_before = self.maglev_size();
+        self.chooser = OnceLock::new();
+    }
+
+    /// The size of the Maglev table, or of the last one if this one is not made yet; 0 if there is none.
+    fn maglev_size(&self) -> u32 {
+        match self.chooser.get().map(Arc::as_ref) {
+            Some(Chooser::Maglev(table)) => table.size(),
+            Some(_) => 0,
+            None => self.size_before,
+        }
     }
 }

@@ -125,6 +125,8 @@ impl Table {
 
 struct Step {
     table: Table,
+    /// Names of services that were put or changed.
+    changed: HashSet<Arc<str>>,
     consequences: Vec<(Arc<Identity>, Consequence)>,
 }
 
@@ -134,7 +136,7 @@ impl Step {
             return Err(TransitionError::NotNewer { to, current: table.generation });
         }
         let table = Table { generation: to, ..table.clone() };
-        Ok(Self { table, consequences: Vec::new() })
+        Ok(Self { table, changed: HashSet::new(), consequences: Vec::new() })
     }
 
     /// Frees the VIPs of all services that the changes put, so that two of them can swap theirs.
@@ -217,6 +219,7 @@ impl Step {
             });
         }
         let service = Arc::new(service);
+        self.changed.insert(Arc::clone(&service.name));
         self.table.by_vip.insert(service.vip, Arc::clone(&service));
         self.table.by_name.insert(Arc::clone(&service.name), service);
         Ok(())
@@ -243,9 +246,14 @@ impl Step {
         self.consequences.push((Arc::clone(&now.identity), consequence));
     }
 
+    /// Makes ready what picks look up.
+    ///
     /// A backend that was taken away and put back within one batch is a new one with a new identity, so what was
     /// removed stays removed: nothing needs to be taken back here.
     fn finish(self) -> Transition {
+        for service in self.changed.iter().filter_map(|name| self.table.service(name)) {
+            service.chooser();
+        }
         Transition { table: self.table, consequences: self.consequences }
     }
 }

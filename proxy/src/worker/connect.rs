@@ -7,8 +7,8 @@ use crate::flow::Event;
 use crate::ring::{Kind, Slot, Token};
 use crate::table::Backend;
 use socket2::{Domain, SockAddr, Socket, Type};
-use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -42,7 +42,13 @@ impl Worker {
                 self.events.push_back(Event::NoBackend);
                 return Ok(());
             };
-            let Some(backend) = balance::pick(service, &connection.tried, &mut self.random) else {
+            // One more system call, so only where it matters.
+            let client = if service.algorithm.uses_client_address() {
+                connection.sockets[0].as_ref().and_then(peer_address)
+            } else {
+                None
+            };
+            let Some(backend) = balance::pick(service, client, &connection.tried, &mut self.random) else {
                 counters.no_backend.add(1);
                 self.events.push_back(Event::NoBackend);
                 return Ok(());
@@ -130,6 +136,11 @@ impl Worker {
     pub(super) fn next_review(&self) -> Option<Instant> {
         self.attempts.front().map(|attempt| attempt.started + MOMENT)
     }
+}
+
+/// The client's address; `None` if its connection has ended already (`ENOTCONN`, getpeername(2)).
+fn peer_address(socket: &OwnedFd) -> Option<IpAddr> {
+    socket2::SockRef::from(socket).peer_addr().ok()?.as_socket().map(|address| address.ip())
 }
 
 /// A socket for a connection to a backend: non-blocking, as splice needs it, and without Nagle's algorithm, as a relay

@@ -117,6 +117,17 @@ impl Proxy {
         Ok(stream)
     }
 
+    /// A connection to the VIP from that address.
+    pub(crate) fn connect_from(&self, address: IpAddr) -> TcpStream {
+        let socket = Socket::new(Domain::for_address(self.target), Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(address, 0).into()).unwrap();
+        socket.connect(&self.target.into()).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(patience())).unwrap();
+        stream.set_write_timeout(Some(patience())).unwrap();
+        stream
+    }
+
     pub(crate) fn snapshot(&mut self, services: Vec<ServiceSpec>) {
         self.generation += 1;
         let services = services.into_iter().map(Arc::new).collect();

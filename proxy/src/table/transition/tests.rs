@@ -68,6 +68,51 @@ fn the_same_address_put_back_is_a_new_backend() {
     assert_eq!(step.consequences.len(), 1);
 }
 
+fn maglev_size(table: &Table) -> Option<u32> {
+    match table.service("a").unwrap().chooser() {
+        crate::table::Chooser::Maglev(maglev) => Some(maglev.size()),
+        _ => None,
+    }
+}
+
+fn maglev(backends: std::ops::RangeInclusive<u8>) -> ServiceSpec {
+    let backends = backends.map(|last| backend(last, false)).collect();
+    ServiceSpec { algorithm: Algorithm::Maglev, ..service("a", 1, backends) }
+}
+
+/// A smaller table of another size would move nearly all clients. What a batch passes through does not count, only where
+/// it ends.
+#[test]
+fn a_maglev_table_keeps_its_size_when_backends_go() {
+    let swap = |(old, new): (u8, u8)| {
+        let service = || "a".to_owned();
+        [
+            Change::PutBackend { service: service(), backend: backend(new, false) },
+            Change::RemoveBackend { service: service(), address: address(old) },
+        ]
+    };
+    let small = table(vec![maglev(1..=15)]);
+    assert_eq!(maglev_size(&small), Some(5_003));
+    let (put, remove): (Vec<_>, Vec<_>) = (1..=15).zip(101..=115).map(swap).map(|[put, remove]| (put, remove)).unzip();
+    let replaced = small.changed_by(&delta([put, remove].concat())).unwrap().table;
+    assert_eq!(maglev_size(&replaced), Some(5_003));
+
+    let large = small.changed_by(&delta(vec![self::put(maglev(1..=21))])).unwrap().table;
+    assert_eq!(maglev_size(&large), Some(65_537));
+    let remove = (2..=21).map(|last| Change::RemoveBackend { service: "a".into(), address: address(last) }).collect();
+    let fewer = large.changed_by(&Delta { from: 2, to: 3, changes: remove }).unwrap().table;
+    assert_eq!(maglev_size(&fewer), Some(65_537));
+    let put_again =
+        fewer.replaced_by(&Snapshot { generation: 4, services: vec![Arc::new(maglev(1..=3))] }).unwrap().table;
+    assert_eq!(maglev_size(&put_again), Some(65_537));
+
+    let other = Delta { from: 4, to: 5, changes: vec![self::put(service("a", 1, vec![backend(1, false)]))] };
+    let other = put_again.changed_by(&other).unwrap().table;
+    assert_eq!(maglev_size(&other), None);
+    let anew = Delta { from: 5, to: 6, changes: vec![self::put(maglev(1..=3))] };
+    assert_eq!(maglev_size(&other.changed_by(&anew).unwrap().table), Some(5_003));
+}
+
 #[test]
 fn a_batch_that_does_not_apply_changes_nothing() {
     let before = table(vec![service("a", 1, vec![backend(1, false)]), service("b", 2, vec![])]);
