@@ -11,6 +11,7 @@ pub mod balance;
 pub mod control;
 pub mod flow;
 pub mod inherited;
+pub mod log;
 pub mod privileges;
 pub mod ring;
 pub mod shared;

@@ -3,6 +3,7 @@
 use clap::Parser;
 use ringlb_proxy::control;
 use ringlb_proxy::inherited;
+use ringlb_proxy::log;
 use ringlb_proxy::privileges;
 use ringlb_proxy::ring::probe;
 use ringlb_proxy::shared::Shared;
@@ -39,13 +40,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(false)
-        // It would tell of a log that cannot be written on standard error, and panic when that is what is closed.
-        .log_internal_errors(false)
-        .init();
+    log::start();
     let arguments = Arguments::parse();
     let network = arguments.network.clone();
     match run(arguments) {

@@ -9,13 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<(), CommandError> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(false)
-        // It would tell of a log that cannot be written on standard error, and panic when that is what is closed.
-        .log_internal_errors(false)
-        .init();
+    ringlb_proxy::log::start();
     raise_descriptor_limit();
     let options = Options {
         state_dir: arguments.state_dir,
