@@ -287,12 +287,6 @@ impl Flow {
         }
     }
 
-    /// Whether the connection relays: then both sides have a descriptor.
-    #[must_use]
-    pub fn is_relaying(&self) -> bool {
-        self.phase == Phase::Relaying
-    }
-
     /// Whether the connection still waits for a backend.
     #[must_use]
     pub fn is_connecting(&self) -> bool {

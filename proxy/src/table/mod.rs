@@ -50,16 +50,4 @@ impl Table {
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.by_name.iter().map(|(_, service)| service)
     }
-
-    /// The number of services.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.by_name.len()
-    }
-
-    /// Whether there is no service.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
-    }
 }

@@ -5,7 +5,6 @@ use super::{Error, Timer, Worker};
 use crate::balance;
 use crate::flow::Event;
 use crate::ring::{Kind, Slot, Token};
-use crate::table::Backend;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -35,7 +34,7 @@ impl Worker {
             counters.retries.add(1);
         }
         connection.attempts += 1;
-        let (backend, service) = loop {
+        let (attempt, timeout) = loop {
             let table = self.shared.table.load();
             let Some(service) = table.service_at(connection.target.ip()) else {
                 counters.no_service.add(1);
@@ -55,12 +54,13 @@ impl Worker {
             };
             // A backend that was removed between the load and here is in no newer table, so this ends.
             if backend.identity.enter() {
-                break (Backend::clone(backend), Arc::clone(service));
+                let identity = Arc::clone(&backend.identity);
+                let attempt = Attempt { address: backend.address, identity, service: Arc::clone(&service.state) };
+                break (attempt, service.connect_timeout);
             }
         };
-        connection.backend =
-            Some(Attempt { address: backend.address, identity: backend.identity, service: Arc::clone(&service.state) });
-        let address = SocketAddr::new(backend.address, connection.target.port());
+        let address = SocketAddr::new(attempt.address, connection.target.port());
+        connection.backend = Some(attempt);
         match new_socket(address) {
             Ok(socket) => {
                 let descriptor = socket.as_raw_fd();
@@ -71,7 +71,6 @@ impl Worker {
                     descriptor,
                     SockAddr::from(address),
                 )?;
-                let timeout = service.connect_timeout;
                 self.attempts.push_back(PendingAttempt { slot, attempt, started: self.now, timeout });
             }
             // Descriptors or memory are short here: that is not the backend's fault, and no other one can help.

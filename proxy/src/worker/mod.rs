@@ -150,7 +150,7 @@ impl Worker {
         let Some(event) = self.event_of(slot, kind, completion) else {
             // The connection is gone. Its buffer is not.
             if let Some(buffer) = completion.buffer {
-                self.release(buffer)?;
+                self.ring.release(buffer);
             }
             return Ok(());
         };

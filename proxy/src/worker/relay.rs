@@ -93,7 +93,7 @@ impl Worker {
                 self.ring.send(token(Kind::Send(side)), connection.descriptor(side), chunk)?;
             }
             Operation::StopSend { side } => self.stop(slot, Kind::Send(side))?,
-            Operation::Release { buffer } => self.release(buffer)?,
+            Operation::Release { buffer } => self.ring.release(buffer),
             Operation::Splice { from, read } => self.splices.push_back((slot, from, read)),
             Operation::AwaitReadable { from } => {
                 self.ring.await_readable(token(Kind::Await(from)), connection.descriptor(from))?;
@@ -194,11 +194,6 @@ impl Worker {
                 self.deliver(slot, Event::Quiet { from: side })?;
             }
         }
-        Ok(())
-    }
-
-    pub(super) fn release(&mut self, buffer: u32) -> Result<(), Error> {
-        self.ring.release(buffer);
         Ok(())
     }
 
