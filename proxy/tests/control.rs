@@ -5,9 +5,11 @@ mod support;
 
 use ringlb_proxy::control::frame::encode;
 use ringlb_proxy::control::message::{BackendSpec, Change, Delta, Reply, Request, Snapshot};
+use ringlb_proxy::control::settings::{ConnectTimeout, DrainTimeout};
 use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 use support::{Proxy, address, backend, echo, serve, service};
 
 /// Sends a byte and gives it back, or the error.
@@ -80,7 +82,7 @@ fn a_removed_service_is_reset_and_its_vip_refuses() {
 fn a_draining_backend_keeps_its_connections_until_the_deadline() {
     let mut proxy = Proxy::start(&[]);
     let mut spec = service("s", proxy.target.ip(), Default::default(), &[backend(1), backend(2)]);
-    spec.drain_timeout_ms = Some(600);
+    spec.settings.drain_timeout = DrainTimeout(Some(Duration::from_millis(600)));
     proxy.snapshot(vec![spec]);
     serve_numbers(&proxy, 1..=2);
     let mut old = proxy.connect();
@@ -95,7 +97,7 @@ fn a_draining_backend_keeps_its_connections_until_the_deadline() {
 
     // Put back before the deadline, nothing happens at the deadline.
     proxy.put_backend(backend(number[0]));
-    std::thread::sleep(std::time::Duration::from_millis(900));
+    std::thread::sleep(Duration::from_millis(900));
     assert_eq!(ping(&mut old), Ok(()));
 
     proxy.put_backend(drained);
@@ -150,7 +152,7 @@ fn a_backend_that_does_not_answer_is_given_up() {
     let _silent = silent_backend(1, proxy.target.port());
     serve_numbers(&proxy, 2..=2);
     let mut spec = service("s", proxy.target.ip(), Default::default(), &[backend(1), backend(2)]);
-    spec.connect_timeout_ms = 200;
+    spec.settings.connect_timeout = ConnectTimeout(Duration::from_millis(200));
     proxy.snapshot(vec![spec]);
     for _ in 0..4 {
         assert_eq!(whom(&proxy), 2);
@@ -163,7 +165,7 @@ fn a_connection_waiting_for_a_removed_backend_goes_elsewhere() {
     let mut proxy = Proxy::start(&[]);
     let _silent = silent_backend(1, proxy.target.port());
     let mut spec = service("s", proxy.target.ip(), Default::default(), &[backend(1)]);
-    spec.connect_timeout_ms = 60_000;
+    spec.settings.connect_timeout = ConnectTimeout(Duration::from_secs(60));
     proxy.snapshot(vec![spec]);
     let mut client = proxy.connect();
     proxy.wait_for("it connects", |s| s.services[0].backends[0].active == 1);

@@ -1,9 +1,9 @@
 //! What the API shows.
 
-use crate::model::{Attachment, Backend, ConnectTimeout, DrainTimeout, Network, Service, Weight};
+use crate::model::{Attachment, Backend, Network, Service, Weight};
 use crate::reconcile::NetworkStatus;
 use ipnet::IpNet;
-use ringlb_proxy::control::message::{Algorithm, Generation, ProxyStatistics, RingStatistics, Statistics};
+use ringlb_proxy::control::message::{Generation, ProxyStatistics, RingStatistics, ServiceSettings, Statistics};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -34,9 +34,8 @@ pub(super) struct AttachmentResource {
 pub(super) struct ServiceResource {
     name: String,
     vip: IpAddr,
-    algorithm: Algorithm,
-    drain_timeout: DrainTimeout,
-    connect_timeout: ConnectTimeout,
+    #[serde(flatten)]
+    settings: ServiceSettings,
     backends: Vec<BackendResource>,
 }
 
@@ -128,9 +127,8 @@ pub(super) struct NetworkStatusResource {
 struct ServiceStatusResource {
     name: String,
     vip: IpAddr,
-    algorithm: Algorithm,
-    drain_timeout: DrainTimeout,
-    connect_timeout: ConnectTimeout,
+    #[serde(flatten)]
+    settings: ServiceSettings,
     /// None while no proxy has told.
     connections: Option<u64>,
     backends: Vec<BackendStatusResource>,
@@ -173,9 +171,7 @@ impl From<&Service> for ServiceResource {
         Self {
             name: service.name.to_string(),
             vip: service.vip,
-            algorithm: service.algorithm,
-            drain_timeout: service.drain_timeout,
-            connect_timeout: service.connect_timeout,
+            settings: service.settings.clone(),
             backends: service.backends.iter().map(|(ip, backend)| BackendResource::new(*ip, *backend)).collect(),
         }
     }
@@ -204,9 +200,7 @@ impl NetworkStatusResource {
             ServiceStatusResource {
                 name: service.name.to_string(),
                 vip: service.vip,
-                algorithm: service.algorithm,
-                drain_timeout: service.drain_timeout,
-                connect_timeout: service.connect_timeout,
+                settings: service.settings.clone(),
                 connections: told.map(|(connections, _)| *connections),
                 backends: service
                     .backends

@@ -3,6 +3,7 @@
 //! Values such as subnets are not checked here but by the daemon, which says what is wrong with them in the same words to
 //! everybody.
 
+use super::settings::SettingsArguments;
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -129,16 +130,8 @@ pub(super) enum ServiceCommand {
         /// Its virtual address [default: the lowest of the VIP prefix that is free]
         #[arg(long, value_name = "IP")]
         vip: Option<String>,
-        /// How a backend is chosen: rr (each in turn), p2c (two random ones, the less busy), wrr (in turn, by weight),
-        /// maglev or source-hash (by the client's address) [default: rr]
-        #[arg(long)]
-        algorithm: Option<String>,
-        /// How long a draining backend keeps its connections, such as 30s, or never [default: 30s]
-        #[arg(long, value_name = "DURATION")]
-        drain_timeout: Option<String>,
-        /// How long one attempt to connect to a backend may take [default: 2s]
-        #[arg(long, value_name = "DURATION")]
-        connect_timeout: Option<String>,
+        #[command(flatten)]
+        settings: Box<SettingsArguments>,
     },
     /// List the services of a network
     Ls {

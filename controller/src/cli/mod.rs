@@ -3,6 +3,7 @@
 mod arguments;
 mod daemon;
 mod output;
+mod settings;
 mod status;
 mod table;
 
@@ -127,12 +128,9 @@ async fn network(client: &mut Client, command: NetworkCommand) -> Result<(Value,
 
 async fn service(client: &mut Client, command: ServiceCommand) -> Result<(Value, Output), CommandError> {
     match command {
-        ServiceCommand::Create { network, service, vip, algorithm, drain_timeout, connect_timeout } => {
-            let mut body = Map::new();
+        ServiceCommand::Create { network, service, vip, settings } => {
+            let mut body = settings.fields();
             insert(&mut body, "vip", vip);
-            insert(&mut body, "algorithm", algorithm);
-            insert(&mut body, "drain_timeout", drain_timeout);
-            insert(&mut body, "connect_timeout", connect_timeout);
             let answer = client.request("PUT", &service_path(&network, &service), Some(body.into())).await?;
             Ok((answer, Output::ServiceMade { network }))
         }

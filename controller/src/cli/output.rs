@@ -99,15 +99,34 @@ fn services(answer: &Value) -> Table {
     table
 }
 
+/// A setting, or each one of a group.
+fn setting(label: &str, value: &Value, out: &mut impl Write) -> io::Result<()> {
+    match value {
+        Value::Object(group) => group
+            .iter()
+            .try_for_each(|(name, value)| setting(&format!("{label} {}", name.replace('_', " ")), value, out)),
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(text).collect();
+            writeln!(
+                out,
+                "{:24} {}",
+                format!("{label}:"),
+                if items.is_empty() { "-".to_owned() } else { items.join(", ") }
+            )
+        }
+        value => writeln!(out, "{:24} {}", format!("{label}:"), text(value)),
+    }
+}
+
 fn service(answer: &Value, out: &mut impl Write) -> io::Result<()> {
-    for (label, field) in [
-        ("service", "name"),
-        ("VIP", "vip"),
-        ("algorithm", "algorithm"),
-        ("drain timeout", "drain_timeout"),
-        ("connect timeout", "connect_timeout"),
-    ] {
-        writeln!(out, "{:16} {}", format!("{label}:"), text(&answer[field]))?;
+    for (label, field) in [("service", "name"), ("VIP", "vip")] {
+        writeln!(out, "{:24} {}", format!("{label}:"), text(&answer[field]))?;
+    }
+    // All other fields are settings: a new one needs no line here.
+    for (name, value) in answer.as_object().into_iter().flatten() {
+        if !["name", "vip", "backends"].contains(&name.as_str()) {
+            setting(&name.replace('_', " "), value, out)?;
+        }
     }
     let mut table = Table::new(&["BACKEND", "WEIGHT", "STATE"]);
     for backend in list(&answer["backends"]) {

@@ -144,13 +144,8 @@ impl Network {
                 rejections.note::<()>(Err(Rejection::invalid(field, "is listed twice")));
                 continue;
             }
-            let spec = ServiceSpec {
-                vip,
-                algorithm: document.algorithm,
-                drain_timeout: document.drain_timeout,
-                connect_timeout: document.connect_timeout,
-                backends: Some(document.backends.clone()),
-            };
+            let spec =
+                ServiceSpec { vip, settings: document.settings.clone(), backends: Some(document.backends.clone()) };
             if rejections.note(self.put_service(&name, &spec)).is_some() {
                 self.share_service(earlier);
             }

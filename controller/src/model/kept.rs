@@ -67,9 +67,7 @@ fn document(network: &Network) -> NetworkDocument {
     let services = network.services().values().map(|service| ServiceDocument {
         name: service.name.to_string(),
         vip: Some(service.vip),
-        algorithm: service.algorithm,
-        drain_timeout: service.drain_timeout,
-        connect_timeout: service.connect_timeout,
+        settings: service.settings.clone(),
         backends: service
             .backends
             .iter()

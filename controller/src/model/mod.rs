@@ -18,7 +18,7 @@ mod rejection;
 
 pub use change::{BackendChange, Change, Model, ServiceChange};
 pub use document::{AttachmentSpec, BackendSpec, DesiredState, NetworkSpec, ServiceSpec};
-pub use field::{ConnectTimeout, DrainTimeout, Weight};
+pub use field::Weight;
 pub use kept::{Kept, KeptNetwork};
 pub use name::Name;
 pub use network::{Attachment, Backend, Network, Service, Shared};

@@ -6,10 +6,10 @@
 use super::address::{Addresses, Holder, Refusal, Subnet};
 use super::document::{BackendDocument, ServiceDocument};
 use super::limits::{MAX_ATTACHMENTS, MAX_BACKENDS, MAX_SERVICES};
-use super::{AttachmentSpec, BackendSpec, ConnectTimeout, DrainTimeout, Name, Rejection, ServiceSpec, Weight};
+use super::{AttachmentSpec, BackendSpec, Name, Rejection, ServiceSpec, Weight};
 use imbl::OrdMap;
 use ipnet::IpNet;
-use ringlb_proxy::control::message::{Algorithm, Generation};
+use ringlb_proxy::control::message::{Generation, ServiceSettings};
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -48,12 +48,8 @@ pub struct Service {
     pub name: Name,
     /// Its virtual address.
     pub vip: IpAddr,
-    /// How a backend is chosen.
-    pub algorithm: Algorithm,
-    /// How long a draining backend keeps its connections.
-    pub drain_timeout: DrainTimeout,
-    /// How long one attempt to connect to a backend may take.
-    pub connect_timeout: ConnectTimeout,
+    /// What is set for it.
+    pub settings: ServiceSettings,
     /// The backends by their address.
     pub backends: OrdMap<IpAddr, Backend>,
 }
@@ -210,14 +206,7 @@ impl Network {
             (None, Some(before)) => before.backends.clone(),
             (None, None) => OrdMap::new(),
         };
-        let service = Service {
-            name: name.clone(),
-            vip,
-            algorithm: spec.algorithm,
-            drain_timeout: spec.drain_timeout,
-            connect_timeout: spec.connect_timeout,
-            backends,
-        };
+        let service = Service { name: name.clone(), vip, settings: spec.settings.clone(), backends };
         if before.as_deref() != Some(&service) {
             self.services.insert(name.clone(), Shared::new(service));
         }

@@ -1,6 +1,7 @@
 use super::document::{BackendDocument, DOCUMENT_VERSION};
 use super::*;
 use proptest::prelude::*;
+use ringlb_proxy::control::message::{Algorithm, ServiceSettings};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -233,7 +234,8 @@ fn the_lb_address_exists_only_while_it_is_needed() {
 #[test]
 fn a_service_keeps_its_vip_and_backends_when_they_are_not_given() {
     let model = web_with(&[put_service("api", with_vip("10.1.0.222")), put_backend("api", "10.1.0.5")]);
-    let changed = ServiceSpec { algorithm: ringlb_proxy::control::message::Algorithm::P2c, ..ServiceSpec::default() };
+    let settings = ServiceSettings { algorithm: Algorithm::P2c, ..ServiceSettings::default() };
+    let changed = ServiceSpec { settings, ..ServiceSpec::default() };
     let model = model.change("web", &put_service("api", changed)).unwrap();
     let service = &model.network("web").unwrap().services()["api"];
     assert_eq!((service.vip, service.backends.len()), (ip("10.1.0.222"), 1));
@@ -511,9 +513,7 @@ fn take(model: &Model, step: &Step) -> Result<Model, Rejection> {
             let services = services.iter().map(|(name, vip, backends)| document::ServiceDocument {
                 name: format!("s{name}"),
                 vip: vip.map(host),
-                algorithm: Default::default(),
-                drain_timeout: DrainTimeout::default(),
-                connect_timeout: ConnectTimeout::default(),
+                settings: Default::default(),
                 backends: listed(backends),
             });
             let network = document::NetworkDocument {

@@ -193,9 +193,7 @@ mod tests {
                 Arc::new(ServiceSpec {
                     name: format!("service-{index}"),
                     vip: std::net::Ipv4Addr::from(index).into(),
-                    algorithm: Default::default(),
-                    drain_timeout_ms: None,
-                    connect_timeout_ms: 1000,
+                    settings: Default::default(),
                     backends: Vec::new(),
                 })
             };

@@ -46,10 +46,7 @@ fn changes(old: &Network, new: &Network) -> Vec<Change> {
 }
 
 fn same_settings(one: &Service, two: &Service) -> bool {
-    one.vip == two.vip
-        && one.algorithm == two.algorithm
-        && one.drain_timeout == two.drain_timeout
-        && one.connect_timeout == two.connect_timeout
+    one.vip == two.vip && one.settings == two.settings
 }
 
 fn backend_changes(old: &Service, new: &Service, changes: &mut Vec<Change>) {
@@ -65,13 +62,10 @@ fn backend_changes(old: &Service, new: &Service, changes: &mut Vec<Change>) {
 }
 
 fn service_spec(service: &Service) -> ServiceSpec {
-    let milliseconds = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     ServiceSpec {
         name: service.name.to_string(),
         vip: service.vip,
-        algorithm: service.algorithm,
-        drain_timeout_ms: service.drain_timeout.0.map(milliseconds),
-        connect_timeout_ms: milliseconds(service.connect_timeout.0),
+        settings: service.settings.clone(),
         backends: service.backends.iter().map(|(address, backend)| backend_spec(*address, backend)).collect(),
     }
 }

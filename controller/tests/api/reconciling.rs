@@ -92,11 +92,11 @@ networks:
     assert_eq!(applied.body["networks"][0], json!({"name": "web", "outcome": "changed", "generation": 6}));
     let delta = fake.heard_of("Delta").pop().unwrap();
     assert_eq!((&delta["from"], &delta["to"], delta["changes"].as_array().unwrap().len()), (&json!(5), &json!(6), 3));
-    let db = json!({
-        "name": "db", "vip": "10.1.0.200", "algorithm": "rr", "drain_timeout_ms": null, "connect_timeout_ms": 500,
-        "backends": []
-    });
-    assert!(delta["changes"].as_array().unwrap().contains(&json!({"PutService": db})), "{delta:#}");
+    let changes = delta["changes"].as_array().unwrap();
+    let db = changes.iter().find_map(|change| change.get("PutService")).unwrap();
+    assert_eq!((&db["name"], &db["vip"], &db["backends"]), (&json!("db"), &json!("10.1.0.200"), &json!([])));
+    assert_eq!(db["settings"]["drain_timeout"], "never");
+    assert_eq!(db["settings"]["connect_timeout"], "500ms");
     // A proxy was started once, and told nothing else.
     assert_eq!(fake.heard().len(), 1 + 1 + 4);
 }

@@ -1,6 +1,7 @@
 //! The part of JSON Schema that the API's description uses.
 
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// The API's description, as the daemon serves it.
 pub(crate) struct Description(pub(crate) Value);
@@ -51,11 +52,12 @@ impl Description {
                         return Err(format!("{at}: {required} is missing"));
                     }
                 }
+                let described = self.properties(schema);
+                // The two differ only in whether they see what is described by `allOf`.
+                let additional = schema.get("unevaluatedProperties").unwrap_or(&schema["additionalProperties"]);
                 for (name, field) in fields {
-                    let described = &schema["properties"][name];
-                    let additional = &schema["additionalProperties"];
-                    match (described, additional) {
-                        (Value::Object(_), _) => self.check(described, field, &format!("{at}.{name}"))?,
+                    match (described.get(name.as_str()), additional) {
+                        (Some(described), _) => self.check(described, field, &format!("{at}.{name}"))?,
                         (_, Value::Object(_)) => self.check(additional, field, &format!("{at}.{name}"))?,
                         (_, Value::Bool(false)) => return Err(format!("{at}: {name} is not described")),
                         _ => {}
@@ -75,6 +77,14 @@ impl Description {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The fields that a schema describes, itself or by others of which it says `allOf`.
+    pub(crate) fn properties<'a>(&'a self, schema: &'a Value) -> BTreeMap<&'a str, &'a Value> {
+        let own = schema["properties"].as_object().into_iter().flatten().map(|(name, schema)| (name.as_str(), schema));
+        let others = schema["allOf"].as_array().into_iter().flatten();
+        let others = others.flat_map(|other| self.properties(self.resolve(other["$ref"].as_str().unwrap())));
+        own.chain(others).collect()
     }
 
     /// What a `$ref` means.

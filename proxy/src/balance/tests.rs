@@ -1,5 +1,5 @@
 use super::*;
-use crate::control::message::{Algorithm, BackendSpec, ServiceSpec};
+use crate::control::message::{Algorithm, BackendSpec, ServiceSettings, ServiceSpec};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
@@ -11,9 +11,7 @@ fn spec(algorithm: Algorithm, backends: &[(u16, bool)]) -> ServiceSpec {
     ServiceSpec {
         name: "s".into(),
         vip: IpAddr::from([10, 0, 1, 1]),
-        algorithm,
-        drain_timeout_ms: None,
-        connect_timeout_ms: 1000,
+        settings: ServiceSettings { algorithm, ..ServiceSettings::default() },
         backends: (1u8..)
             .zip(backends)
             .map(|(last, &(weight, draining))| BackendSpec {

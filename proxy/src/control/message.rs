@@ -4,13 +4,15 @@
 //! with [`Reply::Hello`]. Each table request is answered by [`Reply::Acknowledged`] or [`Reply::Refused`], in the
 //! order of the requests.
 
+pub use super::settings::{Algorithm, ServiceSettings};
+
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The version of the messages below. Two ends that differ in it do not understand each other: a packet with
 /// another version closes the connection.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// The number of a table. It only ever grows within one network.
 pub type Generation = u64;
@@ -140,13 +142,8 @@ pub struct ServiceSpec {
     pub name: String,
     /// Its virtual address, unique in the network.
     pub vip: IpAddr,
-    /// How a backend is chosen.
-    pub algorithm: Algorithm,
-    /// How long a draining backend keeps its connections, in milliseconds. After that they are reset. `None` is for
-    /// ever.
-    pub drain_timeout_ms: Option<u64>,
-    /// How long one attempt to connect to a backend may take, in milliseconds.
-    pub connect_timeout_ms: u64,
+    /// What is set for it.
+    pub settings: ServiceSettings,
     /// The backends, in the order in which they are to be listed. Addresses are unique.
     pub backends: Vec<BackendSpec>,
 }
@@ -160,31 +157,6 @@ pub struct BackendSpec {
     pub weight: u16,
     /// Whether it keeps the connections it has and gets no new ones.
     pub draining: bool,
-}
-
-/// How a backend is chosen for a new connection.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Algorithm {
-    /// Round robin: each eligible backend in turn.
-    #[default]
-    Rr,
-    /// Power of two choices: of two random eligible backends the one with fewer connections for its weight.
-    P2c,
-    /// Weighted round robin: turns in proportion to weight, spread evenly.
-    Wrr,
-    /// Maglev hashing of the client's address: one look at a table, which changes little when backends come or go.
-    Maglev,
-    /// Weighted rendezvous hashing of the client's address: only the clients of a backend that goes move.
-    SourceHash,
-}
-
-impl Algorithm {
-    /// Whether the choice depends on the client's address.
-    #[must_use]
-    pub fn uses_client_address(self) -> bool {
-        matches!(self, Self::Maglev | Self::SourceHash)
-    }
 }
 
 /// What a proxy has done since it started.

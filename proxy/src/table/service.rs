@@ -2,11 +2,10 @@
 
 use super::backend::{Backend, Identity};
 use super::chooser::Chooser;
-use crate::control::message::{Algorithm, BackendSpec, ServiceSpec};
+use crate::control::message::{BackendSpec, ServiceSettings, ServiceSpec};
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 /// One service of one table, immutable.
 #[derive(Debug, Clone)]
@@ -15,12 +14,8 @@ pub struct Service {
     pub name: Arc<str>,
     /// Its virtual address.
     pub vip: IpAddr,
-    /// How a backend is chosen.
-    pub algorithm: Algorithm,
-    /// How long a draining backend keeps its connections; `None` is for ever.
-    pub drain_timeout: Option<Duration>,
-    /// How long one attempt to connect may take.
-    pub connect_timeout: Duration,
+    /// What is set for it.
+    pub settings: Arc<ServiceSettings>,
     /// What outlives the table.
     pub state: Arc<ServiceState>,
     backends: Vec<Backend>,
@@ -59,9 +54,7 @@ impl Service {
         let mut service = Self {
             name: Arc::from(spec.name.as_str()),
             vip: spec.vip,
-            algorithm: spec.algorithm,
-            drain_timeout: spec.drain_timeout_ms.map(Duration::from_millis),
-            connect_timeout: Duration::from_millis(spec.connect_timeout_ms),
+            settings: Arc::new(spec.settings.clone()),
             state: before.map(|service| Arc::clone(&service.state)).unwrap_or_default(),
             backends,
             eligible: Vec::new(),
@@ -98,7 +91,7 @@ impl Service {
         self.chooser.get_or_init(|| {
             let eligible = self.eligible.iter().filter_map(|&index| self.backends.get(index as usize));
             let weights = eligible.map(|backend| (backend.address, backend.weight));
-            Arc::new(Chooser::new(self.algorithm, weights, self.size_before))
+            Arc::new(Chooser::new(self.settings.algorithm, weights, self.size_before))
         })
     }
 

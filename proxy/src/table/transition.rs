@@ -239,7 +239,7 @@ impl Step {
     fn note_drain(&mut self, service: &Service, before: Option<&Backend>, now: &Backend) {
         let drained_before = before.is_some_and(|backend| backend.draining);
         let consequence = match (drained_before, now.draining) {
-            (false, true) => Consequence::DrainStarted(service.drain_timeout),
+            (false, true) => Consequence::DrainStarted(service.settings.drain_timeout.0),
             (true, false) => Consequence::DrainEnded,
             _ => return,
         };

@@ -42,7 +42,7 @@ impl Worker {
                 return Ok(());
             };
             // One more system call, so only where it matters.
-            let client = if service.algorithm.uses_client_address() {
+            let client = if service.settings.algorithm.uses_client_address() {
                 connection.sockets[0].as_ref().and_then(peer_address)
             } else {
                 None
@@ -56,7 +56,7 @@ impl Worker {
             if backend.identity.enter() {
                 let identity = Arc::clone(&backend.identity);
                 let attempt = Attempt { address: backend.address, identity, service: Arc::clone(&service.state) };
-                break (attempt, service.connect_timeout);
+                break (attempt, service.settings.connect_timeout.0);
             }
         };
         let address = SocketAddr::new(attempt.address, connection.target.port());

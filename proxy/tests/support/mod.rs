@@ -4,8 +4,9 @@
 use command_fds::{CommandFdExt, FdMapping};
 use ringlb_proxy::control::frame::{MAX_PACKET, Reassembler, encode};
 use ringlb_proxy::control::message::{
-    Algorithm, BackendSpec, Change, Delta, Hello, Reply, Request, ServiceSpec, Snapshot, Statistics,
+    Algorithm, BackendSpec, Change, Delta, Hello, Reply, Request, ServiceSettings, ServiceSpec, Snapshot, Statistics,
 };
+use ringlb_proxy::control::settings::DrainTimeout;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -262,9 +263,7 @@ pub(crate) fn service(name: &str, vip: IpAddr, algorithm: Algorithm, backends: &
     ServiceSpec {
         name: name.into(),
         vip,
-        algorithm,
-        drain_timeout_ms: None,
-        connect_timeout_ms: 1000,
+        settings: ServiceSettings { algorithm, drain_timeout: DrainTimeout(None), ..ServiceSettings::default() },
         backends: backends.to_vec(),
     }
 }

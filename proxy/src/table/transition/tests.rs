@@ -1,5 +1,5 @@
 use super::*;
-use crate::control::message::Algorithm;
+use crate::control::settings::{Algorithm, DrainTimeout, ServiceSettings};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -19,9 +19,10 @@ fn service(name: &str, vip_last: u8, backends: Vec<BackendSpec>) -> ServiceSpec 
     ServiceSpec {
         name: name.to_owned(),
         vip: vip(vip_last),
-        algorithm: Algorithm::Rr,
-        drain_timeout_ms: Some(1000),
-        connect_timeout_ms: 1000,
+        settings: ServiceSettings {
+            drain_timeout: DrainTimeout(Some(Duration::from_secs(1))),
+            ..ServiceSettings::default()
+        },
         backends,
     }
 }
@@ -77,7 +78,8 @@ fn maglev_size(table: &Table) -> Option<u32> {
 
 fn maglev(backends: std::ops::RangeInclusive<u8>) -> ServiceSpec {
     let backends = backends.map(|last| backend(last, false)).collect();
-    ServiceSpec { algorithm: Algorithm::Maglev, ..service("a", 1, backends) }
+    let settings = ServiceSettings { algorithm: Algorithm::Maglev, ..ServiceSettings::default() };
+    ServiceSpec { settings, ..service("a", 1, backends) }
 }
 
 /// A smaller table of another size would move nearly all clients. What a batch passes through does not count, only where

@@ -2,13 +2,16 @@
 //!
 //! Reading one checks its form only. Whether its values go together is checked by [`super::Model`].
 
+mod split;
+
+use super::Weight;
 use super::field::parsed;
-use super::{ConnectTimeout, DrainTimeout, Weight};
 use ipnet::IpNet;
-use ringlb_proxy::control::message::Algorithm;
+use ringlb_proxy::control::message::ServiceSettings;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use split::{put, settings_beside};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -39,25 +42,18 @@ pub struct AttachmentSpec {
     pub ip: Option<IpAddr>,
 }
 
-/// A service's settings. Those that are not given are the defaults, except that a service keeps its VIP and its
-/// backends when they are not given.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(remote = "Self", deny_unknown_fields)]
+/// A service as it is put. Settings that are not given are the defaults; VIP and backends stay as they are when they are
+/// not given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ServiceSpec {
     /// The virtual address. The lowest free one of the VIP prefix if not given.
-    #[serde(default, deserialize_with = "optional_address", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub vip: Option<IpAddr>,
-    /// How a backend is chosen.
-    #[serde(default)]
-    pub algorithm: Algorithm,
-    /// How long a draining backend keeps its connections.
-    #[serde(default)]
-    pub drain_timeout: DrainTimeout,
-    /// How long one attempt to connect to a backend may take.
-    #[serde(default)]
-    pub connect_timeout: ConnectTimeout,
+    /// What is set for it.
+    #[serde(flatten)]
+    pub settings: ServiceSettings,
     /// All backends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub backends: Option<Vec<BackendDocument>>,
 }
 
@@ -117,25 +113,17 @@ pub struct AttachmentDocument {
 }
 
 /// A service in a desired state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(remote = "Self", deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServiceDocument {
     /// Its name.
     pub name: String,
     /// See [`ServiceSpec::vip`].
-    #[serde(default, deserialize_with = "optional_address", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub vip: Option<IpAddr>,
-    /// See [`ServiceSpec::algorithm`].
-    #[serde(default)]
-    pub algorithm: Algorithm,
-    /// See [`ServiceSpec::drain_timeout`].
-    #[serde(default)]
-    pub drain_timeout: DrainTimeout,
-    /// See [`ServiceSpec::connect_timeout`].
-    #[serde(default)]
-    pub connect_timeout: ConnectTimeout,
+    /// See [`ServiceSpec::settings`].
+    #[serde(flatten)]
+    pub settings: ServiceSettings,
     /// All backends.
-    #[serde(default)]
     pub backends: Vec<BackendDocument>,
 }
 
@@ -188,14 +176,64 @@ macro_rules! only_objects {
 only_objects!(
     NetworkSpec,
     AttachmentSpec,
-    ServiceSpec,
     BackendSpec,
     DesiredState,
     NetworkDocument,
     AttachmentDocument,
-    ServiceDocument,
     BackendDocument
 );
+
+impl<'de> Deserialize<'de> for ServiceSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let service = WholeService::read(deserializer, &["vip", "backends"])?;
+        Ok(Self { vip: service.vip, settings: service.settings, backends: service.backends })
+    }
+}
+
+impl<'de> Deserialize<'de> for ServiceDocument {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let service = WholeService::read(deserializer, &["name", "vip", "backends"])?;
+        let name = service.name.ok_or_else(|| D::Error::missing_field("name"))?;
+        let backends = service.backends.unwrap_or_default();
+        Ok(Self { name, vip: service.vip, settings: service.settings, backends })
+    }
+}
+
+/// All that any form of a service can have.
+#[derive(Default)]
+struct WholeService {
+    name: Option<String>,
+    vip: Option<IpAddr>,
+    settings: ServiceSettings,
+    backends: Option<Vec<BackendDocument>>,
+}
+
+impl WholeService {
+    /// Reads a form that has the settings and these other fields.
+    fn read<'de, D: Deserializer<'de>>(deserializer: D, own: &'static [&'static str]) -> Result<Self, D::Error> {
+        struct Object(&'static [&'static str]);
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = WholeService;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<WholeService, A::Error> {
+                let (mut name, mut vip, mut backends) = (None, None::<Address>, None);
+                let settings = settings_beside(map, self.0, |field, map| match field {
+                    "name" => put(map, field, &mut name),
+                    "vip" => put(map, field, &mut vip),
+                    _ => put(map, field, &mut backends),
+                })?;
+                Ok(WholeService { name, vip: vip.map(|Address(vip)| vip), settings, backends })
+            }
+        }
+
+        deserializer.deserialize_map(Object(own))
+    }
+}
 
 /// Takes `text` as an IP address.
 ///
@@ -206,6 +244,12 @@ pub fn parse_address(text: &str) -> Result<IpAddr, String> {
 }
 
 struct Address(IpAddr);
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer, "an IP address")
+    }
+}
 
 impl FromStr for Address {
     type Err = String;
@@ -226,7 +270,7 @@ impl FromStr for Cidr {
 }
 
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
-    parsed(deserializer, "an IP address").map(|Address(address)| address)
+    Address::deserialize(deserializer).map(|Address(address)| address)
 }
 
 fn network<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::Error> {

@@ -1,0 +1,227 @@
+//! Times that can be set, each with its bounds: written as `500ms`, `30s`, `5m` or `24h`.
+
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A time that is always there.
+macro_rules! duration_setting {
+    ($(#[$documentation:meta])* $name:ident, $what:literal, $min:expr, $max:expr, default $default:expr) => {
+        $(#[$documentation])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub struct $name(pub Duration);
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self($default)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                let (min, max): (Duration, Duration) = ($min, $max);
+                parse(text, min, max).map(Self).ok_or_else(|| {
+                    let (min, max) = (format(min), format(max));
+                    format!(concat!("{:?} is not ", $what, ": write such as `500ms` or `2s`, from `{}` to `{}`"), text, min, max)
+                })
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.pad(&format(self.0))
+            }
+        }
+
+        as_text_or_milliseconds!($name, u64, milliseconds, |value| Duration::from_millis(value));
+    };
+}
+
+/// A time that can be `never`.
+macro_rules! optional_duration_setting {
+    ($(#[$documentation:meta])* $name:ident, $what:literal, $min:expr, $max:expr, default $default:expr) => {
+        $(#[$documentation])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub struct $name(pub Option<Duration>);
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self($default)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                if text == "never" {
+                    return Ok(Self(None));
+                }
+                let (min, max): (Duration, Duration) = ($min, $max);
+                parse(text, min, max).map(|duration| Self(Some(duration))).ok_or_else(|| {
+                    let least = if min.is_zero() { String::new() } else { format!(", at least `{}`", format(min)) };
+                    let most = format(max);
+                    format!(concat!("{:?} is not ", $what, ": write such as `500ms`, `30s`, `5m`{}, at most `{}`, or `never`"), text, least, most)
+                })
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self.0 {
+                    None => formatter.pad("never"),
+                    Some(duration) => formatter.pad(&format(duration)),
+                }
+            }
+        }
+
+        as_text_or_milliseconds!(
+            $name,
+            Option<u64>,
+            |time: Option<Duration>| time.map(milliseconds),
+            |value: Option<u64>| value.map(Duration::from_millis)
+        );
+    };
+}
+
+macro_rules! as_text_or_milliseconds {
+    ($name:ident, $number:ty, $into:expr, $from:expr) => {
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if serializer.is_human_readable() {
+                    serializer.collect_str(self)
+                } else {
+                    ($into)(self.0).serialize(serializer)
+                }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                if deserializer.is_human_readable() {
+                    deserializer.deserialize_str(Text(std::marker::PhantomData))
+                } else {
+                    <$number>::deserialize(deserializer).map($from).map(Self)
+                }
+            }
+        }
+    };
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+optional_duration_setting! {
+    /// How long a draining backend keeps its connections: 0 to 24 hours, or for ever (`never`). By default 30 seconds: three
+    /// times the time that Docker gives a stopping task.
+    DrainTimeout, "a drain timeout", Duration::ZERO, 24 * HOUR, default Some(Duration::from_secs(30))
+}
+
+duration_setting! {
+    /// How long one attempt to connect to a backend may take: 1 ms to 60 s. By default 2 seconds: a lost SYN is sent again
+    /// after 1 second (RFC 6298, section 2), so that one loss is forgiven.
+    ConnectTimeout, "a connect timeout", Duration::from_millis(1), Duration::from_secs(60), default Duration::from_secs(2)
+}
+
+/// Reads a string and takes it as a `T`; the error is `T`'s own.
+struct Text<T>(std::marker::PhantomData<T>);
+
+impl<T: FromStr<Err = String>> Visitor<'_> for Text<T> {
+    type Value = T;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a duration such as `30s`")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn parse(text: &str, min: Duration, max: Duration) -> Option<Duration> {
+    let digits = text.find(|character: char| !character.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    let duration = Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(milliseconds)?);
+    (min..=max).contains(&duration).then_some(duration)
+}
+
+/// The shortest exact form.
+fn format(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    match milliseconds {
+        0 => "0s".to_owned(),
+        ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
+        ms if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
+        ms if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
+        ms => format!("{ms}ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_and_written() {
+        for (text, milliseconds) in
+            [("0s", 0), ("1ms", 1), ("1500ms", 1500), ("30s", 30_000), ("5m", 300_000), ("24h", 86_400_000)]
+        {
+            let timeout: DrainTimeout = text.parse().unwrap();
+            assert_eq!(timeout.0, Some(Duration::from_millis(milliseconds)), "{text}");
+            assert_eq!(timeout.to_string(), text);
+        }
+        assert_eq!("never".parse(), Ok(DrainTimeout(None)));
+        assert_eq!("90s".parse::<DrainTimeout>().unwrap().to_string(), "90s");
+        assert_eq!("120s".parse::<DrainTimeout>().unwrap().to_string(), "2m");
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused() {
+        for text in [
+            "",
+            "30",
+            "s",
+            "-1s",
+            "1.5s",
+            "30 s",
+            "30S",
+            "1d",
+            "25h",
+            "99999999999999999999s",
+            "18446744073709551615h",
+            "never ",
+        ] {
+            let reason = text.parse::<DrainTimeout>().unwrap_err();
+            assert!(reason.contains("is not a drain timeout"), "{reason}");
+        }
+        for text in ["0s", "61s", "never", "1h"] {
+            let reason = text.parse::<ConnectTimeout>().unwrap_err();
+            assert!(reason.contains("is not a connect timeout") && reason.contains("from `1ms` to `1m`"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn messages_hold_milliseconds() {
+        for timeout in [DrainTimeout(None), DrainTimeout(Some(Duration::from_millis(1500)))] {
+            let message = postcard::to_stdvec(&timeout).unwrap();
+            assert!(message.len() <= 3);
+            assert_eq!(postcard::from_bytes::<DrainTimeout>(&message).unwrap(), timeout);
+        }
+        let message = postcard::to_stdvec(&ConnectTimeout::default()).unwrap();
+        assert_eq!(postcard::from_bytes::<u64>(&message).unwrap(), 2000);
+    }
+}
