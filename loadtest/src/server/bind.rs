@@ -96,6 +96,11 @@ fn udp(address: SocketAddr, stack: Stack) -> io::Result<UdpSocket> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    if address.is_ipv6() {
+        // Or answers could not come from an address that is local by a route alone, as VIPs are. Only now: binding to
+        // an address that is not local stays an error.
+        socket.set_freebind_v6(true)?;
+    }
     Ok(socket.into())
 }
 

@@ -13,7 +13,7 @@ const BITS: u64 = 64;
 pub(super) enum Kind {
     /// The first to a datagram that was waited for.
     Expected,
-    /// The first to a datagram that had been given up.
+    /// The first to a datagram that had been given up; or any to one that is too old to tell.
     Late,
     /// One more.
     Duplicate,
@@ -80,27 +80,31 @@ impl Answers {
 
     /// An answer came. Returns what it is, and whether one to a later datagram had come before it (RFC 4737).
     pub(super) fn answered(&mut self, sequence: u64) -> (Kind, bool) {
-        if sequence >= self.next {
-            return (Kind::Impossible, false);
+        let kind = self.settle(sequence);
+        let first = matches!(kind, Kind::Expected | Kind::Late);
+        let reordered = first && sequence < self.highest;
+        if first {
+            self.highest = self.highest.max(sequence + 1);
         }
-        let kind = match self.find(sequence) {
-            // Too old to be told from a duplicate.
-            None => Kind::Late,
-            Some((word, bit)) if word.answered & bit != 0 => {
-                let _ = (word, bit);
-                return (Kind::Duplicate, false);
-            }
-            Some((word, bit)) => {
-                word.answered |= bit;
-                if word.given_up & bit == 0 { Kind::Expected } else { Kind::Late }
-            }
-        };
-        if kind == Kind::Expected {
-            self.waiting -= 1;
-        }
-        let reordered = sequence < self.highest;
-        self.highest = self.highest.max(sequence + 1);
         (kind, reordered)
+    }
+
+    fn settle(&mut self, sequence: u64) -> Kind {
+        if sequence >= self.next {
+            return Kind::Impossible;
+        }
+        // Too old to be told from a duplicate.
+        let Some((word, bit)) = self.find(sequence) else { return Kind::Late };
+        if word.answered & bit != 0 {
+            return Kind::Duplicate;
+        }
+        let given_up = word.given_up & bit != 0;
+        word.answered |= bit;
+        if given_up {
+            return Kind::Late;
+        }
+        self.waiting -= 1;
+        Kind::Expected
     }
 
     fn find(&mut self, sequence: u64) -> Option<(&mut Word, u64)> {

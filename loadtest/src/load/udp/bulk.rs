@@ -5,7 +5,7 @@ use super::context::Context;
 use super::socket::Socket;
 use crate::load::arrivals::Arrival;
 use crate::load::backoff::Backoff;
-use crate::uring;
+use crate::{ErrorKind, uring};
 use std::convert::Infallible;
 use std::rc::Rc;
 
@@ -66,7 +66,16 @@ async fn send_all(context: &Context, client: &Client, backoff: &mut Backoff) {
 }
 
 async fn send(client: &Client, arrival: Arrival, backoff: &mut Backoff) {
-    match client.send(arrival).await {
+    let mut result = client.send(arrival).await;
+    if let Err(failure) = &result
+        && failure.kind() == ErrorKind::Refused
+    {
+        // That was an earlier datagram; this one has not been sent.
+        client.failed(failure);
+        client.explains_a_loss();
+        result = client.send(arrival).await;
+    }
+    match result {
         Ok(_) => backoff.succeeded(),
         Err(failure) => {
             client.failed(&failure);
