@@ -358,7 +358,7 @@ datagrams         sent    received        lost        late  duplicates   reorder
 lost 0.025 %
 ";
         assert!(text.contains(table), "{text}");
-        assert!(text.contains("\nsockets opened          4001"), "{text}");
+        assert!(text.contains("\nsockets opened            4001"), "{text}");
     }
 
     #[test]
