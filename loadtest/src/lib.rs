@@ -26,6 +26,7 @@ pub mod pattern;
 pub mod protocol;
 pub mod units;
 
+mod datagram;
 mod error;
 mod failure;
 mod limits;

@@ -1,7 +1,7 @@
 //! What a load is to do.
 
-use super::udp::{MAX_SIZE, min_size};
 use crate::LoadError;
+use crate::datagram::{MAX_SIZE, min_size};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

@@ -23,8 +23,10 @@ use tokio::net::UdpSocket;
 const BUFFER: usize = 64 * 1024;
 /// So many datagrams are answered before others on this thread get their turn.
 const AT_ONCE: usize = 64;
-/// So many bytes may wait for their delayed answer.
+/// So many bytes may wait for their delayed answer, what each takes besides included.
 const MOST_DELAYED_BYTES: usize = 64 * 1024 * 1024;
+/// What a delayed answer takes besides its bytes: its task and its timer.
+const TAKEN_BESIDES: usize = 512;
 /// How long to wait after a failed receive that is no matter of one datagram.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
 
@@ -80,18 +82,21 @@ impl Echo {
         let answer = &datagram[..length];
         if self.shared.delay.is_zero() {
             self.send(answer, path).await;
-        } else if self.delayed_bytes.get() + length > MOST_DELAYED_BYTES {
-            counters.datagrams_dropped.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.delayed_bytes.set(self.delayed_bytes.get() + length);
-            let echo = Rc::clone(self);
-            let answer = answer.to_vec();
-            tokio_uring::spawn(async move {
-                echo.shared.answer_later().await;
-                echo.send(&answer, path).await;
-                echo.delayed_bytes.set(echo.delayed_bytes.get() - answer.len());
-            });
+            return;
         }
+        let taken = length + TAKEN_BESIDES;
+        if self.delayed_bytes.get() + taken > MOST_DELAYED_BYTES {
+            counters.datagrams_dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        self.delayed_bytes.set(self.delayed_bytes.get() + taken);
+        let echo = Rc::clone(self);
+        let answer = answer.to_vec();
+        tokio_uring::spawn(async move {
+            echo.shared.answer_later().await;
+            echo.send(&answer, path).await;
+            echo.delayed_bytes.set(echo.delayed_bytes.get() - taken);
+        });
     }
 
     async fn send(&self, answer: &[u8], path: Path) {

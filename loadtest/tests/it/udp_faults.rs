@@ -12,7 +12,7 @@ const CONNECT: Workload = Workload::Udp { exchange: Exchange::Connect, size_byte
 /// Few enough to fit into the buffers on the way.
 fn with_requests(mut options: LoadOptions, requests: u64) -> LoadOptions {
     options.requests = Some(requests);
-    options.timeout = Duration::from_millis(100);
+    options.timeout = Duration::from_millis(250);
     options
 }
 
@@ -30,12 +30,12 @@ fn every_tenth_is_lost() {
                 socket.send_to(datagram, client).unwrap();
             }
         });
-        let report = run(with_requests(server.options(workload), 100));
-        assert_eq!((report.requests, report.failures), (90, 10), "{report}");
-        assert_eq!(report.failures_of(ErrorKind::Timeout), 10, "{report}");
-        assert_eq!((counts(&report).sent, counts(&report).received, counts(&report).lost), (100, 90, 10), "{report}");
-        assert_eq!(report.targets[0].failures, 10);
-        assert!(report.errors[&ErrorKind::Timeout].example.contains("not done after 100ms"), "{report}");
+        let report = run(with_requests(server.options(workload), 50));
+        assert_eq!((report.requests, report.failures), (45, 5), "{report}");
+        assert_eq!(report.failures_of(ErrorKind::Timeout), 5, "{report}");
+        assert_eq!((counts(&report).sent, counts(&report).received, counts(&report).lost), (50, 45, 5), "{report}");
+        assert_eq!(report.targets[0].failures, 5);
+        assert!(report.errors[&ErrorKind::Timeout].example.contains("not done after 250ms"), "{report}");
     }
 }
 
@@ -159,6 +159,19 @@ fn answers_to_others_are_foreign() {
     assert_eq!((report.requests, report.failures), (2000, 0), "{report}");
     assert!((8..=10).contains(&counts(&report).foreign), "{report}");
     assert_eq!(counts(&report).corrupt, 0, "{report}");
+}
+
+#[test]
+fn an_answer_from_another_address_is_none() {
+    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut count = 0;
+    let server = MisbehavingUdp::start(move |socket, datagram, client| {
+        count += 1;
+        let from = if count % 5 == 0 { &other } else { socket };
+        from.send_to(datagram, client).unwrap();
+    });
+    let report = run(with_requests(server.options(PINGPONG), 10));
+    assert_eq!((report.requests, counts(&report).lost, counts(&report).received), (8, 2, 8), "{report}");
 }
 
 #[test]

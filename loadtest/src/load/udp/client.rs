@@ -2,8 +2,8 @@
 
 use super::answers::{Answers, Kind};
 use super::context::Context;
-use super::datagram::Stamp;
 use super::socket::Socket;
+use crate::datagram::Stamp;
 use crate::failure::Failure;
 use crate::load::arrivals::Arrival;
 use crate::record::{Recorder, Success};

@@ -1,6 +1,6 @@
 //! What the UDP clients of a run have in common.
 
-use super::datagram::{Layout, Stamp};
+use crate::datagram::{Layout, Stamp};
 use crate::load::run::Run;
 use std::cell::RefCell;
 use std::hash::{BuildHasher, Hasher, RandomState};

@@ -8,6 +8,3 @@ pub(super) mod socket;
 
 mod answers;
 mod client;
-mod datagram;
-
-pub(super) use datagram::{MAX_SIZE, min_size};

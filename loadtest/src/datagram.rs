@@ -16,51 +16,51 @@ use crate::pattern::{self, split_mix};
 use crate::protocol::{Command, MAX_NAME, NameLine, parse_name_line};
 
 /// The largest datagram over IPv4: 65,535 bytes of packet less 20 of IP and 8 of UDP header (RFC 791, RFC 768).
-pub(in crate::load) const MAX_SIZE: u64 = 65_507;
+pub(crate) const MAX_SIZE: u64 = 65_507;
 
 const NAME_ROOM: usize = MAX_NAME + 1;
 const MARK: [u8; 4] = *b"RLBU";
 const STAMP: usize = 32;
 
 /// The smallest datagram.
-pub(in crate::load) const fn min_size(names: bool) -> u64 {
+pub(crate) const fn min_size(names: bool) -> u64 {
     (if names { NAME_ROOM + STAMP } else { STAMP }) as u64
 }
 
 /// What all datagrams of a run have in common.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     /// How many bytes each has: [`min_size`] to [`MAX_SIZE`].
-    pub(super) size: usize,
+    pub(crate) size: usize,
     /// Whether the server is to name itself.
-    pub(super) names: bool,
+    pub(crate) names: bool,
 }
 
 /// What is particular to a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     /// A number of this run.
-    pub(super) run: u32,
+    pub(crate) run: u32,
     /// Which client of the run.
-    pub(super) client: u32,
+    pub(crate) client: u32,
     /// From 0, for each client.
-    pub(super) sequence: u64,
+    pub(crate) sequence: u64,
     /// When it was sent, in nanoseconds since the start of the run.
-    pub(super) sent_ns: u64,
+    pub(crate) sent_ns: u64,
 }
 
 /// What an answer says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer<'a> {
+pub(crate) struct Answer<'a> {
     /// To which datagram it is.
-    pub(super) stamp: Stamp,
+    pub(crate) stamp: Stamp,
     /// The server's name, if it wrote it.
-    pub(super) name: Option<&'a str>,
+    pub(crate) name: Option<&'a str>,
 }
 
 impl Layout {
     /// Writes a datagram over what `bytes` holds.
-    pub(super) fn write(self, stamp: Stamp, bytes: &mut Vec<u8>) {
+    pub(crate) fn write(self, stamp: Stamp, bytes: &mut Vec<u8>) {
         bytes.clear();
         bytes.extend_from_slice(pattern::chunk(stamp.mixed(), self.size as u64));
         if self.names {
@@ -75,7 +75,7 @@ impl Layout {
     ///
     /// # Errors
     /// The first byte that is not as it was sent.
-    pub(super) fn read(self, bytes: &[u8]) -> Result<Answer<'_>, usize> {
+    pub(crate) fn read(self, bytes: &[u8]) -> Result<Answer<'_>, usize> {
         let start = self.start();
         let end = start + STAMP;
         let Some(fields) = bytes.get(start..end).and_then(|bytes| bytes.first_chunk()) else { return Err(bytes.len()) };
