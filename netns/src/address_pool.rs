@@ -53,7 +53,7 @@ impl AddressPool {
     pub fn reserve(&mut self, address: IpAddr) -> Result<()> {
         let subnet = self.subnet;
         if !subnet.contains(&address) {
-            return Err(Error::AddressOutsideSubnet { address, subnet });
+            return Err(Error::AddressOutsideSubnet { address, subnets: subnet.into() });
         }
         let number = number_of(address);
         if self.excluded.contains(number) {
