@@ -21,8 +21,8 @@
 //! address is taken (source `::`).
 
 use crate::netfilter::{
-    Attribute, Chain, Comparison, Destination, Family, Header, Register, Transaction, compare, load_address_type,
-    load_header, load_interface, load_link_protocol, load_transport_protocol, replace_table, send_out_of, set_register,
+    Attribute, Chain, Comparison, Family, Header, Register, Transaction, compare, destination_is_local, load_header,
+    load_interface, load_link_protocol, load_transport_protocol, replace_table, send_out_of, set_register,
     write_header,
 };
 use crate::{Error, Namespace, Result};
@@ -94,11 +94,12 @@ fn rule(own_address: Ipv6Addr, own_mac: [u8; 6]) -> Vec<Attribute> {
         // The routing tables can be asked about the packet's destination only. If it is not local, nobody here wants the
         // packet, whatever its destination.
         write_header(Second, Header::Network, DESTINATION, ADDRESS_LENGTH, CHECKSUM),
-        load_address_type(Third),
-        compare(Third, Equal, &(Destination::Local as u32).to_ne_bytes()),
+    ];
+    rule.extend(destination_is_local(Family::NetworkDevice, Third));
+    rule.extend([
         write_header(Second, Header::Network, SOURCE, ADDRESS_LENGTH, CHECKSUM),
         write_header(First, Header::Network, DESTINATION, ADDRESS_LENGTH, CHECKSUM),
-    ];
+    ]);
     for (offset, bytes) in [
         (TYPE_AND_CODE, ADVERTISEMENT.as_slice()),
         (FLAGS, &SOLICITED_AND_OVERRIDE),

@@ -35,12 +35,8 @@ pub(crate) enum Header {
 pub(crate) enum Comparison {
     Equal = 0,
     NotEqual = 1,
-}
-
-/// How a destination is reached, by the routing tables: `RTN_*` of include/uapi/linux/rtnetlink.h.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Destination {
-    Local = 2,
+    AtMost = 3,
+    AtLeast = 5,
 }
 
 /// `IPPROTO_*`, one byte.
@@ -104,8 +100,25 @@ pub(crate) fn write_header(
     expression("payload", data)
 }
 
-/// The [`Destination`] that the packet's destination address is.
-pub(crate) fn load_address_type(to: Register) -> Attribute {
+/// The rule ends here for a packet whose destination is not local by the routing tables. Overwrites a register.
+pub(crate) fn destination_is_local(family: Family, scratch: Register) -> Vec<Attribute> {
+    // `RTN_*` of include/uapi/linux/rtnetlink.h.
+    const LOCAL: u32 = 2;
+    const ANYCAST: u32 = 4;
+    let load = load_address_type(scratch);
+    match family {
+        Family::Ipv4 => vec![load, compare(scratch, Comparison::Equal, &LOCAL.to_ne_bytes())],
+        // The first address of a prefix is an anycast address, as is a router's (RFC 4291, 2.6.1). What lies in between,
+        // broadcast, IPv6 does not have. Bytes are compared in their order in memory, but only one differs from zero.
+        Family::Ipv6 | Family::NetworkDevice => vec![
+            load,
+            compare(scratch, Comparison::AtLeast, &LOCAL.to_ne_bytes()),
+            compare(scratch, Comparison::AtMost, &ANYCAST.to_ne_bytes()),
+        ],
+    }
+}
+
+fn load_address_type(to: Register) -> Attribute {
     const NFTA_FIB_DREG: u16 = 1;
     const NFTA_FIB_RESULT: u16 = 2;
     const NFTA_FIB_FLAGS: u16 = 3;

@@ -5,8 +5,8 @@ mod expression;
 mod table;
 
 pub(crate) use expression::{
-    Comparison, Destination, Header, Register, accept, assign_to_socket, compare, load_address_type, load_header,
-    load_interface, load_link_protocol, load_transport_protocol, send_out_of, set_register, write_header,
+    Comparison, Header, Register, accept, assign_to_socket, compare, destination_is_local, load_header, load_interface,
+    load_link_protocol, load_transport_protocol, send_out_of, set_register, write_header,
 };
 pub(crate) use table::{Chain, Family, replace_table};
 

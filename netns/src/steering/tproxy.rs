@@ -13,8 +13,8 @@
 //! interface. VIPs are local routes, so no routing rule is needed.
 
 use crate::netfilter::{
-    Attribute, Chain, Comparison, Destination, Family, Header, Register, Transaction, accept, assign_to_socket,
-    compare, load_address_type, load_header, load_transport_protocol, replace_table, set_register,
+    Attribute, Chain, Comparison, Family, Header, Register, Transaction, accept, assign_to_socket, compare,
+    destination_is_local, load_header, load_transport_protocol, replace_table, set_register,
 };
 use crate::steering::sockets::{Group, Protocol};
 use crate::{Error, Namespace, Result};
@@ -66,19 +66,14 @@ fn rule(group: &Group) -> Vec<Attribute> {
             compare(First, NotEqual, &[IPV6_LINK_LOCAL_FIRST_BYTE]),
         ]),
     }
-    // Datagrams to everybody (broadcast and multicast) are not for a VIP.
-    rule.extend([load_address_type(First), compare(First, Equal, &(Destination::Local as u32).to_ne_bytes())]);
-    let family = match group.address.ip() {
-        IpAddr::V4(address) => {
-            rule.push(set_register(First, &address.octets()));
-            Family::Ipv4
-        }
-        IpAddr::V6(address) => {
-            rule.push(set_register(First, &address.octets()));
-            Family::Ipv6
-        }
+    let (family, address) = match group.address.ip() {
+        IpAddr::V4(address) => (Family::Ipv4, set_register(First, &address.octets())),
+        IpAddr::V6(address) => (Family::Ipv6, set_register(First, &address.octets())),
     };
+    // Datagrams to everybody (broadcast and multicast) are not for a VIP.
+    rule.extend(destination_is_local(family, First));
     rule.extend([
+        address,
         set_register(Second, &group.address.port().to_be_bytes()),
         assign_to_socket(family, First, Second),
         accept(),
