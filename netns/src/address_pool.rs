@@ -256,6 +256,31 @@ mod tests {
         assert_eq!(pool.taken.last_by_first.len(), 103);
     }
 
+    #[test]
+    fn the_largest_ipv6_subnets_take_no_more_memory() {
+        for (subnet, last) in [
+            ("fd00::/64", "fd00::ffff:ffff:ffff:ffff"),
+            ("fd00::/8", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            ("::/0", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ] {
+            let mut pool = pool(subnet, &["fd00::1:0/112"]);
+            let first = pool.subnet().network();
+            assert!(matches!(pool.reserve(first), Err(Error::AddressReserved { .. })), "{subnet}");
+            assert!(matches!(pool.reserve(ip("fd00::1:ff")), Err(Error::AddressReserved { .. })), "{subnet}");
+            // There is no broadcast address.
+            pool.reserve(ip(last)).unwrap();
+            assert!(pool.is_in_use(ip(last)), "{subnet}");
+            for number in 1..=70_000 {
+                let address = pool.allocate().unwrap();
+                // The reserved range is passed over, where it is in the way.
+                let skipped = if number >= 0x1_0000 && subnet != "::/0" { 0x1_0000 } else { 0 };
+                assert_eq!(number_of(address), number_of(first) + number + skipped, "{subnet}");
+            }
+            assert!(pool.taken.last_by_first.len() <= 3, "{subnet}");
+            assert!(pool.release(ip(last)) && !pool.release(ip(last)), "{subnet}");
+        }
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Allocate,
