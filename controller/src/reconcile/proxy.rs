@@ -73,10 +73,12 @@ impl Proxy {
     pub(super) fn start(settings: &Settings, network: &Name, place: &Place) -> Result<Self, ProxyError> {
         let mut command = std::process::Command::new(&settings.proxy_program);
         command.arg("--network").arg(network.as_ref());
-        let descriptors = [("--control-fd", place.control.as_fd()), ("--listener-fd", place.steered.listener.as_fd())];
+        let listeners = place.steered.threads.iter().flat_map(|thread| &thread.listeners);
+        let listeners = listeners.map(|listener| ("--listener-fd", listener.as_fd()));
         let kept = place.steered.steering.descriptors().into_iter().map(|descriptor| ("--keep-fd", descriptor));
+        let descriptors = std::iter::once(("--control-fd", place.control.as_fd())).chain(listeners).chain(kept);
         let mut mappings = Vec::new();
-        for ((option, descriptor), child_fd) in descriptors.into_iter().chain(kept).zip(FIRST_FD..) {
+        for ((option, descriptor), child_fd) in descriptors.zip(FIRST_FD..) {
             let duplicate = descriptor.try_clone_to_owned();
             let parent_fd = duplicate.map_err(|error| ProxyError::Descriptors(error.to_string()))?;
             mappings.push(FdMapping { parent_fd, child_fd });
