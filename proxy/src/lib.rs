@@ -13,6 +13,7 @@ pub mod flow;
 pub mod inherited;
 pub mod log;
 pub mod privileges;
+pub mod proxy_protocol;
 pub mod ring;
 pub mod shared;
 pub mod table;
