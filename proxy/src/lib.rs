@@ -7,6 +7,7 @@
 //! connection does next). Around them: [`ring`] (io_uring), [`worker`] (the data thread), [`control`] (the control
 //! thread), [`shared`] (what the two have in common).
 
+pub mod admission;
 pub mod balance;
 pub mod control;
 pub mod flow;
