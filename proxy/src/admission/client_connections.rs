@@ -11,13 +11,16 @@ const SHARDS: usize = 64;
 /// A shard with room for no more than this is not worth making smaller.
 const SMALL: usize = 64;
 
+/// Never 0.
+type Counts = HashMap<(Scope, Client), u32>;
+
 /// Counts the open connections of each client of each service, exact across threads. It holds nothing for a client without
 /// connections, so that its memory is bounded by the number of open ones.
 #[derive(Debug)]
 pub struct ClientConnections {
     /// Random, so that nobody can choose addresses that meet in one place.
     hasher: RandomState,
-    shards: Box<[Mutex<HashMap<(Scope, Client), u32>>]>,
+    shards: Box<[Mutex<Counts>]>,
 }
 
 impl Default for ClientConnections {
@@ -68,7 +71,7 @@ impl ClientConnections {
         self.shard(scope, client).get(&(scope, client)).copied().unwrap_or_default()
     }
 
-    fn shard(&self, scope: Scope, client: Client) -> MutexGuard<'_, HashMap<(Scope, Client), u32>> {
+    fn shard(&self, scope: Scope, client: Client) -> MutexGuard<'_, Counts> {
         let index = self.hasher.hash_one((scope, client)) as usize % SHARDS;
         // No count is ever half changed.
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
