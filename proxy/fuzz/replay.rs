@@ -50,7 +50,8 @@ fn read(directory: &Path) -> Vec<(String, Vec<u8>)> {
         .collect();
     // The order of a directory is not the same everywhere, and a seed means the same change only in the same order.
     corpus.sort();
-    assert!(corpus.len() >= 10, "there are only {} files in {}", corpus.len(), directory.display());
+    let taken = corpus.iter().filter(|(name, _)| name.starts_with("taken-")).count();
+    assert!(taken.min(corpus.len() - taken) >= 5, "there are too few files in {}", directory.display());
     corpus
 }
 
@@ -61,7 +62,12 @@ fn run_one(what: &str, input: &[u8], body: impl Fn(&[u8]) -> bool) -> bool {
 
 /// A file, sometimes with the end of another one, with one to four changes.
 fn change(corpus: &[(String, Vec<u8>)], words: &[&[u8]], random: &mut Rng) -> Vec<u8> {
-    let file = |random: &mut Rng| corpus[random.usize(..corpus.len())].1.clone();
+    // Refused files come first. Most changes of one are refused too: those of the others are tried as often.
+    let refused = corpus.partition_point(|(name, _)| name.starts_with("refused-"));
+    let file = |random: &mut Rng| {
+        let half = if random.bool() { &corpus[..refused] } else { &corpus[refused..] };
+        half[random.usize(..half.len())].1.clone()
+    };
     let mut input = file(random);
     if random.u8(..8) == 0 {
         let other = file(random);

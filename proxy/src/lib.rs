@@ -3,9 +3,9 @@
 //! A proxy accepts every connection to a VIP of its network, picks a backend and relays. It is told what to do over a
 //! control channel and knows of nothing but the table that it was given.
 //!
-//! Pure, each usable and tested without a kernel: [`table`] (what there is), [`balance`] (which backend), [`flow`] (what a
-//! connection does next). Around them: [`ring`] (io_uring), [`worker`] (the data thread), [`control`] (the control
-//! thread), [`shared`] (what the two have in common).
+//! Pure, each usable and tested without a kernel: [`table`] (what there is), [`balance`] (which backend), [`admission`] (who
+//! may come in), [`proxy_protocol`] (who the client is), [`flow`] (what a connection does next). Around them: [`ring`]
+//! (io_uring), [`worker`] (the data thread), [`control`] (the control thread), [`shared`] (what the two have in common).
 
 pub mod admission;
 pub mod balance;
