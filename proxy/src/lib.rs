@@ -7,12 +7,14 @@
 //! connection does next). Around them: [`ring`] (io_uring), [`worker`] (a data thread), [`threads`] (all of them),
 //! [`control`] (the control thread), [`shared`] (what the threads have in common).
 
+pub mod admission;
 pub mod balance;
 pub mod control;
 pub mod flow;
 pub mod inherited;
 pub mod log;
 pub mod privileges;
+pub mod proxy_protocol;
 pub mod ring;
 pub mod shared;
 pub mod table;
