@@ -61,7 +61,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let control = inherited::take(arguments.control_fd)?;
     let listeners = take_all(&arguments.listener_fd)?.into_iter().map(TcpListener::from).collect();
     let kept = take_all(&arguments.keep_fd)?;
-    let threads = arguments.threads.get();
+    let threads = arguments.threads.get().get();
     let sockets = share_out("listeners", listeners, threads)?.into_iter().map(|listeners| Sockets { listeners });
 
     let limits = Limits::of_process(threads)?;

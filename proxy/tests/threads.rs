@@ -3,9 +3,8 @@
 
 mod support;
 
-use ringlb_proxy::control::message::{
-    BackendSpec, Change, Request, ServiceSpec, Snapshot, Statistics, ThreadStatistics,
-};
+use ringlb_proxy::control::message::{BackendSpec, Change, Request, Snapshot, Statistics, ThreadStatistics};
+use ringlb_proxy::control::settings::DrainTimeout;
 use socket2::{Domain, Socket, Type};
 use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read, Write};
@@ -114,9 +113,10 @@ fn a_removed_backend_loses_its_connections_on_every_thread() {
 fn a_drain_deadline_ends_connections_on_every_thread() {
     let mut proxy = start(&[]);
     serve_numbers(&proxy, 1..=2);
-    let draining_for = |time_ms| ServiceSpec {
-        drain_timeout_ms: Some(time_ms),
-        ..service("s", VIP, Default::default(), &[backend(1), backend(2)])
+    let draining_for = |time_ms| {
+        let mut spec = service("s", VIP, Default::default(), &[backend(1), backend(2)]);
+        spec.settings.drain_timeout = DrainTimeout(Some(Duration::from_millis(time_ms)));
+        spec
     };
     let drained = BackendSpec { draining: true, ..backend(1) };
     proxy.snapshot(vec![draining_for(3_600_000)]);

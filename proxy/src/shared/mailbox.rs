@@ -17,6 +17,8 @@ pub enum Order {
     Accept,
     /// Reset the connections of backends that are marked as removed.
     ResetRemoved,
+    /// Look at the ages of connections: what is set for a service, and concerns them, has changed.
+    WatchAges,
     /// Reset this backend's connections after a time, if it still drains then.
     DrainDeadline {
         /// The backend.

@@ -5,6 +5,7 @@
 //! files: `accept` takes it in, `connect` finds it a backend, `relay` moves its data and closes it.
 
 mod accept;
+mod ageing;
 mod connect;
 mod connections;
 mod limits;
@@ -65,11 +66,16 @@ pub struct Worker {
     timers: Timers,
     /// Attempts to connect, in the order in which they began, that are not known to be over.
     attempts: VecDeque<PendingAttempt>,
+    /// Connections that have not yet lasted long, with the time at which they were established.
+    young: VecDeque<(Slot, Instant)>,
+    /// Whether ages will be looked at.
+    watches_ages: bool,
     /// Splices that are due, by connection and source, and whether to read.
     splices: VecDeque<(Slot, Side, bool)>,
     /// Receives that wait for a buffer.
     starved: VecDeque<(Slot, Side)>,
     random: fastrand::Rng,
+    started: Instant,
     /// The time of this turn.
     now: Instant,
     quiet_timer: bool,
@@ -102,9 +108,12 @@ impl Worker {
             connections: Connections::default(),
             timers: Timers::default(),
             attempts: VecDeque::new(),
+            young: VecDeque::new(),
+            watches_ages: false,
             splices: VecDeque::new(),
             starved: VecDeque::new(),
             random: fastrand::Rng::new(),
+            started: Instant::now(),
             now: Instant::now(),
             quiet_timer: false,
             stopping: false,
@@ -121,7 +130,7 @@ impl Worker {
         self.ring.read_wake(self.thread.mailbox.wake().as_fd().as_raw_fd())?;
         while !(self.stopping && self.connections.len() == 0) {
             let may_wait = self.splices.is_empty() && !self.thread.mailbox.is_full();
-            let deadline = self.timers.next().into_iter().chain(self.next_review()).min();
+            let deadline = [self.timers.next(), self.next_review(), self.next_grown()].into_iter().flatten().min();
             self.ring.turn(deadline, may_wait)?;
             self.now = Instant::now();
             while let Some(completion) = self.ring.next_completion() {
@@ -129,6 +138,7 @@ impl Worker {
             }
             self.splice()?;
             self.review_attempts();
+            self.review_young();
             while let Some(timer) = self.timers.pop(self.now) {
                 self.fire(timer)?;
             }
@@ -200,6 +210,7 @@ impl Worker {
             Timer::Drain { identity, note } => self.drain_timed_out(&identity, note),
             Timer::Accept { listener } => self.accept_again(listener),
             Timer::Quiet => self.find_quiet(),
+            Timer::Age => self.sweep_ages(),
         }
     }
 

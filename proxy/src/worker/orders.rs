@@ -13,6 +13,7 @@ impl Worker {
             match order {
                 Order::Accept => self.start_accepting()?,
                 Order::ResetRemoved => self.reset_where(Identity::is_removed, |counters| &counters.removed_resets)?,
+                Order::WatchAges => self.watch_ages(),
                 Order::DrainDeadline { identity, note, after } => {
                     self.timers.add(self.now, after, Timer::Drain { identity, note });
                 }

@@ -20,6 +20,8 @@ pub(super) enum Timer {
     Accept { listener: u32 },
     /// Look for splicing directions that have nothing to do.
     Quiet,
+    /// Look for connections that have lasted or been idle for too long.
+    Age,
 }
 
 /// Timers by time.
