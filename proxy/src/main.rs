@@ -76,6 +76,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let shared = Arc::new(Shared::new(arguments.network, features, limits, threads)?);
     let threads = DataThreads::start(&shared, settings, sockets.collect())?;
     control::thread::start(control, shared)?;
+    privileges::give_up_locking()?;
     threads.join()?;
     drop(kept);
     Ok(())

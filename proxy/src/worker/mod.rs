@@ -17,6 +17,7 @@ mod timers;
 pub use limits::Limits;
 
 use crate::flow::{Event, Operation, Side};
+use crate::privileges;
 use crate::ring::{self, Completion, Kind, Ring, Slot, Token};
 use crate::shared::{DataThread, Shared};
 use accept::{Accepting, Refusals};
@@ -49,6 +50,9 @@ pub enum Error {
     /// A listener cannot be used.
     #[error("cannot accept connections from a listener that was handed over: {0}")]
     Listener(nix::Error),
+    /// What only the set-up needs cannot be given up.
+    #[error(transparent)]
+    Privileges(#[from] privileges::Error),
 }
 
 /// A data thread's state. All but the first two fields is its own.
