@@ -36,6 +36,8 @@ pub struct Options {
     pub metrics_listen: Option<SocketAddr>,
     /// The proxy's program. Without one `ringlb-proxy` beside this program.
     pub proxy_program: Option<PathBuf>,
+    /// The file that the access log of all proxies is appended to. Without one it goes to standard output.
+    pub access_log: Option<PathBuf>,
     /// How many data threads each proxy has.
     pub threads: Count,
     /// Whether proxies go on when the daemon ends.
@@ -58,6 +60,7 @@ impl Options {
             admin_token_file: None,
             metrics_listen: None,
             proxy_program: None,
+            access_log: None,
             threads: Count::default(),
             keep: false,
             acknowledge_timeout: Self::ACKNOWLEDGE_TIMEOUT,
@@ -98,6 +101,14 @@ pub enum DaemonError {
     RunDirTooLong {
         /// The directory.
         path: PathBuf,
+    },
+    /// The file for the access log cannot be opened.
+    #[error("cannot open {} for the access log: {cause}", path.display())]
+    AccessLog {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        cause: io::Error,
     },
     /// There is one already.
     #[error("another ringlb daemon runs on {}: end it first, or choose another --run-dir", path.display())]
@@ -183,7 +194,8 @@ pub async fn run(
 
     let acknowledge_timeout = options.acknowledge_timeout;
     let threads = options.threads.get();
-    let settings = Settings { control, name_prefix, proxy_program, threads, acknowledge_timeout };
+    let access_log = options.access_log.as_deref().map(open_access_log).transpose()?;
+    let settings = Settings { control, name_prefix, proxy_program, access_log, threads, acknowledge_timeout };
     let reconcilers = Reconcilers::new(settings);
     let desired = Arc::new(match kept {
         Some((journal, model)) => Desired::kept(reconcilers.clone(), journal, model),
@@ -259,6 +271,12 @@ fn lock(run_dir: &Path) -> Result<Flock<File>, DaemonError> {
         Errno::EWOULDBLOCK => DaemonError::AlreadyRunning { path: run_dir.to_owned() },
         errno => DaemonError::Lock { path, cause: errno.into() },
     })
+}
+
+/// Whoever rotates the file must copy and truncate it: proxies keep it open.
+fn open_access_log(path: &Path) -> Result<File, DaemonError> {
+    let opened = OpenOptions::new().append(true).create(true).mode(0o640).open(path);
+    opened.map_err(|cause| DaemonError::AccessLog { path: path.to_owned(), cause })
 }
 
 fn find_proxy(given: Option<&Path>) -> Result<PathBuf, DaemonError> {

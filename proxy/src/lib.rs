@@ -5,9 +5,10 @@
 //!
 //! Pure, each usable and tested without a kernel: [`table`] (what there is), [`balance`] (which backend), [`admission`] (who
 //! may come in), [`proxy_protocol`] (who the client is), [`flow`] (what a connection does next). Around them: [`ring`]
-//! (io_uring), [`worker`] (a data thread), [`threads`] (all of them), [`control`] (the control thread), [`shared`] (what the
+//! (io_uring), [`worker`] (a data thread), [`threads`] (all of them), [`control`] (the control thread), [`access_log`], [`shared`] (what the
 //! threads have in common).
 
+pub mod access_log;
 pub mod admission;
 pub mod balance;
 pub mod control;

@@ -1,6 +1,7 @@
 //! ringlb-proxy: serves one network's connections from inside its sandbox. Started by `ringlb daemon`.
 
 use clap::Parser;
+use ringlb_proxy::access_log;
 use ringlb_proxy::control;
 use ringlb_proxy::inherited;
 use ringlb_proxy::log;
@@ -73,7 +74,8 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 
     let spin = Duration::from_micros(arguments.spin);
     let settings = Settings { spin, multishot_accept: features.multishot_accept };
-    let shared = Arc::new(Shared::new(arguments.network, features, limits, threads)?);
+    let access_log = access_log::start(arguments.network.clone(), std::io::stdout())?;
+    let shared = Arc::new(Shared::new(arguments.network, features, limits, threads, access_log)?);
     let threads = DataThreads::start(&shared, settings, sockets.collect())?;
     control::thread::start(control, shared)?;
     privileges::give_up_locking()?;

@@ -22,7 +22,8 @@ fn start(backends: &[BackendSpec]) -> Proxy {
 }
 
 fn start_with(descriptors: Option<u64>, backends: &[BackendSpec]) -> Proxy {
-    let options = Options { arguments: vec!["--threads", "3"], listeners: listen_as_group(VIP, 3), descriptors };
+    let listeners = listen_as_group(VIP, 3);
+    let options = Options { arguments: vec!["--threads", "3"], listeners, descriptors, ..Options::default() };
     Proxy::start_with(&options, Default::default(), backends)
 }
 

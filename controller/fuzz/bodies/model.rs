@@ -6,8 +6,11 @@ use ringlb::model::{Attachment, Generation, Model, Network, Service};
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+/// A network's name and addresses, its generation and LB endpoint, and what belongs to it.
+type NetworkContent = (String, Generation, Option<IpAddr>, Vec<Attachment>, Vec<Service>);
+
 /// Everything in a model, to be compared: the parts of a model itself are equal only if they are the same.
-pub(crate) fn content(model: &Model) -> Vec<(String, Generation, Option<IpAddr>, Vec<Attachment>, Vec<Service>)> {
+pub(crate) fn content(model: &Model) -> Vec<NetworkContent> {
     let networks = model.networks().values().map(|network| {
         let attachments = network.attachments().values().map(|attachment| (**attachment).clone()).collect();
         let services = network.services().values().map(|service| (**service).clone()).collect();

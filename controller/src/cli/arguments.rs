@@ -90,6 +90,9 @@ pub(super) struct DaemonArguments {
     /// The proxy's program [default: ringlb-proxy beside this program]
     #[arg(long, value_name = "PATH", env = "RINGLB_PROXY")]
     pub(super) proxy_program: Option<PathBuf>,
+    /// Append the access log of all proxies to this file [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub(super) access_log: Option<PathBuf>,
     /// Number of data threads of each proxy, or auto for as many as there are cores
     #[arg(long, value_name = "N", env = "RINGLB_THREADS", default_value = "1")]
     pub(super) threads: Count,

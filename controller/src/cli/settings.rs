@@ -47,6 +47,12 @@ pub(super) struct SettingsArguments {
     /// How long data may be without an acknowledgement, or never: then the kernel decides [default: never]
     #[arg(long, value_name = "DURATION")]
     user_timeout: Option<String>,
+    /// A line in the access log for each connection that ended: off, text or json [default: off]
+    #[arg(long, value_name = "FORMAT")]
+    access_log: Option<String>,
+    /// One of so many connections gets a line, by chance, 1 to 1000000 [default: 1]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    access_log_sample: Option<i64>,
 }
 
 impl SettingsArguments {
@@ -66,6 +72,8 @@ impl SettingsArguments {
         fields.put("keepalive.interval", self.keepalive_interval);
         fields.put("keepalive.probes", self.keepalive_probes);
         fields.put("user_timeout", self.user_timeout);
+        fields.put("access_log.format", self.access_log);
+        fields.put("access_log.sample", self.access_log_sample);
         fields.0
     }
 }

@@ -24,6 +24,7 @@ pub use status::{NetworkStatus, ProxyStatus, SandboxStatus};
 use crate::model::{Name, Network, Shared};
 use ringlb_proxy::control::message::{Generation, Statistics};
 use std::collections::HashMap;
+use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +42,8 @@ pub struct Settings {
     pub name_prefix: String,
     /// The proxy's program.
     pub proxy_program: PathBuf,
+    /// Where proxies write the access log; their standard output is the daemon's without one.
+    pub access_log: Option<File>,
     /// How many data threads each proxy has.
     pub threads: NonZeroUsize,
     /// How long a caller waits for an acknowledgement.

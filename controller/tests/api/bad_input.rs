@@ -249,6 +249,22 @@ const CASES: &[Case] = &[
         "a whole number from 1 to 127",
     ),
     case("PUT", SERVICE, r#"{"user_timeout": 5}"#, 422, "networks.web.services.new.user_timeout", "a duration such as"),
+    case(
+        "PUT",
+        SERVICE,
+        r#"{"access_log": {"format": "xml"}}"#,
+        422,
+        "networks.web.services.new.access_log.format",
+        "unknown variant `xml`",
+    ),
+    case(
+        "PUT",
+        SERVICE,
+        r#"{"access_log": {"sample": 0}}"#,
+        422,
+        "networks.web.services.new.access_log.sample",
+        "a whole number from 1 to 1000000",
+    ),
     case("PUT", SERVICE, r#"{"port": 80}"#, 422, "networks.web.services.new.port", "unknown field `port`"),
     case(
         "PUT",

@@ -3,8 +3,10 @@
 //! The daemon starts a script, and the script starts this test binary again with [`play`] as its only test.
 
 use ringlb_proxy::control::frame::{MAX_PACKET, Reassembler, encode};
+use ringlb_proxy::control::histogram::{self, Scale};
 use ringlb_proxy::control::message::{
     BackendStatistics, Features, Hello, ProxyStatistics, Reply, Request, RingStatistics, ServiceStatistics, Statistics,
+    Times,
 };
 use ringlb_proxy::inherited;
 use ringlb_proxy::table::Table;
@@ -175,7 +177,14 @@ pub(crate) fn statistics(table: &Table) -> Statistics {
                 bytes_to_client: first + 5,
             }
         });
-        ServiceStatistics { name: service.name.to_string(), connections: 100, backends: backends.collect() }
+        let times = |scale: Scale| Times { buckets: vec![2; scale.buckets()], sum_us: 1_500_000 };
+        ServiceStatistics {
+            name: service.name.to_string(),
+            connections: 100,
+            connect_times: times(histogram::CONNECT),
+            session_times: times(histogram::SESSION),
+            backends: backends.collect(),
+        }
     });
     Statistics {
         threads: Vec::new(),
@@ -195,6 +204,7 @@ pub(crate) fn statistics(table: &Table) -> Statistics {
             idle_resets: 12,
             lifetime_resets: 13,
             retries_denied: 14,
+            access_log_dropped: 15,
         },
         ring: RingStatistics {
             enters: 21,

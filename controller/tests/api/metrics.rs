@@ -85,6 +85,8 @@ fn every_number_has_its_own_series() {
         ("proxy_connections_no_backend_total", 5),
         ("proxy_connect_failures_total", 6),
         ("proxy_connect_retries_total", 7),
+        ("proxy_connect_retries_denied_total", 14),
+        ("proxy_access_log_dropped_total", 15),
         ("ring_enters_total", 21),
         ("ring_buffers_exhausted_total", 22),
         ("ring_completion_overflows_total", 23),
@@ -101,6 +103,8 @@ fn every_number_has_its_own_series() {
     }
     let service = [("network", "web"), ("service", "api")];
     assert_eq!(value("ringlb_service_connections_total", &service), 100);
+    assert_eq!(value("ringlb_service_connect_seconds", &service), 2 * 18);
+    assert_eq!(value("ringlb_service_session_seconds", &service), 2 * 15);
     let backend = [("network", "web"), ("service", "api"), ("backend", "10.1.0.2")];
     for (name, expected) in [
         ("connections_total", 2001),

@@ -12,7 +12,38 @@ pub(crate) struct Exposition(pub(crate) BTreeMap<String, Family>);
 pub(crate) struct Family {
     pub(crate) help: String,
     pub(crate) kind: String,
+    /// The values; of a histogram the counts.
     pub(crate) samples: BTreeMap<Labels, u64>,
+}
+
+/// The histogram that is being read: its buckets, then its sum, then its count.
+#[derive(Default)]
+struct Histogram {
+    buckets: Vec<(f64, u64)>,
+    sum: Option<f64>,
+}
+
+impl Histogram {
+    /// Takes a line in from behind the metric's name. The last one, its count, is its value.
+    fn read(&mut self, rest: &str) -> Option<Option<(Labels, u64)>> {
+        if let Some(rest) = rest.strip_prefix("_bucket") {
+            let Some((mut labels, count)) = read_sample(rest) else { return Some(None) };
+            let bound = labels.remove("le").unwrap_or_else(|| panic!("a bucket without a bound: {rest}"));
+            self.buckets.push((bound.replace("+Inf", "inf").parse().unwrap(), count));
+            None
+        } else if let Some(rest) = rest.strip_prefix("_sum") {
+            self.sum = Some(rest.rsplit_once(' ').unwrap().1.parse().unwrap());
+            None
+        } else {
+            let sample = read_sample(rest.strip_prefix("_count")?);
+            let buckets = std::mem::take(&mut self.buckets);
+            assert!(buckets.is_sorted_by(|one, two| one.0 < two.0 && one.1 <= two.1), "{buckets:?}");
+            let count = sample.as_ref().map(|(_, count)| *count);
+            assert_eq!(buckets.last().map(|(bound, count)| (*bound, *count)), Some(f64::INFINITY).zip(count));
+            assert!(self.sum.take().is_some_and(|sum| sum >= 0.0), "a histogram without its sum: {rest}");
+            Some(sample)
+        }
+    }
 }
 
 impl Exposition {
@@ -28,13 +59,17 @@ impl Exposition {
             let line = lines.next().unwrap_or_default();
             let kind =
                 line.strip_prefix(&format!("# TYPE {name} ")).unwrap_or_else(|| panic!("no type line: {line:?}"));
-            assert!(["counter", "gauge"].contains(&kind), "{line:?}");
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line:?}");
             let mut samples = BTreeMap::new();
+            let mut histogram = Histogram::default();
             while let Some(line) = lines.next_if(|line| !line.starts_with('#')) {
                 let rest = line.strip_prefix(name).unwrap_or_else(|| panic!("a sample of another metric: {line:?}"));
-                let (labels, value) = read_sample(rest).unwrap_or_else(|| panic!("not a sample: {line:?}"));
+                let sample = if kind == "histogram" { histogram.read(rest) } else { Some(read_sample(rest)) };
+                let Some(sample) = sample else { continue };
+                let (labels, value) = sample.unwrap_or_else(|| panic!("not a sample: {line:?}"));
                 assert!(samples.insert(labels, value).is_none(), "a series is there twice: {line:?}");
             }
+            assert!(histogram.buckets.is_empty(), "a histogram without its count: {name}");
             let names: BTreeSet<Vec<_>> = samples.keys().map(|labels| labels.keys().collect()).collect();
             assert_eq!(names.len(), 1, "{name} has no samples, or not all have the same labels: {names:?}");
             let family = Family { help: unescaped(help, "\\n"), kind: kind.to_owned(), samples };

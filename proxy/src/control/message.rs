@@ -4,6 +4,7 @@
 //! with [`Reply::Hello`]. Each table request is answered by [`Reply::Acknowledged`] or [`Reply::Refused`], in the
 //! order of the requests.
 
+pub use super::histogram::Times;
 pub use super::settings::{Algorithm, ServiceSettings};
 
 use serde::{Deserialize, Serialize};
@@ -207,6 +208,8 @@ pub struct ProxyStatistics {
     pub idle_resets: u64,
     /// Connections reset because they reached their maximum lifetime.
     pub lifetime_resets: u64,
+    /// Lines of the access log that were dropped because they could not be written fast enough.
+    pub access_log_dropped: u64,
 }
 
 /// Counters of a proxy's rings.
@@ -242,6 +245,14 @@ pub struct ServiceStatistics {
     pub name: String,
     /// Connections given to one of its backends.
     pub connections: u64,
+    /// What attempts to connect that succeeded took, by the scale [`histogram::CONNECT`].
+    ///
+    /// [`histogram::CONNECT`]: super::histogram::CONNECT
+    pub connect_times: Times,
+    /// How long connections that were given to a backend and have ended lasted, by the scale [`histogram::SESSION`].
+    ///
+    /// [`histogram::SESSION`]: super::histogram::SESSION
+    pub session_times: Times,
     /// One entry for each of its backends.
     pub backends: Vec<BackendStatistics>,
 }

@@ -5,6 +5,7 @@
 //! becomes packets, [`thread`] answers requests in the proxy.
 
 pub mod frame;
+pub mod histogram;
 pub mod message;
 pub mod settings;
 pub mod thread;

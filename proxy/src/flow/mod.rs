@@ -8,6 +8,7 @@
 
 pub mod age;
 mod direction;
+pub mod termination;
 
 use direction::{Direction, End, Mode, Receiving, Step};
 
@@ -283,6 +284,12 @@ impl Flow {
     #[must_use]
     pub fn is_connecting(&self) -> bool {
         self.phase == Phase::Connecting
+    }
+
+    /// Whether one side has said that it is done.
+    #[must_use]
+    pub fn is_half_closed(&self) -> bool {
+        self.directions.iter().any(|direction| direction.end == Some(End::Finished))
     }
 
     fn while_connecting(&mut self, event: Event, operations: &mut Vec<Operation>) {

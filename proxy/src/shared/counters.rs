@@ -48,6 +48,7 @@ pub struct Counters {
     pub drain_resets: Counter,
     pub idle_resets: Counter,
     pub lifetime_resets: Counter,
+    pub access_log_dropped: Counter,
     pub enters: Counter,
     pub buffers_exhausted: Counter,
     pub completion_overflows: Counter,

@@ -12,6 +12,7 @@ pub use counters::{Counter, Counters};
 pub use mailbox::{Mailbox, Order};
 pub use thread::DataThread;
 
+use crate::access_log::AccessLog;
 use crate::control::message::{Delta, Features, Generation, Snapshot};
 use crate::table::{Consequence, Table, Transition, TransitionError};
 use crate::worker::Limits;
@@ -31,6 +32,8 @@ pub struct Shared {
     pub features: Features,
     /// The table in use. A connection loads it once, at its pick.
     pub table: ArcSwap<Table>,
+    /// Where records of connections that ended go.
+    pub access_log: AccessLog,
     /// The open connections of all data threads.
     pub connections: Budget,
     /// The pipes of all data threads.
@@ -53,13 +56,20 @@ impl Shared {
     ///
     /// # Errors
     /// If the kernel gives no eventfd.
-    pub fn new(network: String, features: Features, limits: Limits, threads: usize) -> Result<Self, nix::Error> {
+    pub fn new(
+        network: String,
+        features: Features,
+        limits: Limits,
+        threads: usize,
+        access_log: AccessLog,
+    ) -> Result<Self, nix::Error> {
         let threads = (0..threads).map(|_| DataThread::new().map(Arc::new)).collect::<Result<_, _>>()?;
         Ok(Self {
             started: Instant::now(),
             network,
             features,
             table: ArcSwap::default(),
+            access_log,
             connections: Budget::new(limits.connections),
             pipes: Budget::new(limits.pipes),
             threads,

@@ -32,6 +32,7 @@ impl Shared {
                 drain_resets: sum(|counters| &counters.drain_resets),
                 idle_resets: sum(|counters| &counters.idle_resets),
                 lifetime_resets: sum(|counters| &counters.lifetime_resets),
+                access_log_dropped: sum(|counters| &counters.access_log_dropped),
             },
             ring: RingStatistics {
                 enters: sum(|counters| &counters.enters),
@@ -69,6 +70,8 @@ fn service_statistics(service: &Service) -> ServiceStatistics {
     ServiceStatistics {
         name: service.name.to_string(),
         connections: service.state.connections.load(Ordering::Relaxed),
+        connect_times: service.state.connect_times.times(),
+        session_times: service.state.session_times.times(),
         backends: backends.collect(),
     }
 }

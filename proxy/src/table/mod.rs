@@ -5,12 +5,14 @@
 
 pub mod backend;
 pub mod chooser;
+pub mod histogram;
 pub mod map;
 pub mod service;
 mod transition;
 
 pub use backend::{Backend, Identity};
 pub use chooser::Chooser;
+pub use histogram::Histogram;
 pub use service::{Service, ServiceState};
 pub use transition::{Consequence, Transition, TransitionError};
 

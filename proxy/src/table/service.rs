@@ -2,7 +2,9 @@
 
 use super::backend::{Backend, Identity};
 use super::chooser::Chooser;
+use super::histogram::Histogram;
 use crate::admission::RetryBudget;
+use crate::control::histogram;
 use crate::control::message::{BackendSpec, ServiceSettings, ServiceSpec};
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
@@ -28,14 +30,33 @@ pub struct Service {
 }
 
 /// What belongs to a service as long as its name is in the table.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ServiceState {
+    /// Its name.
+    pub name: Arc<str>,
     /// Connections given to a backend.
     pub connections: AtomicU64,
     /// The number of turns that round robin, weighted or not, has given.
     pub turns: AtomicU64,
     /// The retries that its connections may have together.
     pub retry_budget: RetryBudget,
+    /// What attempts to connect that succeeded took.
+    pub connect_times: Histogram,
+    /// How long connections that were given to a backend lasted.
+    pub session_times: Histogram,
+}
+
+impl ServiceState {
+    fn new(name: Arc<str>) -> Self {
+        Self {
+            name,
+            connections: AtomicU64::new(0),
+            turns: AtomicU64::new(0),
+            retry_budget: RetryBudget::default(),
+            connect_times: Histogram::new(histogram::CONNECT),
+            session_times: Histogram::new(histogram::SESSION),
+        }
+    }
 }
 
 impl Service {
@@ -54,11 +75,15 @@ impl Service {
                 identity: identity_of(backend.address).unwrap_or_default(),
             })
             .collect();
+        let state = match before {
+            Some(before) => Arc::clone(&before.state),
+            None => Arc::new(ServiceState::new(Arc::from(spec.name.as_str()))),
+        };
         let mut service = Self {
-            name: Arc::from(spec.name.as_str()),
+            name: Arc::clone(&state.name),
             vip: spec.vip,
             settings: Arc::new(spec.settings.clone()),
-            state: before.map(|service| Arc::clone(&service.state)).unwrap_or_default(),
+            state,
             backends,
             eligible: Vec::new(),
             chooser: OnceLock::new(),

@@ -1,10 +1,11 @@
 //! What connections get and suffer because of their age.
 
+use super::clock::Tick;
 use super::connections::Connection;
 use super::{Error, Timer, Worker};
 use crate::control::settings::ServiceSettings;
-use crate::flow::Event;
 use crate::flow::age::{Age, Expiry};
+use crate::flow::termination::Cause;
 use crate::ring::Slot;
 use socket2::{SockRef, TcpKeepalive};
 use std::time::{Duration, Instant};
@@ -13,20 +14,6 @@ use std::time::{Duration, Instant};
 const GROWN: Duration = Duration::from_secs(1);
 /// The time between two looks at the age of connections.
 const SWEEP: Duration = Duration::from_secs(1);
-
-/// A moment, in tenths of a second since the worker's start: 13 years of them fit in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tick(u32);
-
-impl Tick {
-    pub(super) fn at(now: Instant, started: Instant) -> Self {
-        Self(u32::try_from((now - started).as_millis() / 100).unwrap_or(u32::MAX))
-    }
-
-    fn since(self, earlier: Self) -> Duration {
-        Duration::from_millis(u64::from(self.0.saturating_sub(earlier.0)) * 100)
-    }
-}
 
 impl Worker {
     /// Takes note of a connection that has just been established.
@@ -67,6 +54,7 @@ impl Worker {
     pub(super) fn sweep_ages(&mut self) -> Result<(), Error> {
         let table = self.shared.table.load_full();
         let tick = Tick::at(self.now, self.started);
+        let moment = self.moment();
         let mut ageing = false;
         let mut expired = Vec::new();
         for (slot, connection) in self.connections.iter() {
@@ -77,7 +65,7 @@ impl Worker {
             }
             ageing = true;
             let age = Age {
-                lasted: tick.since(connection.opened),
+                lasted: moment.since(connection.opened),
                 silent: tick.since(connection.moved),
                 // Neighbours in the list of connections were often made together.
                 lot: (slot.index as u8).wrapping_mul(157).wrapping_add(slot.generation as u8),
@@ -89,11 +77,12 @@ impl Worker {
             self.watch_ages();
         }
         for (slot, expiry) in expired {
-            match expiry {
-                Expiry::Idle => self.thread.counters.idle_resets.add(1),
-                Expiry::Lifetime => self.thread.counters.lifetime_resets.add(1),
-            }
-            self.deliver(slot, Event::Abort)?;
+            let (counter, cause) = match expiry {
+                Expiry::Idle => (&self.thread.counters.idle_resets, Cause::Idle),
+                Expiry::Lifetime => (&self.thread.counters.lifetime_resets, Cause::Lifetime),
+            };
+            counter.add(1);
+            self.abort(slot, cause)?;
         }
         Ok(())
     }

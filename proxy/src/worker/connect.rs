@@ -1,16 +1,19 @@
 //! Finding a backend.
 
 use super::accept::reset_on_close;
+use super::clock::Moment;
 use super::connections::{Attempt, Connection};
 use super::{Error, Timer, Worker};
 use crate::admission::RetryLimit;
 use crate::balance;
+use crate::control::settings::AccessLogFormat;
 use crate::flow::Event;
+use crate::flow::termination::Cause;
 use crate::ring::{Kind, Slot, Token};
 use crate::shared::{Counters, Shared};
 use crate::table::Service;
 use socket2::{Domain, SockAddr, Socket, Type};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -34,12 +37,21 @@ impl Worker {
     pub(super) fn connect(&mut self, slot: Slot) -> Result<(), Error> {
         let now = self.now - self.shared.started;
         let Some(connection) = self.connections.get(slot) else { return Ok(()) };
-        let Some(choice) = choose(&self.shared, &self.thread.counters, connection, now, &mut self.random) else {
-            self.events.push_back(Event::NoBackend);
-            return Ok(());
+        let started = Moment::at(self.now, self.started);
+        let choice = choose(&self.shared, &self.thread.counters, connection, (now, started), &mut self.random);
+        let Choice { attempt, timeout, ages, logged } = match choice {
+            Ok(choice) => choice,
+            Err(cause) => {
+                // Where attempts have failed, what made the last one fail says more than that there is no other backend.
+                connection.cause = connection.cause.or(Some(cause));
+                self.events.push_back(Event::NoBackend);
+                return Ok(());
+            }
         };
         connection.attempts += 1;
-        let Choice { attempt, timeout, ages } = choice;
+        if logged && connection.client.is_none() {
+            connection.client = connection.sockets[0].as_ref().and_then(peer_address).map(Box::new);
+        }
         let address = SocketAddr::new(attempt.address, connection.target.port());
         connection.backend = Some(attempt);
         match new_socket(address) {
@@ -62,6 +74,7 @@ impl Worker {
                 if let Some(attempt) = connection.backend.take() {
                     attempt.identity.leave();
                 }
+                connection.cause = Some(Cause::Shortage);
                 self.note_refusal(&error);
                 self.events.push_back(Event::NoBackend);
             }
@@ -83,7 +96,7 @@ impl Worker {
         let Some(connection) = self.connections.get(slot) else { return Event::ConnectFailed };
         if connection.backend.as_ref().is_some_and(|attempt| attempt.abandoned) {
             connection.sockets[1].iter().for_each(reset_on_close);
-            self.fail_attempt(slot);
+            self.fail_attempt(slot, Cause::Removed);
             return Event::ConnectFailed;
         }
         self.succeed(slot);
@@ -91,13 +104,14 @@ impl Worker {
     }
 
     /// Takes note of an attempt that failed; the flow decides what is next.
-    pub(super) fn fail_attempt(&mut self, slot: Slot) {
+    pub(super) fn fail_attempt(&mut self, slot: Slot, cause: Cause) {
         let Some(connection) = self.connections.get(slot) else { return };
         connection.sockets[1] = None;
         if let Some(attempt) = connection.backend.take() {
             attempt.identity.leave();
             attempt.identity.connect_failures.fetch_add(1, Ordering::Relaxed);
             connection.tried.push(attempt.address);
+            connection.cause = Some(if attempt.abandoned { Cause::Removed } else { cause });
         }
         self.thread.counters.connect_failures.add(1);
     }
@@ -106,7 +120,11 @@ impl Worker {
     fn succeed(&mut self, slot: Slot) {
         let Some(connection) = self.connections.get(slot) else { return };
         connection.tried = Vec::new();
+        connection.cause = None;
         if let Some(attempt) = &connection.backend {
+            let time = Moment::at(self.now, self.started).since(attempt.started);
+            connection.connect_time = Some(time.into());
+            attempt.service.connect_times.add(time);
             attempt.identity.connections.fetch_add(1, Ordering::Relaxed);
             attempt.service.connections.fetch_add(1, Ordering::Relaxed);
         }
@@ -147,33 +165,35 @@ struct Choice {
     timeout: Duration,
     /// Whether the service's connections can end because of their age.
     ages: bool,
+    /// Whether its connections can get a line in the access log.
+    logged: bool,
 }
 
 /// Finds a backend for the connection's next attempt, counts the connection in there, and counts the reason if there is
-/// none.
+/// none. `now` is the same moment for all threads and for this one.
 fn choose(
     shared: &Shared,
     counters: &Counters,
     connection: &Connection,
-    now: Duration,
+    (now, started): (Duration, Moment),
     random: &mut fastrand::Rng,
-) -> Option<Choice> {
+) -> Result<Choice, Cause> {
     loop {
         let table = shared.table.load();
         let Some(service) = table.service_at(connection.target.ip()) else {
             counters.no_service.add(1);
-            return None;
+            return Err(Cause::NoService);
         };
         let settings = &service.settings;
         // One more system call, so only where it matters.
         let client = if settings.algorithm.uses_client_address() {
-            connection.sockets[0].as_ref().and_then(peer_address)
+            connection.sockets[0].as_ref().and_then(peer_address).map(|client| client.ip())
         } else {
             None
         };
         let Some(backend) = balance::pick(service, client, &connection.tried, random) else {
             counters.no_backend.add(1);
-            return None;
+            return Err(Cause::NoBackend);
         };
         // A backend that was removed between the load and here is in no newer table, so this ends.
         if !backend.identity.enter() {
@@ -187,12 +207,14 @@ fn choose(
             backend.identity.leave();
             counters.retries_denied.add(1);
             counters.no_backend.add(1);
-            return None;
+            return Err(Cause::RetriesDenied);
         }
         let identity = Arc::clone(&backend.identity);
         let service_state = Arc::clone(&service.state);
-        let attempt = Attempt { address: backend.address, identity, service: service_state, abandoned: false };
-        return Some(Choice { attempt, timeout: settings.connect_timeout.0, ages: settings.limits_age() });
+        let attempt = Attempt { address: backend.address, identity, service: service_state, abandoned: false, started };
+        let logged = settings.access_log.format != AccessLogFormat::Off;
+        let timeout = settings.connect_timeout.0;
+        return Ok(Choice { attempt, timeout, ages: settings.limits_age(), logged });
     }
 }
 
@@ -205,8 +227,8 @@ fn may_retry(service: &Service, attempts: u8, now: Duration) -> bool {
 }
 
 /// The client's address; `None` if its connection has ended already (`ENOTCONN`, getpeername(2)).
-fn peer_address(socket: &OwnedFd) -> Option<IpAddr> {
-    socket2::SockRef::from(socket).peer_addr().ok()?.as_socket().map(|address| address.ip())
+fn peer_address(socket: &OwnedFd) -> Option<SocketAddr> {
+    socket2::SockRef::from(socket).peer_addr().ok()?.as_socket()
 }
 
 /// A socket for a connection to a backend: non-blocking, as splice needs it, and without Nagle's algorithm, as a relay

@@ -1,7 +1,8 @@
 //! The connections that are open, each in a slot.
 
-use super::ageing::Tick;
+use super::clock::{Microseconds, Moment, Tick};
 use super::pipes::LeasedPipe;
+use crate::flow::termination::Cause;
 use crate::flow::{Flow, Side};
 use crate::ring::{GENERATION_MASK, Slot};
 use crate::table::{Identity, ServiceState};
@@ -28,7 +29,15 @@ pub(super) struct Connection {
     /// Counts attempts, so that a timeout is not taken for one of a later attempt.
     pub(super) attempts: u8,
     /// When it was accepted.
-    pub(super) opened: Tick,
+    pub(super) opened: Moment,
+    /// What the attempt that succeeded took.
+    pub(super) connect_time: Option<Microseconds>,
+    /// Bytes sent so far, by [`Side::index`] of the end that they were sent to.
+    pub(super) sent: [u64; 2],
+    /// Why it ends, or found no backend, if that is known.
+    pub(super) cause: Option<Cause>,
+    /// The client's address, if the access log needs it.
+    pub(super) client: Option<Box<SocketAddr>>,
     /// When data was last sent to one of its ends.
     pub(super) moved: Tick,
 }
@@ -42,6 +51,8 @@ pub(super) struct Attempt {
     /// Whether it must end, even if it has succeeded before its cancellation: the backend was removed, or its drain deadline
     /// passed.
     pub(super) abandoned: bool,
+    /// When it began.
+    pub(super) started: Moment,
 }
 
 /// A receive into a private buffer.

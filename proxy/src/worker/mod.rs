@@ -6,21 +6,25 @@
 
 mod accept;
 mod ageing;
+mod clock;
 mod connect;
 mod connections;
 mod limits;
 mod orders;
 mod pipes;
+mod record;
 mod relay;
 mod timers;
 
 pub use limits::Limits;
 
+use crate::flow::termination::Cause;
 use crate::flow::{Event, Operation, Side};
 use crate::privileges;
 use crate::ring::{self, Completion, Kind, Ring, Slot, Token};
 use crate::shared::{DataThread, Shared};
 use accept::{Accepting, Refusals};
+use clock::Moment;
 use connect::PendingAttempt;
 use connections::Connections;
 use pipes::Pipes;
@@ -201,6 +205,18 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Ends a connection with a reset.
+    fn abort(&mut self, slot: Slot, cause: Cause) -> Result<(), Error> {
+        if let Some(connection) = self.connections.get(slot) {
+            connection.cause = Some(cause);
+        }
+        self.deliver(slot, Event::Abort)
+    }
+
+    fn moment(&self) -> Moment {
+        Moment::at(self.now, self.started)
     }
 
     fn stop(&mut self, slot: Slot, kind: Kind) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! What a new table means for open connections.
 
 use super::{Error, Timer, Worker};
-use crate::flow::Event;
+use crate::flow::termination::Cause;
 use crate::ring::Slot;
 use crate::shared::{Counter, Counters, Order};
 use crate::table::Identity;
@@ -12,7 +12,9 @@ impl Worker {
         for order in self.thread.mailbox.take() {
             match order {
                 Order::Accept => self.start_accepting()?,
-                Order::ResetRemoved => self.reset_where(Identity::is_removed, |counters| &counters.removed_resets)?,
+                Order::ResetRemoved => {
+                    self.reset_where(Identity::is_removed, |counters| &counters.removed_resets, Cause::Removed)?;
+                }
                 Order::WatchAges => self.watch_ages(),
                 Order::DrainDeadline { identity, note, after } => {
                     self.timers.add(self.now, after, Timer::Drain { identity, note });
@@ -28,13 +30,15 @@ impl Worker {
         if identity.last_drain() != note {
             return Ok(());
         }
-        self.reset_where(|other| std::ptr::eq(other, Arc::as_ptr(identity)), |counters| &counters.drain_resets)
+        let is_it = |other: &Identity| std::ptr::eq(other, Arc::as_ptr(identity));
+        self.reset_where(is_it, |counters| &counters.drain_resets, Cause::Drained)
     }
 
     fn reset_where(
         &mut self,
         wanted: impl Fn(&Identity) -> bool,
         counter: impl Fn(&Counters) -> &Counter,
+        cause: Cause,
     ) -> Result<(), Error> {
         let slots = self
             .connections
@@ -45,7 +49,7 @@ impl Worker {
                 self.abandon_attempt(slot)?;
             } else {
                 counter(&self.thread.counters).add(1);
-                self.deliver(slot, Event::Abort)?;
+                self.abort(slot, cause)?;
             }
         }
         Ok(())
@@ -56,7 +60,7 @@ impl Worker {
         self.stop_accepting()?;
         let all: Vec<Slot> = self.connections.find(|_| true);
         for slot in all {
-            self.deliver(slot, Event::Abort)?;
+            self.abort(slot, Cause::Shutdown)?;
         }
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! Moving a connection's data, and closing it.
 
 use super::accept::reset_on_close;
-use super::ageing::Tick;
+use super::clock::Tick;
 use super::connections::{Connection, Private};
 use super::{Error, Timer, Worker};
+use crate::flow::termination::Cause;
 use crate::flow::{Chunk, Ending, Event, Operation, ReceiveEnd, Side};
 use crate::ring::{BUFFER_SIZE, Completion, Kind, Slot, Token};
 use nix::errno::Errno;
@@ -24,7 +25,10 @@ impl Worker {
         Some(match kind {
             Kind::Connect if completion.result.is_ok() => self.connected(slot),
             Kind::Connect => {
-                self.fail_attempt(slot);
+                // Only a timeout or a removal stops an attempt, and a removal says so itself.
+                let timed_out = matches!(completion.result, Err(Errno::ECANCELED | Errno::ETIMEDOUT));
+                let cause = if timed_out { Cause::TimedOut } else { Cause::Refused };
+                self.fail_attempt(slot, cause);
                 Event::ConnectFailed
             }
             Kind::Receive(side) => {
@@ -120,13 +124,7 @@ impl Worker {
 
     pub(super) fn close(&mut self, slot: Slot, reset: bool, ending: Ending) {
         let Some(connection) = self.connections.remove(slot) else { return };
-        let counters = &self.thread.counters;
-        match ending {
-            Ending::ClientReset => counters.client_resets.add(1),
-            Ending::BackendReset => counters.backend_resets.add(1),
-            // Counted where the reason is known.
-            Ending::Completed | Ending::NoBackend | Ending::Aborted => {}
-        }
+        self.record(&connection, ending);
         if let Some(attempt) = connection.backend {
             attempt.identity.leave();
         }
@@ -243,7 +241,8 @@ fn received_private(side: Side, completion: &Completion, buffer: u32) -> Event {
     received(side, &with_buffer)
 }
 
-fn count_bytes(connection: &Connection, to: Side, bytes: u64) {
+fn count_bytes(connection: &mut Connection, to: Side, bytes: u64) {
+    connection.sent[to.index()] += bytes;
     if let Some(attempt) = &connection.backend {
         let counter = match to {
             Side::Client => &attempt.identity.bytes_to_client,

@@ -56,6 +56,8 @@ pub(crate) struct Control {
 pub(crate) struct Options {
     pub(crate) arguments: Vec<&'static str>,
     pub(crate) descriptors: Option<u64>,
+    /// Where its access log goes; nowhere if there is nothing here.
+    pub(crate) access_log: Option<std::fs::File>,
     /// What it accepts from, the target first; one listener of its own if there is none here.
     pub(crate) listeners: Vec<TcpListener>,
 }
@@ -92,18 +94,20 @@ impl Proxy {
             handed.push(mapping(listener.try_clone().unwrap().into(), child_fd));
             command.args(["--listener-fd", &child_fd.to_string()]);
         }
-        command.stdin(Stdio::null()).stderr(Stdio::piped());
         if let Some(descriptors) = options.descriptors {
             // Through prlimit(1) of the child's own shell, so that no unsafe code is needed here.
             let program = env!("CARGO_BIN_EXE_ringlb-proxy");
             let mut limited = Command::new("sh");
             limited.arg("-c").arg(format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")).arg(program);
-            limited.args(command.get_args()).stdin(Stdio::null()).stderr(Stdio::piped());
+            limited.args(command.get_args());
             command = limited;
         }
-        let child = command.fd_mappings(handed).unwrap().spawn().unwrap();
+        let access_log = options.access_log.as_ref().map_or_else(Stdio::null, |log| log.try_clone().unwrap().into());
+        command.stdin(Stdio::null()).stdout(access_log).stderr(Stdio::piped());
+        let mut starting = Starting(Some(command.fd_mappings(handed).unwrap().spawn().unwrap()));
         let mut control = Control::connect(&control_address);
         let Reply::Hello(hello) = control.receive() else { panic!("the proxy does not say hello") };
+        let child = starting.0.take().unwrap();
         Self { child, target, generation: 0, hello, control, control_address, listeners, directory }
     }
 
@@ -206,15 +210,28 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            let mut log = String::new();
-            if let Some(mut stderr) = self.child.stderr.take() {
-                let _ = stderr.read_to_string(&mut log);
-            }
-            println!("the proxy said: {log}");
+        end(&mut self.child);
+    }
+}
+
+/// A proxy that has not said hello yet, and perhaps never does.
+struct Starting(Option<Child>);
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        self.0.iter_mut().for_each(end);
+    }
+}
+
+fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+    if std::thread::panicking() {
+        let mut log = String::new();
+        if let Some(mut stderr) = child.stderr.take() {
+            let _ = stderr.read_to_string(&mut log);
         }
+        println!("the proxy said: {log}");
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Kind {
     Counter,
     /// It goes up and down.
     Gauge,
+    /// Counts of values by size, and their sum.
+    Histogram,
 }
 
 /// What a metric's value is counted in.
@@ -44,6 +46,7 @@ impl Kind {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
         }
     }
 }
@@ -74,6 +77,10 @@ const fn gauge(name: &'static str, unit: Unit, labels: &'static [&'static str], 
     Metric { name, kind: Kind::Gauge, unit, labels, help }
 }
 
+const fn histogram(name: &'static str, unit: Unit, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Histogram, unit, labels, help }
+}
+
 macro_rules! metrics {
     ($($constant:ident = $kind:ident($name:literal, $unit:ident, $labels:expr, $help:literal);)*) => {
         $(pub(super) const $constant: Metric = $kind($name, Unit::$unit, $labels, $help);)*
@@ -102,6 +109,8 @@ metrics! {
     PROXY_RETRIES_DENIED = counter("ringlb_proxy_connect_retries_denied_total", One, NETWORK, "Client connections reset because no further attempt was allowed, by the service's limit or its retry budget");
     PROXY_RESETS = counter("ringlb_proxy_connections_reset_total", One, &["network", "cause"], "Connections that ended by a reset, by cause: client, backend, removed (the backend or its service), drain (its deadline passed), idle, lifetime");
 
+    PROXY_ACCESS_LOG_DROPPED = counter("ringlb_proxy_access_log_dropped_total", One, NETWORK, "Lines of the access log that were dropped because they could not be written fast enough");
+
     RING_ENTERS = counter("ringlb_ring_enters_total", One, NETWORK, "Calls of io_uring_enter by the proxy's data threads");
     RING_BUFFERS_EXHAUSTED = counter("ringlb_ring_buffers_exhausted_total", One, NETWORK, "Receives that found no free shared buffer");
     RING_COMPLETION_OVERFLOWS = counter("ringlb_ring_completion_overflows_total", One, NETWORK, "Times that completions did not fit into the completion queue");
@@ -109,6 +118,9 @@ metrics! {
     RING_SPLICED_BYTES = counter("ringlb_ring_spliced_bytes_total", Bytes, NETWORK, "Bytes moved by splice");
 
     SERVICE_CONNECTIONS = counter("ringlb_service_connections_total", One, SERVICE, "Connections given to one of the service's backends");
+
+    SERVICE_CONNECT_TIMES = histogram("ringlb_service_connect_seconds", Seconds, SERVICE, "What connecting to one of the service's backends took, where it succeeded");
+    SERVICE_SESSION_TIMES = histogram("ringlb_service_session_seconds", Seconds, SERVICE, "How long connections lasted that were given to one of the service's backends and have ended");
 
     BACKEND_CONNECTIONS = counter("ringlb_backend_connections_total", One, BACKEND, "Connections established to the backend");
     BACKEND_ACTIVE = gauge("ringlb_backend_connections_active", One, BACKEND, "Connections to the backend open now, those being established included");

@@ -8,14 +8,17 @@ use super::round::Round;
 use crate::model::Backend;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::prometheus_text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabel, EncodeLabelSet, LabelSetEncoder, NoLabelSet};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabel, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+use ringlb_proxy::control::histogram::{self, Scale, Times};
 use ringlb_proxy::control::message::{BackendStatistics, ProxyStatistics, RingStatistics, ServiceStatistics};
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// What was told in `round`.
 pub(super) fn render(round: Round) -> Result<String, fmt::Error> {
@@ -29,7 +32,7 @@ pub(super) fn render(round: Round) -> Result<String, fmt::Error> {
 /// A metric, or the value of a label, and where its value is in what a proxy says of `T`.
 type Source<T, M = Metric> = (M, fn(&T) -> u64);
 
-const PROXY: [Source<ProxyStatistics>; 8] = [
+const PROXY: [Source<ProxyStatistics>; 9] = [
     (names::PROXY_ACCEPTED, |proxy| proxy.accepted),
     (names::PROXY_ACTIVE, |proxy| proxy.active),
     (names::PROXY_REFUSED_AT_LIMIT, |proxy| proxy.refused_at_limit),
@@ -38,6 +41,7 @@ const PROXY: [Source<ProxyStatistics>; 8] = [
     (names::PROXY_CONNECT_FAILURES, |proxy| proxy.connect_failures),
     (names::PROXY_CONNECT_RETRIES, |proxy| proxy.retries),
     (names::PROXY_RETRIES_DENIED, |proxy| proxy.retries_denied),
+    (names::PROXY_ACCESS_LOG_DROPPED, |proxy| proxy.access_log_dropped),
 ];
 
 const RESETS: [Source<ProxyStatistics, &str>; 6] = [
@@ -116,6 +120,11 @@ impl Round {
         let services = self.services();
         let connections = services.iter().filter_map(|row| Some((row.labels, row.told?.connections)));
         writer.family(&names::SERVICE_CONNECTIONS, connections)?;
+        let told = || services.iter().filter_map(|row| Some((row.labels, row.told?)));
+        let connects = told().map(|(labels, told)| (labels, &told.connect_times));
+        writer.histograms(&names::SERVICE_CONNECT_TIMES, histogram::CONNECT, connects)?;
+        let sessions = told().map(|(labels, told)| (labels, &told.session_times));
+        writer.histograms(&names::SERVICE_SESSION_TIMES, histogram::SESSION, sessions)?;
         let backends: Vec<_> = services.iter().flat_map(ServiceRow::backends).collect();
         for (metric, value) in &BACKEND {
             let told = backends.iter().filter_map(|row| Some((row.labels(), value(row.told?))));
@@ -192,22 +201,51 @@ impl Writer<'_> {
         if samples.peek().is_none() {
             return Ok(());
         }
+        let mut family = self.descriptor(metric)?;
+        for (values, value) in samples {
+            let labels = Labels { names: metric.labels, values: &values };
+            let mut sample = family.encode_family(&labels)?;
+            if metric.kind == Kind::Counter {
+                sample.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            } else {
+                sample.encode_gauge(&value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a histogram for each of the samples, if there are any.
+    fn histograms<'a, const LABELS: usize>(
+        &mut self,
+        metric: &Metric,
+        scale: Scale,
+        samples: impl IntoIterator<Item = ([&'a str; LABELS], &'a Times)>,
+    ) -> fmt::Result {
+        let mut samples = samples.into_iter().peekable();
+        if samples.peek().is_none() {
+            return Ok(());
+        }
+        let bounds: Vec<f64> = scale.bounds().map(|bound| bound.as_secs_f64()).collect();
+        let mut family = self.descriptor(metric)?;
+        for (values, times) in samples {
+            let labels = Labels { names: metric.labels, values: &values };
+            // The last one, which has no bound, is what the count says.
+            let buckets: Vec<_> = bounds.iter().copied().zip(times.buckets.iter().copied()).collect();
+            let (sum, count) = (Duration::from_micros(times.sum_us).as_secs_f64(), times.buckets.iter().sum());
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    fn descriptor(&mut self, metric: &Metric) -> Result<MetricEncoder<'_>, fmt::Error> {
         // The library adds a counter's ending itself.
         let (name, kind) = match metric.kind {
             Kind::Counter => (metric.name.trim_end_matches("_total"), MetricType::Counter),
             Kind::Gauge => (metric.name, MetricType::Gauge),
+            Kind::Histogram => (metric.name, MetricType::Histogram),
         };
         // Without the unit, which this format does not write and the library would put into the name again.
-        let mut family = self.0.encode_descriptor(name, metric.help, None, kind)?;
-        for (values, value) in samples {
-            let labels = Labels { names: metric.labels, values: &values };
-            let mut sample = family.encode_family(&labels)?;
-            match metric.kind {
-                Kind::Counter => sample.encode_counter::<NoLabelSet, _, u64>(&value, None)?,
-                Kind::Gauge => sample.encode_gauge(&value)?,
-            }
-        }
-        Ok(())
+        self.0.encode_descriptor(name, metric.help, None, kind)
     }
 }
 
@@ -272,6 +310,40 @@ mod tests {
         assert!(text.contains("\nringlb_build_info{version=\"a\\\"b\\\\c\\nd{}=,é\"} 1\n"), "{text}");
     }
 
+    fn told_of_service(name: &str, connections: u64, backends: Vec<BackendStatistics>) -> ServiceStatistics {
+        let times = |scale: Scale| {
+            let mut buckets = vec![0; scale.buckets()];
+            (buckets[1], buckets[scale.buckets() - 1]) = (3, 1);
+            Times { buckets, sum_us: 9_000_250 }
+        };
+        let (connect_times, session_times) = (times(histogram::CONNECT), times(histogram::SESSION));
+        ServiceStatistics { name: name.to_owned(), connections, connect_times, session_times, backends }
+    }
+
+    #[test]
+    fn a_histogram_adds_up() {
+        let statistics = |_: &str| {
+            let services = vec![told_of_service("api", 4, Vec::new())];
+            (None, Some(Statistics { services, ..Statistics::default() }))
+        };
+        let text = render(round(TWO, statistics)).unwrap();
+        let lines: Vec<_> = text.lines().filter(|line| line.contains("ringlb_service_connect_seconds")).collect();
+        assert_eq!(lines[1], "# TYPE ringlb_service_connect_seconds histogram");
+        let labels = r#"network="net.a",service="api""#;
+        for (sample, value) in [
+            (format!("bucket{{{labels},le=\"6.4e-05\"}}"), "0"),
+            (format!("bucket{{{labels},le=\"0.000128\"}}"), "3"),
+            (format!("bucket{{{labels},le=\"4.194304\"}}"), "3"),
+            (format!("bucket{{{labels},le=\"+Inf\"}}"), "4"),
+            (format!("sum{{{labels}}}"), "9.00025"),
+            (format!("count{{{labels}}}"), "4"),
+        ] {
+            let line = format!("ringlb_service_connect_seconds_{sample} {value}");
+            assert!(lines.contains(&line.as_str()), "{line} is not in {lines:#?}");
+        }
+        assert_eq!(lines.len(), 2 + histogram::CONNECT.buckets() + 2, "{lines:#?}");
+    }
+
     #[test]
     fn a_counter_is_one_metric_with_all_its_series() {
         let statistics = |_: &str| {
@@ -285,10 +357,7 @@ mod tests {
             };
             // The one that was removed is left out, the one that was just added has not been told of.
             let backends = vec![told(3), told(77)];
-            let services = vec![
-                ServiceStatistics { name: "api".to_owned(), connections: 5, backends: backends.clone() },
-                ServiceStatistics { name: "removed".to_owned(), connections: 6, backends },
-            ];
+            let services = vec![told_of_service("api", 5, backends.clone()), told_of_service("removed", 6, backends)];
             (None, Some(Statistics { services, ..Statistics::default() }))
         };
         let text = render(round(TWO, statistics)).unwrap();

@@ -3,12 +3,14 @@
 //! Documents and messages hold the same values: as text that people write (`"30s"`) where the format is a human-readable
 //! one, as numbers between daemon and proxy. So a setting is declared once, with its default and its bounds.
 
+mod access_log;
 mod duration;
 mod group;
 mod keepalive;
 mod number;
 mod retry;
 
+pub use access_log::{AccessLog, AccessLogFormat, AccessLogSample};
 pub use duration::{
     ConnectTimeout, DrainTimeout, IdleTimeout, KeepaliveIdle, KeepaliveInterval, MaxLifetime, UserTimeout,
 };
@@ -42,6 +44,8 @@ pub struct ServiceSettings {
     pub keepalive: Keepalive,
     /// How long data that was sent may be without an acknowledgement.
     pub user_timeout: UserTimeout,
+    /// Which connections get a line in the access log.
+    pub access_log: AccessLog,
 }
 
 impl ServiceSettings {
