@@ -4,12 +4,13 @@
 //! control channel and knows of nothing but the table that it was given.
 //!
 //! Pure, each usable and tested without a kernel: [`table`] (what there is), [`balance`] (which backend), [`flow`] (what a
-//! connection does next). Around them: [`ring`] (io_uring), [`worker`] (the data thread), [`control`] (the control
+//! connection does next), [`health`] (which backends are well). Around them: [`ring`] (io_uring), [`worker`] (the data thread), [`control`] (the control
 //! thread), [`shared`] (what the two have in common).
 
 pub mod balance;
 pub mod control;
 pub mod flow;
+pub mod health;
 pub mod inherited;
 pub mod log;
 pub mod privileges;

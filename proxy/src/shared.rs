@@ -1,11 +1,15 @@
 //! What the data thread and the control thread share: the table, counters, and a mailbox for what a new table means for
 //! open connections.
 
+mod suspects;
+
+pub use suspects::{Suspect, Suspects};
+
 use crate::control::message::{
     BackendStatistics, Delta, Features, Generation, ProxyStatistics, RingStatistics, ServiceStatistics, Snapshot,
     Statistics,
 };
-use crate::table::{Consequence, Identity, Service, Table, Transition, TransitionError};
+use crate::table::{Condition, Consequence, Identity, Service, Table, Transition, TransitionError};
 use arc_swap::ArcSwap;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,6 +29,8 @@ pub struct Shared {
     pub counters: Counters,
     /// Orders for the data thread.
     pub mailbox: Mailbox,
+    /// Backends that could not be reached, for the control thread.
+    pub suspects: Suspects,
 }
 
 impl Shared {
@@ -39,6 +45,7 @@ impl Shared {
             table: ArcSwap::default(),
             counters: Counters::default(),
             mailbox: Mailbox::new()?,
+            suspects: Suspects::default(),
         })
     }
 
@@ -64,6 +71,15 @@ impl Shared {
     pub fn change(&self, delta: &Delta) -> Result<Generation, TransitionError> {
         let transition = self.table.load().changed_by(delta)?;
         Ok(self.publish(transition))
+    }
+
+    /// Puts what is known of a service's backends into the table, in the same generation. To be called from one thread
+    /// only, the one that replaces and changes the table.
+    pub fn note_conditions(&self, service: &str, conditions: &[Condition]) {
+        let table = self.table.load().with_conditions(service, conditions);
+        if let Some(table) = table {
+            self.table.store(Arc::new(table));
+        }
     }
 
     /// Makes the table visible to every later pick, then deals with the connections of what is gone.
@@ -117,6 +133,7 @@ impl Shared {
                 backend_resets: counters.backend_resets.get(),
                 removed_resets: counters.removed_resets.get(),
                 drain_resets: counters.drain_resets.get(),
+                ports_exhausted: counters.ports_exhausted.get(),
             },
             ring: RingStatistics {
                 enters: counters.enters.get(),
@@ -140,6 +157,11 @@ fn service_statistics(service: &Service) -> ServiceStatistics {
             connect_failures: identity.connect_failures.load(Ordering::Relaxed),
             bytes_to_backend: identity.bytes_to_backend.load(Ordering::Relaxed),
             bytes_to_client: identity.bytes_to_client.load(Ordering::Relaxed),
+            health: backend.health,
+            ejected_for_ms: 0,
+            warmth: backend.warmth,
+            ejections: 0,
+            check_failures: 0,
         }
     });
     ServiceStatistics {
@@ -186,6 +208,7 @@ pub struct Counters {
     pub backend_resets: Counter,
     pub removed_resets: Counter,
     pub drain_resets: Counter,
+    pub ports_exhausted: Counter,
     pub enters: Counter,
     pub buffers_exhausted: Counter,
     pub completion_overflows: Counter,

@@ -415,6 +415,7 @@ fn limits_are_refused_by_name() {
             ip: Ipv4Addr::from(0x0a01_0001 + index).into(),
             weight: Weight(1),
             drain: false,
+            backup: false,
         })
         .collect();
     let model = Model::default().change("web", &Change::PutNetwork(spec("10.1.0.0/16"))).unwrap();
@@ -467,8 +468,8 @@ fn step() -> impl Strategy<Value = Step> {
         (name(), prop::option::of(host()), prop::option::of(backends()))
             .prop_map(|(name, vip, backends)| Step::PutService(name, vip, backends)),
         name().prop_map(Step::RemoveService),
-        (name(), host(), any::<u16>(), any::<bool>()).prop_map(|(name, ip, weight, drain)| {
-            Step::Backend(name, ip, BackendChange::Put(BackendSpec { weight: Weight(weight), drain }))
+        (name(), host(), any::<u16>(), any::<bool>(), any::<bool>()).prop_map(|(name, ip, weight, drain, backup)| {
+            Step::Backend(name, ip, BackendChange::Put(BackendSpec { weight: Weight(weight), drain, backup }))
         }),
         (name(), host()).prop_map(|(name, ip)| Step::Backend(name, ip, BackendChange::Drain)),
         (name(), host()).prop_map(|(name, ip)| Step::Backend(name, ip, BackendChange::Remove)),
@@ -485,7 +486,10 @@ fn host(number: u8) -> IpAddr {
 }
 
 fn listed(backends: &[u8]) -> Vec<BackendDocument> {
-    backends.iter().map(|number| BackendDocument { ip: host(*number), weight: Weight(1), drain: false }).collect()
+    backends
+        .iter()
+        .map(|number| BackendDocument { ip: host(*number), weight: Weight(1), drain: false, backup: false })
+        .collect()
 }
 
 fn take(model: &Model, step: &Step) -> Result<Model, Rejection> {

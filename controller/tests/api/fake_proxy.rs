@@ -4,7 +4,8 @@
 
 use ringlb_proxy::control::frame::{MAX_PACKET, Reassembler, encode};
 use ringlb_proxy::control::message::{
-    BackendStatistics, Features, Hello, ProxyStatistics, Reply, Request, RingStatistics, ServiceStatistics, Statistics,
+    BackendStatistics, Features, Health, Hello, ProxyStatistics, Reply, Request, RingStatistics, ServiceStatistics,
+    Statistics,
 };
 use ringlb_proxy::inherited;
 use ringlb_proxy::table::Table;
@@ -173,6 +174,11 @@ pub(crate) fn statistics(table: &Table) -> Statistics {
                 connect_failures: first + 3,
                 bytes_to_backend: first + 4,
                 bytes_to_client: first + 5,
+                health: Health::Ejected,
+                ejected_for_ms: first + 6,
+                warmth: 95,
+                ejections: first + 7,
+                check_failures: first + 8,
             }
         });
         ServiceStatistics { name: service.name.to_string(), connections: 100, backends: backends.collect() }
@@ -191,6 +197,7 @@ pub(crate) fn statistics(table: &Table) -> Statistics {
             backend_resets: 9,
             removed_resets: 10,
             drain_resets: 11,
+            ports_exhausted: 12,
         },
         ring: RingStatistics {
             enters: 21,

@@ -18,6 +18,8 @@ fn spec(algorithm: Algorithm, backends: &[(u16, bool)]) -> ServiceSpec {
                 address: IpAddr::from([10, 0, 0, last]),
                 weight,
                 draining,
+                backup: false,
+                local: false,
             })
             .collect(),
     }
@@ -197,11 +199,11 @@ proptest! {
     ) {
         let service = service(algorithm, &backends);
         let tried: Vec<_> = tried.into_iter().map(|last| IpAddr::from([10, 0, 0, last])).collect();
-        let candidates = service.backends().iter().filter(|b| b.is_eligible() && !tried.contains(&b.address)).count();
+        let candidates = service.backends().iter().filter(|b| b.is_usable() && !tried.contains(&b.address)).count();
         let mut random = fastrand::Rng::with_seed(seed);
         for number in 0..20 {
             match pick(&service, client(number), &tried, &mut random) {
-                Some(backend) => prop_assert!(backend.is_eligible() && !tried.contains(&backend.address)),
+                Some(backend) => prop_assert!(backend.is_usable() && !tried.contains(&backend.address)),
                 None => prop_assert_eq!(candidates, 0),
             }
         }

@@ -20,14 +20,16 @@ impl Worker {
     pub(super) fn event_of(&mut self, slot: Slot, kind: Kind, completion: &Completion) -> Option<Event> {
         let connection = self.connections.get(slot)?;
         Some(match kind {
-            Kind::Connect if completion.result.is_ok() => {
-                self.succeed(slot);
-                Event::Connected
-            }
-            Kind::Connect => {
-                self.fail_attempt(slot);
-                Event::ConnectFailed
-            }
+            Kind::Connect => match completion.result {
+                Ok(_) => {
+                    self.succeed(slot);
+                    Event::Connected
+                }
+                Err(errno) => {
+                    self.fail_attempt(slot, errno);
+                    Event::ConnectFailed
+                }
+            },
             Kind::Receive(side) => {
                 let event = received(side, completion);
                 if let (Event::ReceiveEnded { .. }, Some(buffer)) = (event, completion.buffer) {

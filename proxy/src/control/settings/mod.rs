@@ -4,8 +4,17 @@
 //! one, as numbers between daemon and proxy. So a setting is declared once, with its default and its bounds.
 
 mod duration;
+mod ejection;
+mod group;
+mod health_check;
+mod number;
 
-pub use duration::{ConnectTimeout, DrainTimeout};
+pub use duration::{
+    CheckInterval, CheckTimeout, ConnectTimeout, DrainTimeout, EjectionBase, EjectionLongest, SlowStart,
+};
+pub use ejection::Ejection;
+pub use health_check::{CheckText, HealthCheck, MAX_CHECK_TEXT};
+pub use number::{CheckFall, CheckPort, CheckRise, EjectionFailures, EjectionShare, LocalThreshold, PanicThreshold};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +28,28 @@ pub struct ServiceSettings {
     pub drain_timeout: DrainTimeout,
     /// How long one attempt to connect to a backend may take.
     pub connect_timeout: ConnectTimeout,
+    /// Over which time a new backend's share rises to its whole weight; zero for at once.
+    pub slow_start: SlowStart,
+    /// Whether backends on this node come before others.
+    pub prefer_local: bool,
+    /// The share of the backends on this node that must be healthy for that, in percent.
+    pub local_threshold: LocalThreshold,
+    /// With a smaller share of healthy backends, in percent, and no healthy backup, all are used.
+    pub panic_threshold: PanicThreshold,
+    /// When a backend that cannot be reached is left out for a while.
+    pub ejection: Ejection,
+    /// How backends are asked whether they are well.
+    pub health_check: HealthCheck,
+}
+
+impl ServiceSettings {
+    /// Whether the settings go together, each of them being right by itself.
+    ///
+    /// # Errors
+    /// The setting that does not, by its path, and the reason.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        self.health_check.check()
+    }
 }
 
 /// How a backend is chosen for a new connection.
