@@ -21,7 +21,7 @@ pub(super) struct SettingsArguments {
     #[arg(long, value_name = "DURATION")]
     slow_start: Option<String>,
     /// Whether backends attached on this node come before others [default: false]
-    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     prefer_local: Option<bool>,
     /// The share of the backends on this node that must be healthy for that, in percent [default: 50]
     #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]

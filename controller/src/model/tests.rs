@@ -492,6 +492,11 @@ fn listed(backends: &[u8]) -> Vec<BackendDocument> {
         .collect()
 }
 
+/// Some services prefer local backends, some never do, some sometimes.
+fn settings_of(name: u8, vip: Option<u8>) -> ServiceSettings {
+    ServiceSettings { prefer_local: name < 2 || name < 4 && vip.is_some(), ..ServiceSettings::default() }
+}
+
 fn take(model: &Model, step: &Step) -> Result<Model, Rejection> {
     let change = match step {
         Step::PutAttachment(name, ip) => Change::PutAttachment {
@@ -501,7 +506,11 @@ fn take(model: &Model, step: &Step) -> Result<Model, Rejection> {
         Step::RemoveAttachment(name) => Change::RemoveAttachment { attachment: format!("c{name}") },
         Step::PutService(name, vip, backends) => put_service(
             &format!("s{name}"),
-            ServiceSpec { vip: vip.map(host), backends: backends.as_deref().map(listed), ..ServiceSpec::default() },
+            ServiceSpec {
+                vip: vip.map(host),
+                settings: settings_of(*name, *vip),
+                backends: backends.as_deref().map(listed),
+            },
         ),
         Step::RemoveService(name) => Change::Service { service: format!("s{name}"), change: ServiceChange::Remove },
         Step::Backend(service, ip, change) => Change::Service {
@@ -517,7 +526,7 @@ fn take(model: &Model, step: &Step) -> Result<Model, Rejection> {
             let services = services.iter().map(|(name, vip, backends)| document::ServiceDocument {
                 name: format!("s{name}"),
                 vip: vip.map(host),
-                settings: Default::default(),
+                settings: settings_of(*name, *vip),
                 backends: listed(backends),
             });
             let network = document::NetworkDocument {
@@ -542,6 +551,13 @@ fn assert_consistent(network: &Network) {
         assert!(network.subnet().contains(&address));
         assert!(address != network.subnet().network() && address != network.subnet().broadcast());
     }
+    let attached: HashSet<_> = network.attachments().values().map(|attachment| attachment.ip).collect();
+    for service in network.services().values() {
+        for (address, backend) in &service.backends {
+            let local = service.settings.prefer_local && attached.contains(address);
+            assert_eq!(backend.local, local, "{address} of {}", service.name);
+        }
+    }
     let not_for_backends: HashSet<_> = vips.into_iter().chain(network.lb_address()).collect();
     for service in network.services().values() {
         for address in service.backends.keys() {
@@ -554,6 +570,36 @@ fn assert_consistent(network: &Network) {
     }
     let needed = !network.attachments().is_empty() && !network.services().is_empty();
     assert_eq!(network.lb_address().is_some(), needed);
+}
+
+/// An attachment makes a new table only where it matters to a service, and then it does.
+#[test]
+fn an_attachment_makes_its_address_local() {
+    let mut local_first = ServiceSpec::default();
+    local_first.settings.prefer_local = true;
+    let model = web_with(&[
+        put_service("near", local_first),
+        put_service("any", ServiceSpec::default()),
+        put_backend("near", "10.1.0.7"),
+        put_backend("any", "10.1.0.7"),
+        put_backend("any", "10.1.0.8"),
+    ]);
+    let local = |model: &Model, service: &str| {
+        model.network("web").unwrap().services()[service].backends[&ip("10.1.0.7")].local
+    };
+    let generation = |model: &Model| model.network("web").unwrap().generation();
+    let other = model.change("web", &put_attachment("c1", "/c1", Some("10.1.0.8"))).unwrap();
+    assert_eq!((generation(&other), local(&other, "near")), (generation(&model), false));
+    let attached = other.change("web", &put_attachment("c2", "/c2", Some("10.1.0.7"))).unwrap();
+    assert_eq!(generation(&attached), generation(&model) + 1);
+    assert!(local(&attached, "near") && !local(&attached, "any"));
+    let moved = attached.change("web", &put_attachment("c2", "/c2", Some("10.1.0.9"))).unwrap();
+    assert_eq!((generation(&moved), local(&moved, "near")), (generation(&model) + 2, false));
+    let back = moved.change("web", &put_attachment("c2", "/c2", Some("10.1.0.7"))).unwrap();
+    let indifferent = back.change("web", &put_service("near", ServiceSpec::default())).unwrap();
+    assert!(local(&back, "near") && !local(&indifferent, "near"));
+    let detached = back.change("web", &Change::RemoveAttachment { attachment: "c2".into() }).unwrap();
+    assert!(!local(&detached, "near"));
 }
 
 /// What a network holds, by value.

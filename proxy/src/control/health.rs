@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore};
 
-/// The most checks that are made at a time. Further ones wait.
-const MOST_CHECKS: usize = 64;
+/// The most checks that are made at a time; further ones wait. Their descriptors are among those that the limit on
+/// connections leaves for other things. A backend that does not answer holds a place for the whole timeout.
+const MOST_CHECKS: usize = 32;
 /// How long nothing happens at most; only so that there is a time to wait for.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -43,6 +44,7 @@ impl Health {
 
     /// Takes note of a request that changed the table.
     pub(super) fn follow(&self, request: &Request) {
+        let before = self.next();
         match request {
             Request::Snapshot(_) => {
                 let table = self.shared.table.load_full();
@@ -54,9 +56,12 @@ impl Health {
                 let names: HashSet<&str> = delta.changes.iter().map(service_of).collect();
                 names.into_iter().for_each(|name| self.review(name));
             }
-            Request::Statistics | Request::Shutdown => return,
+            Request::Statistics | Request::Shutdown => {}
         }
-        self.changed.notify_one();
+        // Most changes concern no service with something to wait for: they cost no look at the clock.
+        if self.next() != before {
+            self.changed.notify_one();
+        }
     }
 
     /// Adds what is known here to the statistics.
@@ -102,16 +107,18 @@ impl Health {
                 self.review(&name);
             }
             self.begin_checks(now);
-            let next = {
-                let (keeper, _) = &*self.state.borrow();
-                // Without a free place a check that ends is waited for.
-                let check = keeper.next_check().filter(|_| self.places.available_permits() > 0);
-                [keeper.next_change(), check].into_iter().flatten().min()
-            };
-            let next = next.unwrap_or(now + LONG);
+            let next = self.next().unwrap_or(now + LONG);
             // Either something happens or it is time: both mean to look again.
             let _ = tokio::time::timeout_at(next.into(), self.changed.notified()).await;
         }
+    }
+
+    /// When something is due.
+    fn next(&self) -> Option<Instant> {
+        let (keeper, _) = &*self.state.borrow();
+        // Without a free place a check that ends is waited for.
+        let check = keeper.next_check().filter(|_| self.places.available_permits() > 0);
+        [keeper.next_change(), check].into_iter().flatten().min()
     }
 
     fn begin_checks(self: &Rc<Self>, now: Instant) {

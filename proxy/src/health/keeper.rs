@@ -415,3 +415,6 @@ impl State {
             || self.warming_since.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ pub struct Ejection {
     pub failures: EjectionFailures,
     /// How long the first ejection lasts. The second in short order lasts twice, the third three times as long, and so on.
     pub base: EjectionBase,
-    /// How long an ejection lasts at most.
+    /// How long an ejection lasts at most; no less than the base, if that is longer.
     pub longest: EjectionLongest,
     /// The largest share of a service's backends that is ejected at a time, in percent. One of several always may be.
     pub max_share: EjectionShare,
