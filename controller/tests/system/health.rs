@@ -89,3 +89,29 @@ fn an_attached_backend_is_preferred() {
     let failures = ["10.0.0.99"].map(|address| backend(&node, address.parse().unwrap())["connect_failures"].clone());
     assert_eq!(failures, [0]);
 }
+
+/// All source ports towards the backends in use is no fault of theirs: it is counted by itself and ejects nobody.
+#[test]
+fn used_up_source_ports_eject_nobody() {
+    let node = Node::with_network();
+    let (one, two) = (node.container(11), node.container(12));
+    let _servers = [&one, &two].map(|container| container.serve(&container.address.to_string(), 80));
+    let client = node.container(100);
+    node.ringlb(&["service", "create", "net", "web", "--vip", "10.0.200.1", "--ejection-failures", "1"]);
+    for container in [&one, &two] {
+        node.ringlb(&["backend", "add", "net", "web", &container.address.to_string()]);
+    }
+    let range = "/proc/sys/net/ipv4/ip_local_port_range";
+    node.sandbox().run(|| std::fs::write(range, "50000 50007").unwrap()).unwrap();
+    let mut open = Vec::new();
+    let exhausted = || find(&node.ringlb(&["status"]), "ports_exhausted").and_then(Value::as_u64).unwrap();
+    wait_until("source ports are used up", || {
+        open.push(client.connect(SocketAddr::new(VIP, 80)));
+        exhausted() > 0
+    });
+    for container in [&one, &two] {
+        let backend = backend(&node, container.address);
+        assert_eq!((&backend["health"], &backend["ejections"]), (&"healthy".into(), &0.into()));
+    }
+    drop(open);
+}
