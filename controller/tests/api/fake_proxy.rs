@@ -184,6 +184,7 @@ pub(crate) fn statistics(table: &Table) -> Statistics {
         ServiceStatistics { name: service.name.to_string(), connections: 100, backends: backends.collect() }
     });
     Statistics {
+        threads: Vec::new(),
         generation: table.generation(),
         proxy: ProxyStatistics {
             accepted: 1,
@@ -197,7 +198,10 @@ pub(crate) fn statistics(table: &Table) -> Statistics {
             backend_resets: 9,
             removed_resets: 10,
             drain_resets: 11,
-            ports_exhausted: 12,
+            idle_resets: 12,
+            lifetime_resets: 13,
+            retries_denied: 14,
+            ports_exhausted: 15,
         },
         ring: RingStatistics {
             enters: 21,

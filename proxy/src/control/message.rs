@@ -79,7 +79,7 @@ pub struct Features {
     pub multishot_receive: bool,
     /// Received bytes go into buffers shared by all connections.
     pub buffer_ring: bool,
-    /// Completion work runs only when the data thread asks for it.
+    /// Completion work runs only when a data thread asks for it.
     pub deferred_taskrun: bool,
     /// The ring waits without being counted as I/O wait.
     pub no_iowait: bool,
@@ -87,6 +87,8 @@ pub struct Features {
     pub splice: bool,
     /// The most connections that the descriptor limit allows.
     pub max_connections: u64,
+    /// The number of data threads, each with its own ring and listeners.
+    pub threads: u32,
 }
 
 /// A whole table.
@@ -171,8 +173,10 @@ pub struct Statistics {
     pub generation: Generation,
     /// Counters of the whole proxy.
     pub proxy: ProxyStatistics,
-    /// Counters of the ring.
+    /// Counters of the rings of all data threads together.
     pub ring: RingStatistics,
+    /// One entry for each data thread: how they share the work.
+    pub threads: Vec<ThreadStatistics>,
     /// One entry for each service of the table.
     pub services: Vec<ServiceStatistics>,
 }
@@ -194,6 +198,8 @@ pub struct ProxyStatistics {
     pub connect_failures: u64,
     /// Failed attempts that were followed by an attempt on another backend.
     pub retries: u64,
+    /// Connections reset because no further attempt was allowed, by the service's limit or its budget.
+    pub retries_denied: u64,
     /// Connections ended by a reset from the client.
     pub client_resets: u64,
     /// Connections ended by a reset from the backend.
@@ -202,11 +208,15 @@ pub struct ProxyStatistics {
     pub removed_resets: u64,
     /// Connections reset because their backend's drain deadline passed.
     pub drain_resets: u64,
+    /// Connections reset because they were idle for too long.
+    pub idle_resets: u64,
+    /// Connections reset because they reached their maximum lifetime.
+    pub lifetime_resets: u64,
     /// Attempts to connect that failed because all source ports towards the backend's port were in use.
     pub ports_exhausted: u64,
 }
 
-/// Counters of a proxy's ring.
+/// Counters of a proxy's rings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RingStatistics {
     /// Calls of `io_uring_enter(2)`.
@@ -219,6 +229,17 @@ pub struct RingStatistics {
     pub spliced_directions: u64,
     /// Bytes moved by splice.
     pub spliced_bytes: u64,
+}
+
+/// Counters of a data thread.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadStatistics {
+    /// Client connections accepted by it.
+    pub accepted: u64,
+    /// Client connections that it has open now.
+    pub active: u64,
+    /// Calls of `io_uring_enter(2)` by it.
+    pub enters: u64,
 }
 
 /// Counters of a service.

@@ -3,6 +3,7 @@
 use super::backend::{Backend, Health, Identity, WARM};
 use super::chooser::Chooser;
 use super::eligibility::{eligible, spare};
+use crate::admission::RetryBudget;
 use crate::control::message::{Algorithm, BackendSpec, ServiceSettings, ServiceSpec};
 use crate::health::slow_start;
 use std::collections::HashMap;
@@ -36,6 +37,8 @@ pub struct ServiceState {
     pub connections: AtomicU64,
     /// The number of turns that round robin, weighted or not, has given.
     pub turns: AtomicU64,
+    /// The retries that its connections may have together.
+    pub retry_budget: RetryBudget,
 }
 
 impl Service {

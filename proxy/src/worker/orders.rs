@@ -2,17 +2,18 @@
 
 use super::{Error, Timer, Worker};
 use crate::flow::Event;
-use crate::ring::{Kind, Slot, Token};
+use crate::ring::Slot;
 use crate::shared::{Counter, Counters, Order};
 use crate::table::Identity;
 use std::sync::Arc;
 
 impl Worker {
     pub(super) fn read_orders(&mut self) -> Result<(), Error> {
-        for order in self.shared.mailbox.take() {
+        for order in self.thread.mailbox.take() {
             match order {
                 Order::Accept => self.start_accepting()?,
                 Order::ResetRemoved => self.reset_where(Identity::is_removed, |counters| &counters.removed_resets)?,
+                Order::WatchAges => self.watch_ages(),
                 Order::DrainDeadline { identity, note, after } => {
                     self.timers.add(self.now, after, Timer::Drain { identity, note });
                 }
@@ -41,9 +42,9 @@ impl Worker {
         for slot in slots {
             // A client whose connection is not yet established need not notice: the next attempt goes elsewhere.
             if self.connections.get(slot).is_some_and(|connection| connection.flow.is_connecting()) {
-                self.stop(slot, Kind::Connect)?;
+                self.abandon_attempt(slot)?;
             } else {
-                counter(&self.shared.counters).add(1);
+                counter(&self.thread.counters).add(1);
                 self.deliver(slot, Event::Abort)?;
             }
         }
@@ -52,8 +53,7 @@ impl Worker {
 
     fn shut_down(&mut self) -> Result<(), Error> {
         self.stopping = true;
-        // What waits in the listener's queue stays there for the next proxy.
-        self.ring.cancel(Token::Accept)?;
+        self.stop_accepting()?;
         let all: Vec<Slot> = self.connections.find(|_| true);
         for slot in all {
             self.deliver(slot, Event::Abort)?;

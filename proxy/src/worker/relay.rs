@@ -1,6 +1,7 @@
 //! Moving a connection's data, and closing it.
 
 use super::accept::reset_on_close;
+use super::ageing::Tick;
 use super::connections::{Connection, Private};
 use super::{Error, Timer, Worker};
 use crate::flow::{Chunk, Ending, Event, Operation, ReceiveEnd, Side};
@@ -18,13 +19,11 @@ const QUIET: Duration = Duration::from_secs(1);
 impl Worker {
     /// What a completion means to its connection; `None` if that is gone.
     pub(super) fn event_of(&mut self, slot: Slot, kind: Kind, completion: &Completion) -> Option<Event> {
+        let tick = Tick::at(self.now, self.started);
         let connection = self.connections.get(slot)?;
         Some(match kind {
             Kind::Connect => match completion.result {
-                Ok(_) => {
-                    self.succeed(slot);
-                    Event::Connected
-                }
+                Ok(_) => self.connected(slot),
                 Err(errno) => {
                     self.fail_attempt(slot, errno);
                     Event::ConnectFailed
@@ -36,7 +35,7 @@ impl Worker {
                     self.ring.release(buffer);
                 }
                 if completion.result == Err(Errno::ENOBUFS) {
-                    self.shared.counters.buffers_exhausted.add(1);
+                    self.thread.counters.buffers_exhausted.add(1);
                 }
                 event
             }
@@ -55,6 +54,7 @@ impl Worker {
             }
             Kind::Send(side) => match completion.result {
                 Ok(length) => {
+                    connection.moved = tick;
                     count_bytes(connection, side, u64::from(length));
                     Event::Sent { side, length }
                 }
@@ -106,7 +106,7 @@ impl Worker {
             Operation::StopAwait { from } => self.stop(slot, Kind::Await(from))?,
             Operation::ClosePipe { from } => {
                 if let Some(leased) = connection.pipes[from.index()].take() {
-                    self.pipes.give_back(*leased);
+                    self.pipes.give_back(&self.shared.pipes, *leased);
                 }
             }
             Operation::Shutdown { side } => {
@@ -122,7 +122,7 @@ impl Worker {
 
     pub(super) fn close(&mut self, slot: Slot, reset: bool, ending: Ending) {
         let Some(connection) = self.connections.remove(slot) else { return };
-        let counters = &self.shared.counters;
+        let counters = &self.thread.counters;
         match ending {
             Ending::ClientReset => counters.client_resets.add(1),
             Ending::BackendReset => counters.backend_resets.add(1),
@@ -133,11 +133,15 @@ impl Worker {
             attempt.identity.leave();
         }
         for leased in connection.pipes.into_iter().flatten() {
-            self.pipes.give_back(*leased);
+            self.pipes.give_back(&self.shared.pipes, *leased);
         }
         if reset {
             connection.sockets.iter().flatten().for_each(reset_on_close);
         }
+        // The descriptors first: whoever is let in instead needs them.
+        drop(connection.sockets);
+        self.thread.leave();
+        self.shared.connections.give_back();
     }
 
     /// Moves the data of every direction whose splice is due, once each.
@@ -155,9 +159,9 @@ impl Worker {
         let connection = self.connections.get(slot)?;
         let pipe = &mut connection.pipes[from.index()];
         if pipe.is_none() {
-            *pipe = self.pipes.lease(self.now);
+            *pipe = self.pipes.lease(&self.shared.pipes, self.now);
             if pipe.is_some() {
-                self.shared.counters.spliced_directions.add(1);
+                self.thread.counters.spliced_directions.add(1);
             }
         }
         let [Some(client), Some(backend)] = &connection.sockets else {
@@ -170,8 +174,9 @@ impl Worker {
         let (turn, moved) = leased.pipe.turn(source.as_fd(), destination.as_fd(), read);
         if moved > 0 {
             leased.moved_at = self.now;
+            connection.moved = Tick::at(self.now, self.started);
         }
-        self.shared.counters.spliced_bytes.add(moved as u64);
+        self.thread.counters.spliced_bytes.add(moved as u64);
         count_bytes(connection, from.other(), moved as u64);
         if !self.quiet_timer {
             self.quiet_timer = true;

@@ -100,9 +100,10 @@ metrics! {
     PROXY_CONNECT_FAILURES = counter("ringlb_proxy_connect_failures_total", One, NETWORK, "Attempts to connect to a backend that failed");
     PROXY_CONNECT_RETRIES = counter("ringlb_proxy_connect_retries_total", One, NETWORK, "Failed attempts to connect that were followed by one to another backend");
     PROXY_PORTS_EXHAUSTED = counter("ringlb_proxy_source_ports_exhausted_total", One, NETWORK, "Attempts to connect that failed because all source ports towards the backend's port were in use");
-    PROXY_RESETS = counter("ringlb_proxy_connections_reset_total", One, &["network", "cause"], "Connections that ended by a reset: from the client, from the backend, because the backend or its service was removed, or because the drain deadline passed");
+    PROXY_RETRIES_DENIED = counter("ringlb_proxy_connect_retries_denied_total", One, NETWORK, "Client connections reset because no further attempt was allowed, by the service's limit or its retry budget");
+    PROXY_RESETS = counter("ringlb_proxy_connections_reset_total", One, &["network", "cause"], "Connections that ended by a reset, by cause: client, backend, removed (the backend or its service), drain (its deadline passed), idle, lifetime");
 
-    RING_ENTERS = counter("ringlb_ring_enters_total", One, NETWORK, "Calls of io_uring_enter by the proxy's data thread");
+    RING_ENTERS = counter("ringlb_ring_enters_total", One, NETWORK, "Calls of io_uring_enter by the proxy's data threads");
     RING_BUFFERS_EXHAUSTED = counter("ringlb_ring_buffers_exhausted_total", One, NETWORK, "Receives that found no free shared buffer");
     RING_COMPLETION_OVERFLOWS = counter("ringlb_ring_completion_overflows_total", One, NETWORK, "Times that completions did not fit into the completion queue");
     RING_SPLICED_DIRECTIONS = counter("ringlb_ring_spliced_directions_total", One, NETWORK, "Directions of connections that were switched to splice");

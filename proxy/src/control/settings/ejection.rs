@@ -1,7 +1,8 @@
 //! When a backend that cannot be reached is left out for a while.
 
-use super::group::settings_group;
-use super::{EjectionBase, EjectionFailures, EjectionLongest, EjectionShare};
+use super::group::setting_group;
+use super::number::number_setting;
+use super::{EjectionBase, EjectionLongest};
 use serde::{Deserialize, Serialize};
 
 /// Passive health: what failed attempts to connect mean.
@@ -18,7 +19,7 @@ pub struct Ejection {
     pub max_share: EjectionShare,
 }
 
-settings_group!(Ejection);
+setting_group!(Ejection);
 
 impl Ejection {
     /// Whether there are ejections.
@@ -26,4 +27,14 @@ impl Ejection {
     pub fn is_on(&self) -> bool {
         self.failures.0 > 0
     }
+}
+
+number_setting! {
+    /// After how many failed attempts to connect in a row a backend is ejected: 0 (never) to 1,000.
+    EjectionFailures(u16), 0 to 1000, default 5
+}
+
+number_setting! {
+    /// The largest share of a service's backends, in percent, that is ejected at a time: 1 to 100.
+    EjectionShare(u16), 1 to 100, default 50
 }

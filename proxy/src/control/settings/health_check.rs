@@ -1,7 +1,8 @@
 //! How backends are asked whether they are well.
 
-use super::group::settings_group;
-use super::{CheckFall, CheckInterval, CheckPort, CheckRise, CheckTimeout};
+use super::group::setting_group;
+use super::number::number_setting;
+use super::{CheckInterval, CheckTimeout};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
@@ -29,7 +30,7 @@ pub struct HealthCheck {
     pub fall: CheckFall,
 }
 
-settings_group!(HealthCheck);
+setting_group!(HealthCheck);
 
 impl HealthCheck {
     /// Whether there are checks.
@@ -77,4 +78,19 @@ impl<'de> Deserialize<'de> for CheckText {
 
         deserializer.deserialize_str(Text)
     }
+}
+
+number_setting! {
+    /// The port that checks connect to; 0 for no checks.
+    CheckPort(u16), 0 to 65535, default 0
+}
+
+number_setting! {
+    /// After how many passed checks in a row an unhealthy backend is healthy again: 1 to 100.
+    CheckRise(u16), 1 to 100, default 2
+}
+
+number_setting! {
+    /// After how many failed checks in a row a healthy backend is unhealthy: 1 to 100.
+    CheckFall(u16), 1 to 100, default 3
 }
