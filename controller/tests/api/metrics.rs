@@ -85,7 +85,7 @@ fn every_number_has_its_own_series() {
         ("proxy_connections_no_backend_total", 5),
         ("proxy_connect_failures_total", 6),
         ("proxy_connect_retries_total", 7),
-        ("proxy_source_ports_exhausted_total", 12),
+        ("proxy_source_ports_exhausted_total", 15),
         ("ring_enters_total", 21),
         ("ring_buffers_exhausted_total", 22),
         ("ring_completion_overflows_total", 23),

@@ -4,8 +4,9 @@ use super::checker;
 use super::message::{Change, Request, Statistics};
 use crate::health::keeper::Keeper;
 use crate::shared::Shared;
+use crate::table::{Condition, Health as BackendHealth, Table};
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -75,6 +76,31 @@ impl Health {
         let conditions = keeper.review(&table, name, Instant::now(), random);
         if !conditions.is_empty() {
             self.shared.note_conditions(name, &conditions);
+            self.log(&table, name, &conditions);
+        }
+    }
+
+    /// Says which backends are well or not from now on.
+    fn log(&self, before: &Table, service: &str, conditions: &[Condition]) {
+        let network = &self.shared.network;
+        let backends = before.service(service).into_iter().flat_map(|service| service.backends());
+        let before: HashMap<_, _> = backends.map(|backend| (Arc::as_ptr(&backend.identity), backend)).collect();
+        for condition in conditions {
+            let Some(backend) = before.get(&Arc::as_ptr(&condition.identity)) else { continue };
+            let address = backend.address;
+            match condition.health {
+                same if same == backend.health => {}
+                BackendHealth::Healthy => {
+                    tracing::info!(%network, service, backend = %address, "a backend is healthy again");
+                }
+                BackendHealth::Ejected => tracing::warn!(
+                    %network, service, backend = %address,
+                    "a backend is ejected for a while: it could not be reached several times in a row"
+                ),
+                BackendHealth::Unhealthy => {
+                    tracing::warn!(%network, service, backend = %address, "a backend does not pass its health checks");
+                }
+            }
         }
     }
 
@@ -87,10 +113,6 @@ impl Health {
                     keeper.suspect(&table, &suspect.service, &suspect.identity, Instant::now(), random)
                 };
                 if ejected {
-                    tracing::warn!(
-                        network = %self.shared.network, service = %suspect.service, backend = %suspect.address,
-                        "a backend is ejected for a while: it could not be reached several times in a row"
-                    );
                     self.review(&suspect.service);
                     self.changed.notify_one();
                 }

@@ -1,7 +1,6 @@
 //! Backends that data threads could not reach, on their way to the control thread.
 
 use crate::table::Identity;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
@@ -10,8 +9,6 @@ use tokio::sync::Notify;
 pub struct Suspect {
     /// The service's name.
     pub service: Arc<str>,
-    /// The backend's address.
-    pub address: IpAddr,
     /// The backend.
     pub identity: Arc<Identity>,
 }

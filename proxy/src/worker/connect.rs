@@ -142,7 +142,7 @@ impl Worker {
         let Some(service) = table.service_at(connection.target.ip()) else { return };
         if attempt.identity.note_failure(service.settings.ejection.failures.0) {
             let (service, identity) = (Arc::clone(&service.name), Arc::clone(&attempt.identity));
-            self.shared.suspects.put(Suspect { service, address: attempt.address, identity });
+            self.shared.suspects.put(Suspect { service, identity });
         }
     }
 
