@@ -4,8 +4,9 @@
 //! control channel and knows of nothing but the table that it was given.
 //!
 //! Pure, each usable and tested without a kernel: [`table`] (what there is), [`balance`] (which backend), [`admission`] (who
-//! may come in), [`proxy_protocol`] (who the client is), [`flow`] (what a connection does next). Around them: [`ring`]
-//! (io_uring), [`worker`] (a data thread), [`threads`] (all of them), [`control`] (the control thread), [`access_log`], [`shared`] (what the
+//! may come in), [`proxy_protocol`] (who the client is), [`flow`] (what a connection does next), [`health`] (which backends
+//! are well). Around them: [`ring`] (io_uring), [`worker`] (a data thread), [`threads`] (all of them), [`control`] (the
+//! control thread), [`access_log`] (what remains of connections that ended), [`shared`] (what the
 //! threads have in common).
 
 pub mod access_log;
@@ -13,6 +14,7 @@ pub mod admission;
 pub mod balance;
 pub mod control;
 pub mod flow;
+pub mod health;
 pub mod inherited;
 pub mod log;
 pub mod privileges;

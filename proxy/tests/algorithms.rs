@@ -4,6 +4,7 @@
 mod support;
 
 use ringlb_proxy::control::message::{Algorithm, BackendSpec};
+use ringlb_proxy::control::settings::EjectionFailures;
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::net::IpAddr;
@@ -120,7 +121,11 @@ fn assert_moved(algorithm: Algorithm, with: &HashMap<IpAddr, u8>, without: &Hash
 #[test]
 fn a_client_has_a_next_choice() {
     for algorithm in [Algorithm::SourceHash, Algorithm::Maglev] {
-        let mut proxy = start(algorithm, &(1..=3).map(backend).collect::<Vec<_>>());
+        let mut proxy = Proxy::start_without_table(&Options::default());
+        let mut service = service("s", proxy.target.ip(), algorithm, &(1..=3).map(backend).collect::<Vec<_>>());
+        // An ejected one would be no choice at all.
+        service.settings.ejection.failures = EjectionFailures(0);
+        proxy.snapshot(vec![service]);
         serve(&proxy, 1..=2);
         let first = map(&proxy);
         assert_eq!(first.values().collect::<HashSet<_>>(), HashSet::from([&1, &2]), "{algorithm:?}: {first:?}");

@@ -3,7 +3,9 @@
 use crate::model::{Attachment, Backend, Network, Service, Weight};
 use crate::reconcile::NetworkStatus;
 use ipnet::IpNet;
-use ringlb_proxy::control::message::{Generation, ProxyStatistics, RingStatistics, ServiceSettings, Statistics};
+use ringlb_proxy::control::message::{
+    Generation, Health, ProxyStatistics, RingStatistics, ServiceSettings, Statistics,
+};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -45,6 +47,7 @@ pub(super) struct BackendResource {
     ip: IpAddr,
     weight: Weight,
     drain: bool,
+    backup: bool,
 }
 
 /// What came of a change: the generation that the proxy has acknowledged, how many microseconds after the request had
@@ -63,7 +66,7 @@ pub(super) struct Changed<T> {
 pub(super) enum Resource {
     Network(NetworkResource),
     Attachment(AttachmentResource),
-    Service(ServiceResource),
+    Service(Box<ServiceResource>),
     Backend(BackendResource),
 }
 
@@ -139,6 +142,13 @@ struct BackendStatusResource {
     ip: IpAddr,
     weight: Weight,
     drain: bool,
+    backup: bool,
+    /// How the proxy sees it; none while no proxy has told.
+    health: Option<Health>,
+    ejected_for_ms: Option<u64>,
+    warmth_percent: Option<u8>,
+    ejections: Option<u64>,
+    check_failures: Option<u64>,
     active: Option<u64>,
     connections: Option<u64>,
     connect_failures: Option<u64>,
@@ -179,7 +189,7 @@ impl From<&Service> for ServiceResource {
 
 impl BackendResource {
     pub(super) fn new(ip: IpAddr, backend: Backend) -> Self {
-        Self { ip, weight: backend.weight, drain: backend.draining }
+        Self { ip, weight: backend.weight, drain: backend.draining, backup: backend.backup }
     }
 }
 
@@ -211,6 +221,12 @@ impl NetworkStatusResource {
                             ip: *ip,
                             weight: backend.weight,
                             drain: backend.draining,
+                            backup: backend.backup,
+                            health: told.map(|told| told.health),
+                            ejected_for_ms: told.map(|told| told.ejected_for_ms),
+                            warmth_percent: told.map(|told| told.warmth),
+                            ejections: told.map(|told| told.ejections),
+                            check_failures: told.map(|told| told.check_failures),
                             active: told.map(|told| told.active),
                             connections: told.map(|told| told.connections),
                             connect_failures: told.map(|told| told.connect_failures),

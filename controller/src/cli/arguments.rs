@@ -163,7 +163,7 @@ pub(super) enum ServiceCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BackendCommand {
-    /// Add a backend, or change its weight; it takes new connections from then on
+    /// Add a backend, or change its settings; it takes new connections from then on
     Add {
         /// The network
         network: String,
@@ -174,6 +174,9 @@ pub(super) enum BackendCommand {
         /// Its share of new connections, 0 to 65535 [default: 1]
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
         weight: Option<i64>,
+        /// Use it only when no other backend can be used
+        #[arg(long)]
+        backup: bool,
     },
     /// Give a backend no new connections; those it has go on until the service's drain timeout
     Drain {

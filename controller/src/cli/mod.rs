@@ -149,9 +149,10 @@ async fn service(client: &mut Client, command: ServiceCommand) -> Result<(Value,
 
 async fn backend(client: &mut Client, command: BackendCommand) -> Result<(Value, Output), CommandError> {
     match command {
-        BackendCommand::Add { network, service, ip, weight } => {
+        BackendCommand::Add { network, service, ip, weight, backup } => {
             let mut body = Map::new();
             insert(&mut body, "weight", weight);
+            insert(&mut body, "backup", backup.then_some(true));
             let answer = client.request("PUT", &backend_path(&network, &service, &ip), Some(body.into())).await?;
             Ok((answer, Output::BackendChanged { service, verb: "is a backend of" }))
         }

@@ -130,7 +130,7 @@ fn service(answer: &Value, out: &mut impl Write) -> io::Result<()> {
     }
     let mut table = Table::new(&["BACKEND", "WEIGHT", "STATE"]);
     for backend in list(&answer["backends"]) {
-        table.row([text(&backend["ip"]), text(&backend["weight"]), state(backend).to_owned()]);
+        table.row([text(&backend["ip"]), text(&backend["weight"]), state(backend)]);
     }
     if table.is_empty() { writeln!(out, "no backends") } else { table.write(out) }
 }

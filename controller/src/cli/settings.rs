@@ -2,7 +2,7 @@
 //!
 //! Values are not checked here but by the daemon, which says what is wrong with them in the same words to everybody.
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use serde_json::{Map, Value};
 
 #[derive(Debug, Args)]
@@ -14,7 +14,7 @@ pub(super) struct SettingsArguments {
     /// How many other backends are tried for a connection after the first, 0 to 10 [default: 2]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     retries: Option<i64>,
-    /// Of the connections of the last ten seconds, so many percent may be retried [default: 20]
+    /// Of the connections of the last ten seconds, so many percent may be retried [default: 100]
     #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
     retry_budget_percent: Option<i64>,
     /// And so many a second in any case [default: 10]
@@ -53,6 +53,65 @@ pub(super) struct SettingsArguments {
     /// One of so many connections gets a line, by chance, 1 to 1000000 [default: 1]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     access_log_sample: Option<i64>,
+    /// Over which time a new backend's share rises to its whole weight; 0s for at once [default: 0s]
+    #[arg(long, value_name = "DURATION")]
+    slow_start: Option<String>,
+    /// Whether backends attached on this node come before others [default: false]
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
+    prefer_local: Option<bool>,
+    /// The share of the backends on this node that must be healthy for that, in percent [default: 50]
+    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
+    local_threshold: Option<i64>,
+    /// With a smaller share of healthy backends, in percent, and no healthy backup, use all; 0 for never [default: 50]
+    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
+    panic_threshold: Option<i64>,
+    #[command(flatten)]
+    ejection: EjectionArguments,
+    #[command(flatten)]
+    health_check: HealthCheckArguments,
+}
+
+/// A backend that cannot be reached is left out for a while.
+#[derive(Debug, Args)]
+struct EjectionArguments {
+    /// Eject a backend after so many failed attempts to connect in a row; 0 for never [default: 5]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    ejection_failures: Option<i64>,
+    /// How long the first ejection lasts; the n-th in short order lasts n times as long [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    ejection_base: Option<String>,
+    /// How long an ejection lasts at most [default: 5m]
+    #[arg(long, value_name = "DURATION")]
+    ejection_longest: Option<String>,
+    /// The largest share of the backends that is ejected at a time, in percent [default: 50]
+    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
+    ejection_max_share: Option<i64>,
+}
+
+/// Backends are asked whether they are well.
+#[derive(Debug, Args)]
+struct HealthCheckArguments {
+    /// Check backends by connecting to this port; 0 for no checks [default: 0]
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    health_check_port: Option<i64>,
+    /// Send this text in a check
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    health_check_send: Option<String>,
+    /// Pass a check only if this text is in the answer
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    health_check_expect: Option<String>,
+    /// The time between two checks of a backend [default: 5s]
+    #[arg(long, value_name = "DURATION")]
+    health_check_interval: Option<String>,
+    /// How long a check may take [default: 2s]
+    #[arg(long, value_name = "DURATION")]
+    health_check_timeout: Option<String>,
+    /// After how many passed checks in a row an unhealthy backend is healthy again [default: 2]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    health_check_rise: Option<i64>,
+    /// After how many failed checks in a row a healthy backend is unhealthy [default: 3]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    health_check_fall: Option<i64>,
 }
 
 impl SettingsArguments {
@@ -74,6 +133,23 @@ impl SettingsArguments {
         fields.put("user_timeout", self.user_timeout);
         fields.put("access_log.format", self.access_log);
         fields.put("access_log.sample", self.access_log_sample);
+        fields.put("slow_start", self.slow_start);
+        fields.put("prefer_local", self.prefer_local);
+        fields.put("local_threshold", self.local_threshold);
+        fields.put("panic_threshold", self.panic_threshold);
+        let ejection = self.ejection;
+        fields.put("ejection.failures", ejection.ejection_failures);
+        fields.put("ejection.base", ejection.ejection_base);
+        fields.put("ejection.longest", ejection.ejection_longest);
+        fields.put("ejection.max_share", ejection.ejection_max_share);
+        let check = self.health_check;
+        fields.put("health_check.port", check.health_check_port);
+        fields.put("health_check.send", check.health_check_send);
+        fields.put("health_check.expect", check.health_check_expect);
+        fields.put("health_check.interval", check.health_check_interval);
+        fields.put("health_check.timeout", check.health_check_timeout);
+        fields.put("health_check.rise", check.health_check_rise);
+        fields.put("health_check.fall", check.health_check_fall);
         fields.0
     }
 }

@@ -69,13 +69,14 @@ fn write_proxy(network: &Value, out: &mut impl Write) -> io::Result<()> {
         let count = |field: &str| text(&connections[field]);
         writeln!(
             out,
-            "  connections active {}  accepted {}  no service {}  no backend {}  connect failures {}  retries {}  refused at limit {}",
+            "  connections active {}  accepted {}  no service {}  no backend {}  connect failures {}  retries {}  ports exhausted {}  refused at limit {}",
             count("active"),
             count("accepted"),
             count("no_service"),
             count("no_backend"),
             count("connect_failures"),
             count("retries"),
+            count("ports_exhausted"),
             count("refused_at_limit")
         )?;
     }
@@ -116,7 +117,7 @@ fn write_services(network: &Value, out: &mut impl Write) -> io::Result<()> {
                 first(&algorithm),
                 field("ip"),
                 field("weight"),
-                state(backend).to_owned(),
+                state(backend),
                 field("active"),
                 field("connections"),
                 field("connect_failures"),

@@ -55,11 +55,45 @@ pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// What a backend gets.
-pub(super) fn state(backend: &Value) -> &'static str {
-    match (&backend["drain"], &backend["weight"]) {
-        (Value::Bool(true), _) => "draining",
-        (_, weight) if weight.as_u64() == Some(0) => "weight 0",
-        _ => "active",
+/// What a backend gets, and why.
+pub(super) fn state(backend: &Value) -> String {
+    let number = |field: &str| backend[field].as_u64();
+    let state = match (&backend["drain"], number("weight"), &backend["health"]) {
+        (Value::Bool(true), ..) => "draining".to_owned(),
+        (_, Some(0), _) => "weight 0".to_owned(),
+        (_, _, Value::String(health)) if health == "ejected" => {
+            let seconds = number("ejected_for_ms").unwrap_or_default().div_ceil(1000);
+            format!("ejected, {seconds} s left")
+        }
+        (_, _, Value::String(health)) if health == "unhealthy" => "unhealthy".to_owned(),
+        _ => match number("warmth_percent") {
+            Some(percent) if percent < 100 => format!("warming, {percent} %"),
+            _ => "active".to_owned(),
+        },
+    };
+    if backend["backup"] == true { format!("{state} (backup)") } else { state }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_backends_state_is_the_strongest_reason_that_holds() {
+        for (backend, expected) in [
+            (json!({"weight": 1, "drain": false}), "active"),
+            (
+                json!({"weight": 1, "drain": false, "backup": true, "health": "healthy", "warmth_percent": 100}),
+                "active (backup)",
+            ),
+            (json!({"weight": 0, "drain": false, "health": "unhealthy"}), "weight 0"),
+            (json!({"weight": 0, "drain": true, "health": "ejected", "ejected_for_ms": 1}), "draining"),
+            (json!({"weight": 1, "drain": false, "health": "ejected", "ejected_for_ms": 1001}), "ejected, 2 s left"),
+            (json!({"weight": 1, "drain": false, "health": "unhealthy", "warmth_percent": 5}), "unhealthy"),
+            (json!({"weight": 1, "drain": false, "health": "healthy", "warmth_percent": 45}), "warming, 45 %"),
+        ] {
+            assert_eq!(state(&backend), expected, "{backend}");
+        }
     }
 }

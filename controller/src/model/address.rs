@@ -254,6 +254,12 @@ impl Addresses {
         }
     }
 
+    /// Whether a container attached on this node has `address`.
+    pub(super) fn is_attached(&self, address: IpAddr) -> bool {
+        let holder = number(address).and_then(|number| self.holders.get(&number));
+        matches!(holder, Some(Holder::Attachment(_)))
+    }
+
     fn is_free(&self, number: u32) -> bool {
         !self.holders.contains_key(&number) && !self.backends.contains_key(&number)
     }

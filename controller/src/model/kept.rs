@@ -71,7 +71,12 @@ fn document(network: &Network) -> NetworkDocument {
         backends: service
             .backends
             .iter()
-            .map(|(ip, backend)| BackendDocument { ip: *ip, weight: backend.weight, drain: backend.draining })
+            .map(|(ip, backend)| BackendDocument {
+                ip: *ip,
+                weight: backend.weight,
+                drain: backend.draining,
+                backup: backend.backup,
+            })
             .collect(),
     });
     NetworkDocument {

@@ -7,7 +7,7 @@ use super::address::{Addresses, Holder, Refusal, Subnet};
 use super::document::{BackendDocument, ServiceDocument};
 use super::limits::{MAX_ATTACHMENTS, MAX_BACKENDS, MAX_SERVICES};
 use super::{AttachmentSpec, BackendSpec, Name, Rejection, ServiceSpec, Weight};
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 use ringlb_proxy::control::message::{Generation, ServiceSettings};
 use std::net::IpAddr;
@@ -28,6 +28,8 @@ pub struct Network {
     lb_address: Option<IpAddr>,
     attachments: OrdMap<Name, Shared<Attachment>>,
     services: OrdMap<Name, Shared<Service>>,
+    /// The services that prefer local backends: those that an attachment may matter to.
+    local_first: OrdSet<Name>,
 }
 
 /// A container's leg on a network.
@@ -61,6 +63,10 @@ pub struct Backend {
     pub weight: Weight,
     /// Whether it keeps the connections it has and gets no new ones.
     pub draining: bool,
+    /// Whether it is used only when no other backend can be.
+    pub backup: bool,
+    /// Whether it is an attachment on this node. Looked at only where the service prefers those, else false.
+    pub local: bool,
 }
 
 impl Network {
@@ -115,6 +121,7 @@ impl Network {
             lb_address: None,
             attachments: OrdMap::new(),
             services: OrdMap::new(),
+            local_first: OrdSet::new(),
         }
     }
 
@@ -160,6 +167,7 @@ impl Network {
             (Some(ip), before) => {
                 if let Some(before) = before {
                     self.addresses.release(before.ip);
+                    self.settle_locality(before.ip);
                 }
                 let holder = Holder::Attachment(name.clone());
                 self.addresses.take(ip, holder).map_err(at(&ip_field))?;
@@ -170,6 +178,7 @@ impl Network {
         // The same again counts as a change: it asks for a look at the leg, which the container may have lost.
         let attachment = Attachment { name: name.clone(), netns: spec.netns.clone(), ip };
         self.attachments.insert(name.clone(), Shared::new(attachment));
+        self.settle_locality(ip);
         Ok(())
     }
 
@@ -179,6 +188,7 @@ impl Network {
             .remove(name)
             .ok_or_else(|| Rejection::not_found(self.field(&format!("attachments.{name}"))))?;
         self.addresses.release(attachment.ip);
+        self.settle_locality(attachment.ip);
         Ok(())
     }
 
@@ -188,6 +198,7 @@ impl Network {
         if before.is_none() && self.services.len() >= MAX_SERVICES {
             return Err(limit(field, MAX_SERVICES, "services", "a network"));
         }
+        spec.settings.check().map_err(|(setting, reason)| Rejection::invalid(format!("{field}.{setting}"), reason))?;
         let vip_field = format!("{field}.vip");
         let vip = match (spec.vip, before.as_deref()) {
             (Some(vip), Some(before)) if vip == before.vip => vip,
@@ -202,10 +213,18 @@ impl Network {
             (None, None) => self.addresses.choose_vip(name).map_err(at(&vip_field))?,
         };
         let backends = match (&spec.backends, before.as_deref()) {
-            (Some(listed), before) => self.list_backends(&field, listed, before)?,
-            (None, Some(before)) => before.backends.clone(),
+            (Some(listed), before) => self.list_backends(&field, listed, spec.settings.prefer_local, before)?,
+            (None, Some(before)) if before.settings.prefer_local == spec.settings.prefer_local => {
+                before.backends.clone()
+            }
+            (None, Some(before)) => self.located(&before.backends, spec.settings.prefer_local),
             (None, None) => OrdMap::new(),
         };
+        if spec.settings.prefer_local {
+            self.local_first.insert(name.clone());
+        } else {
+            self.local_first.remove(name);
+        }
         let service = Service { name: name.clone(), vip, settings: spec.settings.clone(), backends };
         if before.as_deref() != Some(&service) {
             self.services.insert(name.clone(), Shared::new(service));
@@ -216,6 +235,7 @@ impl Network {
     pub(super) fn remove_service(&mut self, name: &str) -> Result<(), Rejection> {
         let service =
             self.services.remove(name).ok_or_else(|| Rejection::not_found(self.field(&format!("services.{name}"))))?;
+        self.local_first.remove(name);
         self.addresses.release(service.vip);
         for address in service.backends.keys() {
             self.addresses.remove_backend(*address);
@@ -226,7 +246,8 @@ impl Network {
     pub(super) fn put_backend(&mut self, service: &str, address: IpAddr, spec: BackendSpec) -> Result<(), Rejection> {
         let before = self.existing_service(service)?;
         let field = || self.field(&format!("services.{service}.backends.{address}"));
-        let backend = Backend { weight: spec.weight, draining: spec.drain };
+        let local = before.settings.prefer_local && self.addresses.is_attached(address);
+        let backend = Backend { weight: spec.weight, draining: spec.drain, backup: spec.backup, local };
         match before.backends.get(&address) {
             Some(same) if *same == backend => return Ok(()),
             Some(_) => {}
@@ -249,7 +270,8 @@ impl Network {
         let Some(backend) = before.backends.get(&address) else {
             return Err(Rejection::not_found(self.field(&format!("services.{service}.backends.{address}"))));
         };
-        self.put_backend(service, address, BackendSpec { weight: backend.weight, drain: true })
+        let spec = BackendSpec { weight: backend.weight, drain: true, backup: backend.backup };
+        self.put_backend(service, address, spec)
     }
 
     pub(super) fn remove_backend(&mut self, service: &str, address: IpAddr) -> Result<(), Rejection> {
@@ -327,6 +349,28 @@ impl Network {
         }
     }
 
+    /// Sees to it that backends with that address are local or not, as there is an attachment with it or not.
+    fn settle_locality(&mut self, address: IpAddr) {
+        let local = self.addresses.is_attached(address);
+        for name in &self.local_first {
+            let Some(service) = self.services.get(name) else { continue };
+            let Some(backend) = service.backends.get(&address).filter(|backend| backend.local != local) else {
+                continue;
+            };
+            let mut changed = Service::clone(service);
+            changed.backends.insert(address, Backend { local, ..*backend });
+            self.services.insert(name.clone(), Shared::new(changed));
+        }
+    }
+
+    /// The same backends, with their place looked at or not.
+    fn located(&self, backends: &OrdMap<IpAddr, Backend>, prefer_local: bool) -> OrdMap<IpAddr, Backend> {
+        let locate = |(address, backend): (&IpAddr, &Backend)| {
+            (*address, Backend { local: prefer_local && self.addresses.is_attached(*address), ..*backend })
+        };
+        backends.iter().map(locate).collect()
+    }
+
     fn existing_service(&self, name: &str) -> Result<Shared<Service>, Rejection> {
         self.services.get(name).cloned().ok_or_else(|| Rejection::not_found(self.field(&format!("services.{name}"))))
     }
@@ -336,6 +380,7 @@ impl Network {
         &mut self,
         field: &str,
         listed: &[BackendDocument],
+        prefer_local: bool,
         before: Option<&Service>,
     ) -> Result<OrdMap<IpAddr, Backend>, Rejection> {
         if listed.len() > MAX_BACKENDS {
@@ -345,9 +390,11 @@ impl Network {
             self.addresses.remove_backend(*address);
         }
         let mut backends = OrdMap::new();
-        for BackendDocument { ip, weight, drain } in listed {
+        for BackendDocument { ip, weight, drain, backup } in listed {
             let entry = || format!("{field}.backends.{ip}");
-            if backends.insert(*ip, Backend { weight: *weight, draining: *drain }).is_some() {
+            let local = prefer_local && self.addresses.is_attached(*ip);
+            let backend = Backend { weight: *weight, draining: *drain, backup: *backup, local };
+            if backends.insert(*ip, backend).is_some() {
                 return Err(Rejection::invalid(entry(), "is listed twice"));
             }
             self.addresses.add_backend(*ip).map_err(at(&entry()))?;

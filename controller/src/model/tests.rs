@@ -22,7 +22,7 @@ fn put_attachment(name: &str, netns: &str, ip: Option<&str>) -> Change {
 }
 
 fn put_service(name: &str, spec: ServiceSpec) -> Change {
-    Change::Service { service: name.to_owned(), change: ServiceChange::Put(spec) }
+    Change::Service { service: name.to_owned(), change: ServiceChange::Put(Box::new(spec)) }
 }
 
 fn with_vip(vip: &str) -> ServiceSpec {
@@ -415,6 +415,7 @@ fn limits_are_refused_by_name() {
             ip: Ipv4Addr::from(0x0a01_0001 + index).into(),
             weight: Weight(1),
             drain: false,
+            backup: false,
         })
         .collect();
     let model = Model::default().change("web", &Change::PutNetwork(spec("10.1.0.0/16"))).unwrap();
@@ -467,8 +468,8 @@ fn step() -> impl Strategy<Value = Step> {
         (name(), prop::option::of(host()), prop::option::of(backends()))
             .prop_map(|(name, vip, backends)| Step::PutService(name, vip, backends)),
         name().prop_map(Step::RemoveService),
-        (name(), host(), any::<u16>(), any::<bool>()).prop_map(|(name, ip, weight, drain)| {
-            Step::Backend(name, ip, BackendChange::Put(BackendSpec { weight: Weight(weight), drain }))
+        (name(), host(), any::<u16>(), any::<bool>(), any::<bool>()).prop_map(|(name, ip, weight, drain, backup)| {
+            Step::Backend(name, ip, BackendChange::Put(BackendSpec { weight: Weight(weight), drain, backup }))
         }),
         (name(), host()).prop_map(|(name, ip)| Step::Backend(name, ip, BackendChange::Drain)),
         (name(), host()).prop_map(|(name, ip)| Step::Backend(name, ip, BackendChange::Remove)),
@@ -485,7 +486,15 @@ fn host(number: u8) -> IpAddr {
 }
 
 fn listed(backends: &[u8]) -> Vec<BackendDocument> {
-    backends.iter().map(|number| BackendDocument { ip: host(*number), weight: Weight(1), drain: false }).collect()
+    backends
+        .iter()
+        .map(|number| BackendDocument { ip: host(*number), weight: Weight(1), drain: false, backup: false })
+        .collect()
+}
+
+/// Some services prefer local backends, some never do, some sometimes.
+fn settings_of(name: u8, vip: Option<u8>) -> ServiceSettings {
+    ServiceSettings { prefer_local: name < 2 || name < 4 && vip.is_some(), ..ServiceSettings::default() }
 }
 
 fn take(model: &Model, step: &Step) -> Result<Model, Rejection> {
@@ -497,7 +506,11 @@ fn take(model: &Model, step: &Step) -> Result<Model, Rejection> {
         Step::RemoveAttachment(name) => Change::RemoveAttachment { attachment: format!("c{name}") },
         Step::PutService(name, vip, backends) => put_service(
             &format!("s{name}"),
-            ServiceSpec { vip: vip.map(host), backends: backends.as_deref().map(listed), ..ServiceSpec::default() },
+            ServiceSpec {
+                vip: vip.map(host),
+                settings: settings_of(*name, *vip),
+                backends: backends.as_deref().map(listed),
+            },
         ),
         Step::RemoveService(name) => Change::Service { service: format!("s{name}"), change: ServiceChange::Remove },
         Step::Backend(service, ip, change) => Change::Service {
@@ -513,7 +526,7 @@ fn take(model: &Model, step: &Step) -> Result<Model, Rejection> {
             let services = services.iter().map(|(name, vip, backends)| document::ServiceDocument {
                 name: format!("s{name}"),
                 vip: vip.map(host),
-                settings: Default::default(),
+                settings: settings_of(*name, *vip),
                 backends: listed(backends),
             });
             let network = document::NetworkDocument {
@@ -538,6 +551,13 @@ fn assert_consistent(network: &Network) {
         assert!(network.subnet().contains(&address));
         assert!(address != network.subnet().network() && address != network.subnet().broadcast());
     }
+    let attached: HashSet<_> = network.attachments().values().map(|attachment| attachment.ip).collect();
+    for service in network.services().values() {
+        for (address, backend) in &service.backends {
+            let local = service.settings.prefer_local && attached.contains(address);
+            assert_eq!(backend.local, local, "{address} of {}", service.name);
+        }
+    }
     let not_for_backends: HashSet<_> = vips.into_iter().chain(network.lb_address()).collect();
     for service in network.services().values() {
         for address in service.backends.keys() {
@@ -550,6 +570,36 @@ fn assert_consistent(network: &Network) {
     }
     let needed = !network.attachments().is_empty() && !network.services().is_empty();
     assert_eq!(network.lb_address().is_some(), needed);
+}
+
+/// An attachment makes a new table only where it matters to a service, and then it does.
+#[test]
+fn an_attachment_makes_its_address_local() {
+    let mut local_first = ServiceSpec::default();
+    local_first.settings.prefer_local = true;
+    let model = web_with(&[
+        put_service("near", local_first),
+        put_service("any", ServiceSpec::default()),
+        put_backend("near", "10.1.0.7"),
+        put_backend("any", "10.1.0.7"),
+        put_backend("any", "10.1.0.8"),
+    ]);
+    let local = |model: &Model, service: &str| {
+        model.network("web").unwrap().services()[service].backends[&ip("10.1.0.7")].local
+    };
+    let generation = |model: &Model| model.network("web").unwrap().generation();
+    let other = model.change("web", &put_attachment("c1", "/c1", Some("10.1.0.8"))).unwrap();
+    assert_eq!((generation(&other), local(&other, "near")), (generation(&model), false));
+    let attached = other.change("web", &put_attachment("c2", "/c2", Some("10.1.0.7"))).unwrap();
+    assert_eq!(generation(&attached), generation(&model) + 1);
+    assert!(local(&attached, "near") && !local(&attached, "any"));
+    let moved = attached.change("web", &put_attachment("c2", "/c2", Some("10.1.0.9"))).unwrap();
+    assert_eq!((generation(&moved), local(&moved, "near")), (generation(&model) + 2, false));
+    let back = moved.change("web", &put_attachment("c2", "/c2", Some("10.1.0.7"))).unwrap();
+    let indifferent = back.change("web", &put_service("near", ServiceSpec::default())).unwrap();
+    assert!(local(&back, "near") && !local(&indifferent, "near"));
+    let detached = back.change("web", &Change::RemoveAttachment { attachment: "c2".into() }).unwrap();
+    assert!(!local(&detached, "near"));
 }
 
 /// What a network holds, by value.

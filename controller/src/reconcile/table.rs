@@ -71,7 +71,8 @@ fn service_spec(service: &Service) -> ServiceSpec {
 }
 
 fn backend_spec(address: IpAddr, backend: &Backend) -> BackendSpec {
-    BackendSpec { address, weight: backend.weight.0, draining: backend.draining }
+    let Backend { weight, draining, backup, local } = *backend;
+    BackendSpec { address, weight: weight.0, draining, backup, local }
 }
 
 #[cfg(test)]
@@ -81,7 +82,7 @@ mod tests {
     use proptest::prelude::*;
     use ringlb_proxy::table::{Table, Transition};
 
-    type Listed = Vec<(String, IpAddr, Vec<(IpAddr, u16, bool)>)>;
+    type Listed = Vec<(String, IpAddr, Vec<(IpAddr, u16, bool, bool, bool)>)>;
 
     /// What a proxy's table holds, in an order of its own.
     fn listed(table: &Table) -> Listed {
@@ -89,7 +90,8 @@ mod tests {
             .services()
             .map(|service| {
                 let backends = service.backends().iter();
-                let mut backends: Vec<_> = backends.map(|b| (b.address, b.weight, b.draining)).collect();
+                let mut backends: Vec<_> =
+                    backends.map(|b| (b.address, b.weight, b.draining, b.backup, b.local)).collect();
                 backends.sort_unstable();
                 (service.name.to_string(), service.vip, backends)
             })

@@ -258,7 +258,7 @@ fn damaged(path: &Path, reason: &dyn std::fmt::Display) -> JournalError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{BackendChange, BackendSpec, NetworkSpec, ServiceChange, ServiceSpec};
+    use crate::model::{BackendChange, BackendSpec, NetworkSpec, ServiceChange};
     use std::os::unix::fs::PermissionsExt;
 
     fn put_network() -> Change {
@@ -276,7 +276,7 @@ mod tests {
     fn all_changes() -> Vec<Change> {
         vec![
             put_network(),
-            service(ServiceChange::Put(ServiceSpec::default())),
+            service(ServiceChange::Put(Box::default())),
             backend(1, BackendChange::Put(BackendSpec::default())),
             backend(2, BackendChange::Put(BackendSpec::default())),
             backend(2, BackendChange::Drain),

@@ -57,7 +57,8 @@ fn assert_references(description: &Description, value: &Value) {
 #[test]
 fn bodies_are_described() {
     let description = description(&Daemon::start());
-    let backend = || BackendDocument { ip: "10.1.0.2".parse().unwrap(), weight: Default::default(), drain: true };
+    let backend =
+        || BackendDocument { ip: "10.1.0.2".parse().unwrap(), weight: Default::default(), drain: true, backup: true };
     let service = ServiceDocument {
         name: "api".to_owned(),
         vip: Some("10.1.0.200".parse().unwrap()),

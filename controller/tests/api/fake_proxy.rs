@@ -5,8 +5,8 @@
 use ringlb_proxy::control::frame::{MAX_PACKET, Reassembler, encode};
 use ringlb_proxy::control::histogram::{self, Scale};
 use ringlb_proxy::control::message::{
-    BackendStatistics, Features, Hello, ProxyStatistics, Reply, Request, RingStatistics, ServiceStatistics, Statistics,
-    Times,
+    BackendStatistics, Features, Health, Hello, ProxyStatistics, Reply, Request, RingStatistics, ServiceStatistics,
+    Statistics, Times,
 };
 use ringlb_proxy::inherited;
 use ringlb_proxy::table::Table;
@@ -175,6 +175,11 @@ pub(crate) fn statistics(table: &Table) -> Statistics {
                 connect_failures: first + 3,
                 bytes_to_backend: first + 4,
                 bytes_to_client: first + 5,
+                health: Health::Ejected,
+                ejected_for_ms: first + 6,
+                warmth: 95,
+                ejections: first + 7,
+                check_failures: first + 8,
             }
         });
         let times = |scale: Scale| Times { buckets: vec![2; scale.buckets()], sum_us: 1_500_000 };
@@ -205,6 +210,7 @@ pub(crate) fn statistics(table: &Table) -> Statistics {
             lifetime_resets: 13,
             retries_denied: 14,
             access_log_dropped: 15,
+            ports_exhausted: 16,
         },
         ring: RingStatistics {
             enters: 21,

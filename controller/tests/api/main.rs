@@ -9,6 +9,7 @@ mod bad_input;
 mod command_line;
 mod description;
 mod fake_proxy;
+mod health;
 mod lifecycle;
 mod metrics;
 mod reconciling;

@@ -66,7 +66,7 @@ fn a_change_is_one_delta_and_a_batch_is_one_too() {
     assert_eq!(put_backend(&daemon, 2)["generation"], 3, "the same again is no change");
     daemon.done("POST", "/v1/networks/web/services/api/backends/10.1.0.2/drain", None);
     daemon.done("DELETE", "/v1/networks/web/services/api/backends/10.1.0.2", None);
-    let backend = |weight: u16, draining: bool| json!({"address": "10.1.0.2", "weight": weight, "draining": draining});
+    let backend = |weight: u16, draining: bool| json!({"address": "10.1.0.2", "weight": weight, "draining": draining, "backup": false, "local": false});
     let put = |draining: bool| json!({"PutBackend": {"service": "api", "backend": backend(1, draining)}});
     let remove = json!({"RemoveBackend": {"service": "api", "address": "10.1.0.2"}});
     assert_eq!(

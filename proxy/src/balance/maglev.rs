@@ -42,7 +42,7 @@ pub struct Maglev {
 impl Maglev {
     /// A table of the backends with these addresses and weights, which are above 0, in no smaller size than `least`.
     #[must_use]
-    pub fn new(backends: &[(IpAddr, u16)], least: u32) -> Self {
+    pub fn new(backends: &[(IpAddr, u32)], least: u32) -> Self {
         let size = size_for(backends.len()).max(least);
         Self { size, entries: fill(size, backends) }
     }
@@ -72,7 +72,7 @@ fn size_for(backends: usize) -> u32 {
 const FREE: u16 = u16::MAX;
 
 /// Lets the backends take all entries. Only the first 65,535 take part, as an entry has 16 bits.
-fn fill(size: u32, backends: &[(IpAddr, u16)]) -> Box<[u16]> {
+fn fill(size: u32, backends: &[(IpAddr, u32)]) -> Box<[u16]> {
     let mut by_address: Vec<_> =
         (0..FREE).zip(backends).map(|(position, &(address, weight))| (address, weight, position)).collect();
     if by_address.is_empty() {
@@ -98,7 +98,7 @@ fn fill(size: u32, backends: &[(IpAddr, u16)]) -> Box<[u16]> {
 struct Taker {
     /// The place among those whose turn comes at the same time.
     order: u32,
-    weight: u16,
+    weight: u32,
     position: u16,
     /// The next entry of the permutation.
     next: u32,
@@ -107,7 +107,7 @@ struct Taker {
 }
 
 impl Taker {
-    fn new(size: u32, order: u32, address: IpAddr, weight: u16, position: u16) -> Self {
+    fn new(size: u32, order: u32, address: IpAddr, weight: u32, position: u16) -> Self {
         let below = |purpose, bound: u32| (hash(purpose, address) % u64::from(bound)) as u32;
         let (next, skip) = (below(Purpose::Offset, size), below(Purpose::Skip, size - 1) + 1);
         Self { order, weight, position, next, skip, turns: 0 }

@@ -15,7 +15,8 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use turns::Turns;
 
-/// Chooses an eligible backend that is not among `tried`; `None` if there is none.
+/// Chooses an eligible backend that is not among `tried`; `None` if there is none. Where all eligible ones were tried, a
+/// [spare](Service::spare) one is chosen.
 ///
 /// The client's address matters only where [`Algorithm::uses_client_address`]. There every choice is a function of it, of
 /// the eligible backends and of those tried; without it, because the client is gone already, it is any of them.
@@ -31,12 +32,12 @@ pub fn pick<'a>(
     if tried.is_empty() {
         return choose(service, service.eligible(), client, random);
     }
-    let untried: Vec<u32> = service
-        .eligible()
-        .iter()
-        .copied()
-        .filter(|&index| !tried.contains(&service.backends()[index as usize].address))
-        .collect();
+    let is_untried = |backend: &Backend| !tried.contains(&backend.address);
+    let untried: Vec<u32> =
+        service.eligible().iter().copied().filter(|&index| is_untried(&service.backends()[index as usize])).collect();
+    if untried.is_empty() {
+        return choose_spare(service, &service.spare(is_untried), client, random);
+    }
     choose(service, &untried, client, random)
 }
 
@@ -49,6 +50,7 @@ fn choose<'a>(
 ) -> Option<&'a Backend> {
     let all = among.len() == service.eligible().len();
     let backend = |index: u32| &service.backends()[index as usize];
+    let weight = |index: u32| service.effective_weight(backend(index));
     let turn = || service.state.turns.fetch_add(1, Ordering::Relaxed);
     let client = |random: &mut fastrand::Rng| match client {
         Some(address) => hash(Purpose::Client, address),
@@ -60,10 +62,10 @@ fn choose<'a>(
         (Chooser::RoundRobin, count) => (turn() % count as u64) as usize,
         (Chooser::LeastOfTwo, count) => less_loaded(service, among, two_distinct(count, random)),
         (Chooser::Weighted(turns), _) if all => turns.at(turn()),
-        (Chooser::Weighted(_), _) => Turns::new(among.iter().map(|&index| backend(index).weight)).at(turn()),
+        (Chooser::Weighted(_), _) => Turns::new(among.iter().map(|&index| weight(index))).at(turn()),
         (Chooser::SourceHash(draws), _) if all => draws.highest(client(random))?,
         (Chooser::SourceHash(_), _) => {
-            let left = among.iter().map(|&index| (backend(index).address, backend(index).weight));
+            let left = among.iter().map(|&index| (backend(index).address, weight(index)));
             Rendezvous::new(left).highest(client(random))?
         }
         // A table for what is left would cost too much; the next entry serves.
@@ -75,6 +77,20 @@ fn choose<'a>(
         }
     };
     among.get(position).map(|&index| backend(index))
+}
+
+/// Chooses among backends that are not eligible, each by its weight; the same one for the same client where the algorithm
+/// promises that.
+fn choose_spare<'a>(
+    service: &'a Service,
+    among: &[u32],
+    client: Option<IpAddr>,
+    random: &mut fastrand::Rng,
+) -> Option<&'a Backend> {
+    let backends = among.iter().filter_map(|&index| service.backends().get(index as usize));
+    let draws = Rendezvous::new(backends.map(|backend| (backend.address, service.effective_weight(backend))));
+    let client = client.map_or_else(|| random.u64(..), |address| hash(Purpose::Client, address));
+    among.get(draws.highest(client)?).and_then(|&index| service.backends().get(index as usize))
 }
 
 /// Two different positions below `count`, each pair equally likely, without rejection.
@@ -89,10 +105,10 @@ fn two_distinct(count: usize, random: &mut fastrand::Rng) -> (usize, usize) {
 fn less_loaded(service: &Service, among: &[u32], (first, second): (usize, usize)) -> usize {
     let load = |position: usize| {
         let backend = &service.backends()[among[position] as usize];
-        (backend.identity.active.load(Ordering::Relaxed) + 1, u64::from(backend.weight))
+        (backend.identity.active.load(Ordering::Relaxed) + 1, u64::from(service.effective_weight(backend)))
     };
     let ((load_first, weight_first), (load_second, weight_second)) = (load(first), load(second));
-    // a/b <= c/d without division: weights are at least 1 here and loads far below 2^48.
+    // a/b <= c/d without division: weights are at least 1 here and below 2^23, loads far below 2^40.
     if load_first * weight_second <= load_second * weight_first { first } else { second }
 }
 

@@ -17,13 +17,13 @@ use std::net::IpAddr;
 /// What the draws for one set of backends need.
 #[derive(Debug, Clone)]
 pub struct Rendezvous {
-    backends: Vec<(u64, u16)>,
+    backends: Vec<(u64, u32)>,
 }
 
 impl Rendezvous {
     /// For backends with these addresses and weights, which are above 0.
     #[must_use]
-    pub fn new(backends: impl IntoIterator<Item = (IpAddr, u16)>) -> Self {
+    pub fn new(backends: impl IntoIterator<Item = (IpAddr, u32)>) -> Self {
         let hashed = |(address, weight)| (hash(Purpose::Draw, address), weight);
         Self { backends: backends.into_iter().map(hashed).collect() }
     }
@@ -39,7 +39,7 @@ impl Rendezvous {
 #[derive(Debug, Clone, Copy)]
 struct Bid {
     draw: u64,
-    weight: u16,
+    weight: u32,
 }
 
 impl Bid {

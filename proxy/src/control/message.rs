@@ -6,6 +6,7 @@
 
 pub use super::histogram::Times;
 pub use super::settings::{Algorithm, ServiceSettings};
+pub use crate::table::Health;
 
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 /// The version of the messages below. Two ends that differ in it do not understand each other: a packet with
 /// another version closes the connection.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// The number of a table. It only ever grows within one network.
 pub type Generation = u64;
@@ -160,6 +161,10 @@ pub struct BackendSpec {
     pub weight: u16,
     /// Whether it keeps the connections it has and gets no new ones.
     pub draining: bool,
+    /// Whether it is used only when no other backend can be.
+    pub backup: bool,
+    /// Whether it is on this node.
+    pub local: bool,
 }
 
 /// What a proxy has done since it started.
@@ -210,6 +215,8 @@ pub struct ProxyStatistics {
     pub lifetime_resets: u64,
     /// Lines of the access log that were dropped because they could not be written fast enough.
     pub access_log_dropped: u64,
+    /// Attempts to connect that failed because all source ports towards the backend's port were in use.
+    pub ports_exhausted: u64,
 }
 
 /// Counters of a proxy's rings.
@@ -272,4 +279,14 @@ pub struct BackendStatistics {
     pub bytes_to_backend: u64,
     /// Bytes received from it.
     pub bytes_to_client: u64,
+    /// How it is.
+    pub health: Health,
+    /// How much longer it is ejected, in milliseconds; 0 if it is not.
+    pub ejected_for_ms: u64,
+    /// The share of its weight that it has now, in percent: less than 100 while its share rises.
+    pub warmth: u8,
+    /// Times that it was ejected.
+    pub ejections: u64,
+    /// Checks of it that failed.
+    pub check_failures: u64,
 }

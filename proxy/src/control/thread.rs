@@ -3,12 +3,14 @@
 //! It runs tokio-uring on a thread of its own, so that nothing it does delays a packet.
 
 use super::frame::{FrameError, MAX_PACKET, Reassembler, encode};
+use super::health::Health;
 use super::message::{Hello, Reply, Request};
 use crate::privileges;
 use crate::shared::Shared;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdListener;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
@@ -60,14 +62,15 @@ fn run(listener: OwnedFd, shared: Arc<Shared>, ready: &Sender<io::Result<()>>) -
 }
 
 async fn serve(listener: UnixListener, shared: Arc<Shared>) -> io::Result<()> {
+    let health = Health::start(Arc::clone(&shared));
     let places = Arc::new(tokio::sync::Semaphore::new(MOST_CONNECTIONS));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
         match accept(&listener).await {
             Ok(stream) => {
-                let shared = Arc::clone(&shared);
+                let (shared, health) = (Arc::clone(&shared), Rc::clone(&health));
                 tokio_uring::spawn(async move {
-                    if let Err(error) = converse(&stream, &shared).await {
+                    if let Err(error) = converse(&stream, &shared, &health).await {
                         tracing::warn!(network = %shared.network, %error, "a control connection is closed");
                     }
                     drop(place);
@@ -89,7 +92,7 @@ async fn accept(listener: &UnixListener) -> io::Result<UnixStream> {
 }
 
 /// Answers the requests of one connection, in order, until it ends.
-async fn converse(stream: &UnixStream, shared: &Shared) -> Result<(), ConnectionError> {
+async fn converse(stream: &UnixStream, shared: &Shared, health: &Health) -> Result<(), ConnectionError> {
     let hello = Hello {
         network: shared.network.clone(),
         pid: std::process::id(),
@@ -108,7 +111,7 @@ async fn converse(stream: &UnixStream, shared: &Shared) -> Result<(), Connection
             return Ok(());
         }
         if let Some(request) = reassembler.push(&buffer[..length])?
-            && let Some(reply) = answer(&request, shared)
+            && let Some(reply) = answer(&request, shared, health)
         {
             send(stream, &reply).await?;
         }
@@ -124,16 +127,23 @@ async fn send(stream: &UnixStream, reply: &Reply) -> Result<(), ConnectionError>
 }
 
 /// Does what is asked. There is no answer to a shutdown: the end of the process is.
-fn answer(request: &Request, shared: &Shared) -> Option<Reply> {
+fn answer(request: &Request, shared: &Shared, health: &Health) -> Option<Reply> {
     let result = match request {
         Request::Snapshot(snapshot) => shared.replace(snapshot),
         Request::Delta(delta) => shared.change(delta),
-        Request::Statistics => return Some(Reply::Statistics(shared.statistics())),
+        Request::Statistics => {
+            let mut statistics = shared.statistics();
+            health.complete(&mut statistics);
+            return Some(Reply::Statistics(statistics));
+        }
         Request::Shutdown => {
             shared.shut_down();
             return None;
         }
     };
+    if result.is_ok() {
+        health.follow(request);
+    }
     Some(match result {
         Ok(generation) => Reply::Acknowledged { generation },
         Err(error) => Reply::Refused { generation: shared.generation(), reason: error.to_string() },

@@ -49,6 +49,7 @@ pub struct Counters {
     pub idle_resets: Counter,
     pub lifetime_resets: Counter,
     pub access_log_dropped: Counter,
+    pub ports_exhausted: Counter,
     pub enters: Counter,
     pub buffers_exhausted: Counter,
     pub completion_overflows: Counter,

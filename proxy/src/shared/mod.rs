@@ -5,16 +5,18 @@ mod budget;
 mod counters;
 mod mailbox;
 mod statistics;
+mod suspects;
 mod thread;
 
 pub use budget::Budget;
 pub use counters::{Counter, Counters};
 pub use mailbox::{Mailbox, Order};
+pub use suspects::{Suspect, Suspects};
 pub use thread::DataThread;
 
 use crate::access_log::AccessLog;
 use crate::control::message::{Delta, Features, Generation, Snapshot};
-use crate::table::{Consequence, Table, Transition, TransitionError};
+use crate::table::{Condition, Consequence, Table, Transition, TransitionError};
 use crate::worker::Limits;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -40,6 +42,8 @@ pub struct Shared {
     pub pipes: Budget,
     /// What belongs to one data thread each.
     pub threads: Vec<Arc<DataThread>>,
+    /// Backends that could not be reached, for the control thread.
+    pub suspects: Suspects,
 }
 
 /// Which data threads are woken for their orders. Those that are not find them before their next sleep.
@@ -73,6 +77,7 @@ impl Shared {
             connections: Budget::new(limits.connections),
             pipes: Budget::new(limits.pipes),
             threads,
+            suspects: Suspects::default(),
         })
     }
 
@@ -98,6 +103,15 @@ impl Shared {
     pub fn change(&self, delta: &Delta) -> Result<Generation, TransitionError> {
         let transition = self.table.load().changed_by(delta)?;
         Ok(self.publish(transition))
+    }
+
+    /// Puts what is known of a service's backends into the table, in the same generation. To be called from one thread
+    /// only, the one that replaces and changes the table.
+    pub fn note_conditions(&self, service: &str, conditions: &[Condition]) {
+        let table = self.table.load().with_conditions(service, conditions);
+        if let Some(table) = table {
+            self.table.store(Arc::new(table));
+        }
     }
 
     /// Makes the table visible to every later pick, then deals with the connections of what is gone.

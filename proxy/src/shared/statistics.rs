@@ -33,6 +33,7 @@ impl Shared {
                 idle_resets: sum(|counters| &counters.idle_resets),
                 lifetime_resets: sum(|counters| &counters.lifetime_resets),
                 access_log_dropped: sum(|counters| &counters.access_log_dropped),
+                ports_exhausted: sum(|counters| &counters.ports_exhausted),
             },
             ring: RingStatistics {
                 enters: sum(|counters| &counters.enters),
@@ -65,6 +66,11 @@ fn service_statistics(service: &Service) -> ServiceStatistics {
             connect_failures: identity.connect_failures.load(Ordering::Relaxed),
             bytes_to_backend: identity.bytes_to_backend.load(Ordering::Relaxed),
             bytes_to_client: identity.bytes_to_client.load(Ordering::Relaxed),
+            health: backend.health,
+            ejected_for_ms: 0,
+            warmth: backend.warmth,
+            ejections: 0,
+            check_failures: 0,
         }
     });
     ServiceStatistics {

@@ -1,8 +1,10 @@
 //! A backend in a table, and what outlives the table: its identity.
 
+use crate::control::message::BackendSpec;
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// A backend as one table sees it.
 #[derive(Debug, Clone)]
@@ -13,15 +15,59 @@ pub struct Backend {
     pub weight: u16,
     /// Whether it gets no new connections and keeps those it has.
     pub draining: bool,
+    /// Whether it is used only when no other backend can be.
+    pub backup: bool,
+    /// Whether it is on this node.
+    pub local: bool,
+    /// How it is, as far as is known.
+    pub health: Health,
+    /// The share of its weight that it has now, in percent: [`WARM`], or less while its share rises.
+    pub warmth: u8,
     /// The counters, the same in every table that this backend is in.
     pub identity: Arc<Identity>,
 }
 
+/// The [`Backend::warmth`] of a backend that has its whole share.
+pub const WARM: u8 = 100;
+
+/// How a backend is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// Nothing is known to be wrong with it.
+    #[default]
+    Healthy,
+    /// It could not be reached several times in a row and is left out for a while.
+    Ejected,
+    /// It does not pass its checks.
+    Unhealthy,
+}
+
 impl Backend {
-    /// Whether a new connection may go to it.
+    /// A healthy backend as `spec` says, without a past.
+    pub(super) fn new(spec: &BackendSpec) -> Self {
+        Self {
+            address: spec.address,
+            weight: spec.weight,
+            draining: spec.draining,
+            backup: spec.backup,
+            local: spec.local,
+            health: Health::Healthy,
+            warmth: WARM,
+            identity: Arc::default(),
+        }
+    }
+
+    /// Whether it is meant to get new connections, whatever its health.
     #[must_use]
-    pub fn is_eligible(&self) -> bool {
+    pub fn is_usable(&self) -> bool {
         self.weight > 0 && !self.draining
+    }
+
+    /// Whether it is usable and nothing is known to be wrong with it.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.is_usable() && self.health == Health::Healthy
     }
 }
 
@@ -46,8 +92,12 @@ pub struct Identity {
     /// Bytes received from the backend.
     pub bytes_to_client: AtomicU64,
     removed: AtomicBool,
+    failures_in_a_row: AtomicU16,
     drains: AtomicU32,
 }
+
+/// The value of [`Identity::failures_in_a_row`] when there were too many and that is not dealt with yet.
+const TOO_MANY: u16 = 1 << 15;
 
 impl Identity {
     /// Counts a connection in, before the attempt to establish it. False if the backend has been removed meanwhile: then
@@ -82,6 +132,32 @@ impl Identity {
         self.removed.load(Ordering::SeqCst)
     }
 
+    /// Notes that the backend could not be reached. True if it was `limit` times in a row now; then not again until
+    /// [`Self::forgive`]. A limit of 0 is never reached.
+    #[must_use]
+    pub fn note_failure(&self, limit: u16) -> bool {
+        let next = |failures: u16| match failures {
+            TOO_MANY.. => None,
+            _ if limit == 0 => None,
+            failures if failures + 1 >= limit => Some(TOO_MANY),
+            failures => Some(failures + 1),
+        };
+        let before = self.failures_in_a_row.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        before.is_ok_and(|failures| next(failures) == Some(TOO_MANY))
+    }
+
+    /// Notes that the backend was reached. Writes only if there was a failure before, as this is done for each connection.
+    pub fn note_success(&self) {
+        if self.failures_in_a_row.load(Ordering::Relaxed) > 0 {
+            self.failures_in_a_row.fetch_and(TOO_MANY, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts failures in a row anew.
+    pub fn forgive(&self) {
+        self.failures_in_a_row.store(0, Ordering::Relaxed);
+    }
+
     /// Notes that draining starts or ends; gives the number of this note, by which a later deadline can be told to be
     /// still wanted.
     pub fn note_drain(&self) -> u32 {
@@ -92,5 +168,33 @@ impl Identity {
     #[must_use]
     pub fn last_drain(&self) -> u32 {
         self.drains.load(Ordering::SeqCst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What all tables and counters of many backends cost: an address, two numbers and flags in 32 bytes, and one cache line.
+    #[test]
+    fn a_backend_is_small() {
+        assert!(size_of::<Backend>() <= 32);
+        assert!(size_of::<Identity>() <= 64);
+    }
+
+    #[test]
+    fn failures_in_a_row_are_reported_once() {
+        let identity = Identity::default();
+        assert!((0..10).all(|_| !identity.note_failure(0)), "0 is for never");
+        assert!(!identity.note_failure(3) && !identity.note_failure(3));
+        identity.note_success();
+        assert_eq!([0; 6].map(|_| identity.note_failure(3)), [false, false, true, false, false, false]);
+        identity.note_success();
+        assert!(!identity.note_failure(1), "it is reported already");
+        identity.forgive();
+        assert!(!identity.note_failure(5) && !identity.note_failure(5) && !identity.note_failure(5));
+        assert!(identity.note_failure(2), "a lower limit counts for what was before");
+        identity.forgive();
+        assert!(identity.note_failure(1));
     }
 }

@@ -24,8 +24,17 @@ pub enum Chooser {
 
 impl Chooser {
     /// For eligible backends with these addresses and weights. A Maglev table gets no fewer entries than `least`.
-    pub(super) fn new(algorithm: Algorithm, eligible: impl Iterator<Item = (IpAddr, u16)>, least: u32) -> Self {
+    ///
+    /// Round robin takes turns by weight while some are `warming`: then the weights of its backends differ by their warmth
+    /// alone.
+    pub(super) fn new(
+        algorithm: Algorithm,
+        eligible: impl Iterator<Item = (IpAddr, u32)>,
+        warming: bool,
+        least: u32,
+    ) -> Self {
         match algorithm {
+            Algorithm::Rr if warming => Self::Weighted(Turns::new(eligible.map(|(_, weight)| weight))),
             Algorithm::Rr => Self::RoundRobin,
             Algorithm::P2c => Self::LeastOfTwo,
             Algorithm::Wrr => Self::Weighted(Turns::new(eligible.map(|(_, weight)| weight))),

@@ -5,15 +5,16 @@
 
 pub mod backend;
 pub mod chooser;
+mod eligibility;
 pub mod histogram;
 pub mod map;
 pub mod service;
 mod transition;
 
-pub use backend::{Backend, Identity};
+pub use backend::{Backend, Health, Identity, WARM};
 pub use chooser::Chooser;
 pub use histogram::Histogram;
-pub use service::{Service, ServiceState};
+pub use service::{Condition, Service, ServiceState};
 pub use transition::{Consequence, Transition, TransitionError};
 
 use crate::control::message::Generation;
@@ -46,6 +47,19 @@ impl Table {
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&Arc<Service>> {
         self.by_name.get(name)
+    }
+
+    /// The table of the same generation with what is known of a service's backends by now; `None` if there is no such
+    /// service. All else is shared with this table.
+    #[must_use]
+    pub fn with_conditions(&self, service: &str, conditions: &[Condition]) -> Option<Self> {
+        let service = Arc::new(self.service(service)?.with_conditions(conditions));
+        // No pick has to wait for what it looks up.
+        service.chooser();
+        let mut table = self.clone();
+        table.by_vip.insert(service.vip, Arc::clone(&service));
+        table.by_name.insert(Arc::clone(&service.name), service);
+        Some(table)
     }
 
     /// All services, in no particular order.

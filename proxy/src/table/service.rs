@@ -1,11 +1,14 @@
 //! A service in a table.
 
-use super::backend::{Backend, Identity};
+use super::backend::{Backend, Health, Identity, WARM};
 use super::chooser::Chooser;
+use super::eligibility::{eligible, spare};
 use super::histogram::Histogram;
 use crate::admission::RetryBudget;
 use crate::control::histogram;
-use crate::control::message::{BackendSpec, ServiceSettings, ServiceSpec};
+use crate::control::message::{Algorithm, BackendSpec, ServiceSettings, ServiceSpec};
+use crate::health::slow_start;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
@@ -63,18 +66,10 @@ impl Service {
     /// A service as `spec` says. Backends that `before` has too keep their identity.
     #[must_use]
     pub fn new(spec: &ServiceSpec, before: Option<&Self>) -> Self {
-        let identity_of =
-            |address| before.and_then(|service| service.backend(address)).map(|b| Arc::clone(&b.identity));
-        let backends = spec
-            .backends
-            .iter()
-            .map(|backend| Backend {
-                address: backend.address,
-                weight: backend.weight,
-                draining: backend.draining,
-                identity: identity_of(backend.address).unwrap_or_default(),
-            })
-            .collect();
+        let starts_cold = before.is_some() && slow_start::is_on(&spec.settings);
+        let mut earlier: HashMap<IpAddr, &Backend> =
+            before.iter().flat_map(|service| &service.backends).map(|backend| (backend.address, backend)).collect();
+        let backends = spec.backends.iter().map(|spec| put(spec, earlier.remove(&spec.address), starts_cold)).collect();
         let state = match before {
             Some(before) => Arc::clone(&before.state),
             None => Arc::new(ServiceState::new(Arc::from(spec.name.as_str()))),
@@ -111,31 +106,57 @@ impl Service {
         &self.eligible
     }
 
+    /// Where a connection may go that could not be established to any eligible backend; `acceptable` says which ones it
+    /// has not been to.
+    #[must_use]
+    pub fn spare(&self, acceptable: impl Fn(&Backend) -> bool) -> Vec<u32> {
+        spare(&self.backends, acceptable)
+    }
+
+    /// The weight of a backend of this service for its algorithm, in the same units for all backends.
+    #[must_use]
+    pub fn effective_weight(&self, backend: &Backend) -> u32 {
+        // Round robin takes weights for all the same.
+        let weight = if self.settings.algorithm == Algorithm::Rr { 1 } else { u32::from(backend.weight) };
+        weight * u32::from(backend.warmth)
+    }
+
     /// How one of the eligible backends is chosen.
     ///
     /// Made at the first call, as a Maglev table takes milliseconds and one step can change many backends of a service in
     /// turn. The step calls this when it is done, so that no pick has to wait.
     pub fn chooser(&self) -> &Chooser {
         self.chooser.get_or_init(|| {
-            let eligible = self.eligible.iter().filter_map(|&index| self.backends.get(index as usize));
-            let weights = eligible.map(|backend| (backend.address, backend.weight));
-            Arc::new(Chooser::new(self.settings.algorithm, weights, self.size_before))
+            let eligible = || self.eligible.iter().filter_map(|&index| self.backends.get(index as usize));
+            let warming = eligible().any(|backend| backend.warmth < WARM);
+            // Most of the time all are warm: then weights stay as small as they were given.
+            let unit = if warming { 1 } else { u32::from(WARM) };
+            let weights = eligible().map(|backend| (backend.address, self.effective_weight(backend) / unit));
+            Arc::new(Chooser::new(self.settings.algorithm, weights, warming, self.size_before))
         })
+    }
+
+    /// This service with what is known of its backends by now. Those that are not named, or are others by now, keep theirs.
+    #[must_use]
+    pub fn with_conditions(&self, conditions: &[Condition]) -> Self {
+        let mut service = self.clone();
+        let conditions: HashMap<_, _> =
+            conditions.iter().map(|condition| (Arc::as_ptr(&condition.identity), condition)).collect();
+        for backend in &mut service.backends {
+            if let Some(condition) = conditions.get(&Arc::as_ptr(&backend.identity)) {
+                (backend.health, backend.warmth) = (condition.health, condition.warmth);
+            }
+        }
+        service.find_eligible();
+        service
     }
 
     /// Adds the backend or changes the one with its address.
     pub(super) fn put_backend(&mut self, spec: &BackendSpec) {
+        let starts_cold = slow_start::is_on(&self.settings);
         match self.backends.iter_mut().find(|backend| backend.address == spec.address) {
-            Some(backend) => {
-                backend.weight = spec.weight;
-                backend.draining = spec.draining;
-            }
-            None => self.backends.push(Backend {
-                address: spec.address,
-                weight: spec.weight,
-                draining: spec.draining,
-                identity: Arc::<Identity>::default(),
-            }),
+            Some(backend) => *backend = put(spec, Some(backend), starts_cold),
+            None => self.backends.push(put(spec, None, starts_cold)),
         }
         self.find_eligible();
     }
@@ -149,8 +170,7 @@ impl Service {
     }
 
     fn find_eligible(&mut self) {
-        self.eligible =
-            (0u32..).zip(&self.backends).filter(|(_, backend)| backend.is_eligible()).map(|(index, _)| index).collect();
+        self.eligible = eligible(&self.backends, &self.settings);
         self.size_before = self.maglev_size();
         self.chooser = OnceLock::new();
     }
@@ -163,4 +183,29 @@ impl Service {
             None => self.size_before,
         }
     }
+}
+
+/// What is known of a backend at a time.
+#[derive(Debug, Clone)]
+pub struct Condition {
+    /// The backend.
+    pub identity: Arc<Identity>,
+    /// See [`Backend::health`].
+    pub health: Health,
+    /// See [`Backend::warmth`].
+    pub warmth: u8,
+}
+
+/// A backend as `spec` says, with the past of the one that it was before. With `starts_cold` its share begins small if it
+/// could not be used before.
+fn put(spec: &BackendSpec, before: Option<&Backend>, starts_cold: bool) -> Backend {
+    let mut backend = Backend::new(spec);
+    if let Some(before) = before {
+        (backend.health, backend.warmth) = (before.health, before.warmth);
+        backend.identity = Arc::clone(&before.identity);
+    }
+    if starts_cold && backend.is_usable() && !before.is_some_and(Backend::is_usable) {
+        backend.warmth = slow_start::COLD;
+    }
+    backend
 }

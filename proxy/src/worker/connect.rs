@@ -10,8 +10,9 @@ use crate::control::settings::AccessLogFormat;
 use crate::flow::Event;
 use crate::flow::termination::Cause;
 use crate::ring::{Kind, Slot, Token};
-use crate::shared::{Counters, Shared};
+use crate::shared::{Counters, Shared, Suspect};
 use crate::table::Service;
+use nix::errno::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -96,7 +97,7 @@ impl Worker {
         let Some(connection) = self.connections.get(slot) else { return Event::ConnectFailed };
         if connection.backend.as_ref().is_some_and(|attempt| attempt.abandoned) {
             connection.sockets[1].iter().for_each(reset_on_close);
-            self.fail_attempt(slot, Cause::Removed);
+            self.fail_attempt(slot, Errno::ECANCELED);
             return Event::ConnectFailed;
         }
         self.succeed(slot);
@@ -104,7 +105,21 @@ impl Worker {
     }
 
     /// Takes note of an attempt that failed; the flow decides what is next.
-    pub(super) fn fail_attempt(&mut self, slot: Slot, cause: Cause) {
+    pub(super) fn fail_attempt(&mut self, slot: Slot, errno: Errno) {
+        match errno {
+            // One that we stopped ourselves: if it was for its time, that was noted then.
+            Errno::ECANCELED => {}
+            // All source ports towards this backend's port are in use (connect(2)). It has not even been asked.
+            Errno::EADDRNOTAVAIL => self.thread.counters.ports_exhausted.add(1),
+            errno if is_of_backend(errno) => self.note_unreachable(slot),
+            _ => {}
+        }
+        // Only its time or a removal stops an attempt, and a removal says so itself.
+        let cause = match errno {
+            Errno::ECANCELED | Errno::ETIMEDOUT => Cause::TimedOut,
+            Errno::EADDRNOTAVAIL => Cause::Shortage,
+            _ => Cause::Refused,
+        };
         let Some(connection) = self.connections.get(slot) else { return };
         connection.sockets[1] = None;
         if let Some(attempt) = connection.backend.take() {
@@ -125,6 +140,7 @@ impl Worker {
             let time = Moment::at(self.now, self.started).since(attempt.started);
             connection.connect_time = Some(time.into());
             attempt.service.connect_times.add(time);
+            attempt.identity.note_success();
             attempt.identity.connections.fetch_add(1, Ordering::Relaxed);
             attempt.service.connections.fetch_add(1, Ordering::Relaxed);
         }
@@ -133,7 +149,25 @@ impl Worker {
 
     pub(super) fn connect_timed_out(&mut self, slot: Slot, attempt: u8) -> Result<(), Error> {
         let late = |connection: &mut Connection| connection.flow.is_connecting() && connection.attempts == attempt;
-        if self.connections.get(slot).is_some_and(late) { self.stop(slot, Kind::Connect) } else { Ok(()) }
+        if self.connections.get(slot).is_some_and(late) {
+            self.note_unreachable(slot);
+            self.stop(slot, Kind::Connect)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Takes note that the connection's backend could not be reached. One that has been too often in a row becomes a matter
+    /// of the control thread.
+    fn note_unreachable(&mut self, slot: Slot) {
+        let Some(connection) = self.connections.get(slot) else { return };
+        let Some(attempt) = &connection.backend else { return };
+        let table = self.shared.table.load();
+        let Some(service) = table.service_at(connection.target.ip()) else { return };
+        if attempt.identity.note_failure(service.settings.ejection.failures.0) {
+            let (service, identity) = (Arc::clone(&service.name), Arc::clone(&attempt.identity));
+            self.shared.suspects.put(Suspect { service, identity });
+        }
     }
 
     /// Gives the attempts that are not over after a moment a timer, and forgets those that are.
@@ -157,6 +191,20 @@ impl Worker {
     pub(super) fn next_review(&self) -> Option<Instant> {
         self.attempts.front().map(|attempt| attempt.started + MOMENT)
     }
+}
+
+/// Whether a failed attempt to connect says something of the backend, not of this host: it refused (a reset that comes
+/// late is one too), did not answer, or there is no way to it (connect(2), ip(7)).
+fn is_of_backend(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::ECONNREFUSED
+            | Errno::ECONNRESET
+            | Errno::ETIMEDOUT
+            | Errno::EHOSTUNREACH
+            | Errno::EHOSTDOWN
+            | Errno::ENETUNREACH
+    )
 }
 
 /// What was found for an attempt.

@@ -4,7 +4,6 @@ use super::accept::reset_on_close;
 use super::clock::Tick;
 use super::connections::{Connection, Private};
 use super::{Error, Timer, Worker};
-use crate::flow::termination::Cause;
 use crate::flow::{Chunk, Ending, Event, Operation, ReceiveEnd, Side};
 use crate::ring::{BUFFER_SIZE, Completion, Kind, Slot, Token};
 use nix::errno::Errno;
@@ -23,14 +22,13 @@ impl Worker {
         let tick = Tick::at(self.now, self.started);
         let connection = self.connections.get(slot)?;
         Some(match kind {
-            Kind::Connect if completion.result.is_ok() => self.connected(slot),
-            Kind::Connect => {
-                // Only a timeout or a removal stops an attempt, and a removal says so itself.
-                let timed_out = matches!(completion.result, Err(Errno::ECANCELED | Errno::ETIMEDOUT));
-                let cause = if timed_out { Cause::TimedOut } else { Cause::Refused };
-                self.fail_attempt(slot, cause);
-                Event::ConnectFailed
-            }
+            Kind::Connect => match completion.result {
+                Ok(_) => self.connected(slot),
+                Err(errno) => {
+                    self.fail_attempt(slot, errno);
+                    Event::ConnectFailed
+                }
+            },
             Kind::Receive(side) => {
                 let event = received(side, completion);
                 if let (Event::ReceiveEnded { .. }, Some(buffer)) = (event, completion.buffer) {

@@ -295,7 +295,7 @@ pub(crate) fn service(name: &str, vip: IpAddr, algorithm: Algorithm, backends: &
 
 /// Backend number `n` of a test: 127.0.2.n.
 pub(crate) fn backend(n: u8) -> BackendSpec {
-    BackendSpec { address: address(n), weight: 1, draining: false }
+    BackendSpec { address: address(n), weight: 1, draining: false, backup: false, local: false }
 }
 
 pub(crate) fn address(n: u8) -> IpAddr {

@@ -106,6 +106,7 @@ metrics! {
     PROXY_NO_BACKEND = counter("ringlb_proxy_connections_no_backend_total", One, NETWORK, "Client connections reset because the service had no eligible backend, or all that were tried refused");
     PROXY_CONNECT_FAILURES = counter("ringlb_proxy_connect_failures_total", One, NETWORK, "Attempts to connect to a backend that failed");
     PROXY_CONNECT_RETRIES = counter("ringlb_proxy_connect_retries_total", One, NETWORK, "Failed attempts to connect that were followed by one to another backend");
+    PROXY_PORTS_EXHAUSTED = counter("ringlb_proxy_source_ports_exhausted_total", One, NETWORK, "Attempts to connect that failed because all source ports towards the backend's port were in use");
     PROXY_RETRIES_DENIED = counter("ringlb_proxy_connect_retries_denied_total", One, NETWORK, "Client connections reset because no further attempt was allowed, by the service's limit or its retry budget");
     PROXY_RESETS = counter("ringlb_proxy_connections_reset_total", One, &["network", "cause"], "Connections that ended by a reset, by cause: client, backend, removed (the backend or its service), drain (its deadline passed), idle, lifetime");
 
@@ -125,6 +126,11 @@ metrics! {
     BACKEND_CONNECTIONS = counter("ringlb_backend_connections_total", One, BACKEND, "Connections established to the backend");
     BACKEND_ACTIVE = gauge("ringlb_backend_connections_active", One, BACKEND, "Connections to the backend open now, those being established included");
     BACKEND_CONNECT_FAILURES = counter("ringlb_backend_connect_failures_total", One, BACKEND, "Attempts to connect to the backend that failed");
+    BACKEND_EJECTIONS = counter("ringlb_backend_ejections_total", One, BACKEND, "Times that the backend was ejected");
+    BACKEND_CHECK_FAILURES = counter("ringlb_backend_check_failures_total", One, BACKEND, "Health checks of the backend that failed");
+    BACKEND_EJECTED = gauge("ringlb_backend_ejected", Flag, BACKEND, "Whether the backend is left out because it could not be reached");
+    BACKEND_UNHEALTHY = gauge("ringlb_backend_unhealthy", Flag, BACKEND, "Whether the backend does not pass its health checks");
+    BACKEND_WARMTH = gauge("ringlb_backend_warmth_percent", One, BACKEND, "The share of its weight that the backend has now, in percent: less than 100 in its slow start");
     BACKEND_SENT = counter("ringlb_backend_sent_bytes_total", Bytes, BACKEND, "Bytes sent to the backend");
     BACKEND_RECEIVED = counter("ringlb_backend_received_bytes_total", Bytes, BACKEND, "Bytes received from the backend");
     BACKEND_WEIGHT = gauge("ringlb_backend_weight", One, BACKEND, "The backend's share of new connections, as it should be");

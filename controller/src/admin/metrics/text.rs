@@ -14,7 +14,7 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use ringlb_proxy::control::histogram::{self, Scale, Times};
-use ringlb_proxy::control::message::{BackendStatistics, ProxyStatistics, RingStatistics, ServiceStatistics};
+use ringlb_proxy::control::message::{BackendStatistics, Health, ProxyStatistics, RingStatistics, ServiceStatistics};
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -32,7 +32,7 @@ pub(super) fn render(round: Round) -> Result<String, fmt::Error> {
 /// A metric, or the value of a label, and where its value is in what a proxy says of `T`.
 type Source<T, M = Metric> = (M, fn(&T) -> u64);
 
-const PROXY: [Source<ProxyStatistics>; 9] = [
+const PROXY: [Source<ProxyStatistics>; 10] = [
     (names::PROXY_ACCEPTED, |proxy| proxy.accepted),
     (names::PROXY_ACTIVE, |proxy| proxy.active),
     (names::PROXY_REFUSED_AT_LIMIT, |proxy| proxy.refused_at_limit),
@@ -40,6 +40,7 @@ const PROXY: [Source<ProxyStatistics>; 9] = [
     (names::PROXY_NO_BACKEND, |proxy| proxy.no_backend),
     (names::PROXY_CONNECT_FAILURES, |proxy| proxy.connect_failures),
     (names::PROXY_CONNECT_RETRIES, |proxy| proxy.retries),
+    (names::PROXY_PORTS_EXHAUSTED, |proxy| proxy.ports_exhausted),
     (names::PROXY_RETRIES_DENIED, |proxy| proxy.retries_denied),
     (names::PROXY_ACCESS_LOG_DROPPED, |proxy| proxy.access_log_dropped),
 ];
@@ -61,10 +62,15 @@ const RING: [Source<RingStatistics>; 5] = [
     (names::RING_SPLICED_BYTES, |ring| ring.spliced_bytes),
 ];
 
-const BACKEND: [Source<BackendStatistics>; 5] = [
+const BACKEND: [Source<BackendStatistics>; 10] = [
     (names::BACKEND_CONNECTIONS, |backend| backend.connections),
     (names::BACKEND_ACTIVE, |backend| backend.active),
     (names::BACKEND_CONNECT_FAILURES, |backend| backend.connect_failures),
+    (names::BACKEND_EJECTIONS, |backend| backend.ejections),
+    (names::BACKEND_CHECK_FAILURES, |backend| backend.check_failures),
+    (names::BACKEND_EJECTED, |backend| (backend.health == Health::Ejected).into()),
+    (names::BACKEND_UNHEALTHY, |backend| (backend.health == Health::Unhealthy).into()),
+    (names::BACKEND_WARMTH, |backend| backend.warmth.into()),
     (names::BACKEND_SENT, |backend| backend.bytes_to_backend),
     (names::BACKEND_RECEIVED, |backend| backend.bytes_to_client),
 ];
@@ -354,6 +360,11 @@ mod tests {
                 connect_failures: 0,
                 bytes_to_backend: u64::from(last),
                 bytes_to_client: 0,
+                health: Health::Ejected,
+                ejected_for_ms: 1,
+                warmth: 100,
+                ejections: 4,
+                check_failures: 0,
             };
             // The one that was removed is left out, the one that was just added has not been told of.
             let backends = vec![told(3), told(77)];
@@ -368,6 +379,9 @@ mod tests {
              # HELP ",
             "# TYPE ringlb_backend_sent_bytes_total counter\n\
              ringlb_backend_sent_bytes_total{network=\"net.a\",service=\"api\",backend=\"10.1.0.3\"} 3\n\
+             # HELP ",
+            "# TYPE ringlb_backend_ejected gauge\n\
+             ringlb_backend_ejected{network=\"net.a\",service=\"api\",backend=\"10.1.0.3\"} 1\n\
              # HELP ",
             "# TYPE ringlb_service_connections_total counter\n\
              ringlb_service_connections_total{network=\"net.a\",service=\"api\"} 5\n\

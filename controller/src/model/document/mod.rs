@@ -67,6 +67,9 @@ pub struct BackendSpec {
     /// Whether it keeps the connections it has and gets no new ones.
     #[serde(default)]
     pub drain: bool,
+    /// Whether it is used only when no other backend can be.
+    #[serde(default)]
+    pub backup: bool,
 }
 
 /// A whole desired state: what is not in it is removed.
@@ -140,6 +143,9 @@ pub struct BackendDocument {
     /// See [`BackendSpec::drain`].
     #[serde(default)]
     pub drain: bool,
+    /// See [`BackendSpec::backup`].
+    #[serde(default)]
+    pub backup: bool,
 }
 
 /// The derived code takes a list for an object too, its fields in order. Nobody means that.

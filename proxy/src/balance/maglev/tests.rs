@@ -6,12 +6,12 @@ fn address(number: u32) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0001 + number))
 }
 
-fn equal(count: u32) -> Vec<(IpAddr, u16)> {
+fn equal(count: u32) -> Vec<(IpAddr, u32)> {
     (0..count).map(|number| (address(number), 1)).collect()
 }
 
 /// Each entry's backend by its address, which means the same in two tables.
-fn owners(backends: &[(IpAddr, u16)], least: u32) -> Vec<IpAddr> {
+fn owners(backends: &[(IpAddr, u32)], least: u32) -> Vec<IpAddr> {
     Maglev::new(backends, least).entries.iter().map(|&position| backends[usize::from(position)].0).collect()
 }
 
@@ -55,7 +55,7 @@ fn what_is_not_acceptable_is_passed_over() {
 }
 
 /// The share of entries that differ between the table of all and that without one, in units of 1/n.
-fn moved_by(all: &[(IpAddr, u16)], with: &[IpAddr], gone: usize) -> f64 {
+fn moved_by(all: &[(IpAddr, u32)], with: &[IpAddr], gone: usize) -> f64 {
     let mut fewer = all.to_vec();
     fewer.remove(gone);
     let without = owners(&fewer, u32::try_from(with.len()).unwrap());
@@ -92,7 +92,7 @@ proptest! {
     /// The bounds of the module's documentation for each backend's number of entries, whatever the weights.
     #[test]
     fn entries_are_shared_by_weight(
-        weights in prop::collection::vec(prop_oneof![1u16..10, 1u16..=u16::MAX], 1..60),
+        weights in prop::collection::vec(prop_oneof![1u32..10, 1u32..=65_535 * 100], 1..60),
     ) {
         let backends: Vec<_> = (0u32..).map(address).zip(weights.iter().copied()).collect();
         let table = Maglev::new(&backends, 0);
@@ -114,7 +114,7 @@ proptest! {
     /// The order in which a proxy learnt of the backends makes no difference, nor does when the table is made.
     #[test]
     fn the_same_backends_make_the_same_table(
-        backends in prop::collection::hash_map(0u32..1_000, 1u16..100, 1..30),
+        backends in prop::collection::hash_map(0u32..1_000, 1u32..100, 1..30),
         seed in any::<u64>(),
     ) {
         let one: Vec<_> = backends.into_iter().map(|(number, weight)| (address(number), weight)).collect();

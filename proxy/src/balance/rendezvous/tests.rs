@@ -13,7 +13,7 @@ fn client(number: u32) -> u64 {
     hash(Purpose::Client, IpAddr::V4(Ipv4Addr::from_bits(0x0a09_0000 + number)))
 }
 
-fn choices(backends: &[(IpAddr, u16)]) -> Vec<IpAddr> {
+fn choices(backends: &[(IpAddr, u32)]) -> Vec<IpAddr> {
     let draws = Rendezvous::new(backends.iter().copied());
     (0..CLIENTS).map(|number| backends[draws.highest(client(number)).unwrap()].0).collect()
 }
@@ -61,7 +61,7 @@ proptest! {
     /// The probability of each backend is its share; the order of the backends makes no difference.
     #[test]
     fn clients_are_shared_by_weight(
-        backends in prop::collection::hash_map(0u32..60_000, prop_oneof![Just(1u16), 1u16..10, 1u16..=u16::MAX], 1..16),
+        backends in prop::collection::hash_map(0u32..60_000, prop_oneof![Just(1u32), 1u32..10, 1u32..=65_535 * 100], 1..16),
     ) {
         let mut backends: Vec<_> = backends.into_iter().map(|(number, weight)| (address(number), weight)).collect();
         let choices = choices(&backends);
@@ -93,7 +93,7 @@ proptest! {
     /// A weight that grows takes clients to its backend only, whatever the weights are.
     #[test]
     fn a_weight_that_grows_only_attracts(
-        weights in prop::collection::vec(1u16..100, 2..10),
+        weights in prop::collection::vec(1u32..100, 2..10),
         which in any::<prop::sample::Index>(),
     ) {
         let backends: Vec<_> = (0u32..).map(address).zip(weights).collect();

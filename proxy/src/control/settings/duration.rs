@@ -157,6 +157,32 @@ optional_duration_setting! {
     UserTimeout, "a user timeout", Duration::from_secs(1), 24 * HOUR, default None
 }
 
+duration_setting! {
+    /// Over which time a new backend's share rises: 0 (at once, the default) to 1 hour.
+    SlowStart, "a slow start time", Duration::ZERO, HOUR, default Duration::ZERO
+}
+
+duration_setting! {
+    /// How long the first ejection of a backend lasts: 100 ms to 1 hour. By default 10 seconds, the order of a container's
+    /// restart.
+    EjectionBase, "an ejection time", Duration::from_millis(100), HOUR, default Duration::from_secs(10)
+}
+
+duration_setting! {
+    /// How long an ejection lasts at most: 100 ms to 24 hours. By default 5 minutes.
+    EjectionLongest, "a longest ejection time", Duration::from_millis(100), 24 * HOUR, default Duration::from_secs(300)
+}
+
+duration_setting! {
+    /// The time between two checks of a backend: 100 ms to 1 hour, by default 5 seconds.
+    CheckInterval, "a check interval", Duration::from_millis(100), HOUR, default Duration::from_secs(5)
+}
+
+duration_setting! {
+    /// How long a check may take: 1 ms to 60 s, by default 2 seconds.
+    CheckTimeout, "a check timeout", Duration::from_millis(1), Duration::from_secs(60), default Duration::from_secs(2)
+}
+
 /// Reads a string and takes it as a `T`; the error is `T`'s own.
 struct Text<T>(std::marker::PhantomData<T>);
 

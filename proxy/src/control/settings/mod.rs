@@ -5,15 +5,22 @@
 
 mod access_log;
 mod duration;
+mod ejection;
+mod eligibility;
 mod group;
+mod health_check;
 mod keepalive;
 mod number;
 mod retry;
 
 pub use access_log::{AccessLog, AccessLogFormat, AccessLogSample};
 pub use duration::{
-    ConnectTimeout, DrainTimeout, IdleTimeout, KeepaliveIdle, KeepaliveInterval, MaxLifetime, UserTimeout,
+    CheckInterval, CheckTimeout, ConnectTimeout, DrainTimeout, EjectionBase, EjectionLongest, IdleTimeout,
+    KeepaliveIdle, KeepaliveInterval, MaxLifetime, SlowStart, UserTimeout,
 };
+pub use ejection::{Ejection, EjectionFailures, EjectionShare};
+pub use eligibility::{LocalThreshold, PanicThreshold};
+pub use health_check::{CheckFall, CheckPort, CheckRise, CheckText, HealthCheck, MAX_CHECK_TEXT};
 pub use keepalive::{Keepalive, KeepaliveProbes};
 pub use retry::{Retries, RetryBudget, RetryMinimum, RetryPercent};
 
@@ -46,9 +53,29 @@ pub struct ServiceSettings {
     pub user_timeout: UserTimeout,
     /// Which connections get a line in the access log.
     pub access_log: AccessLog,
+    /// Over which time a new backend's share rises to its whole weight; zero for at once.
+    pub slow_start: SlowStart,
+    /// Whether backends on this node come before others.
+    pub prefer_local: bool,
+    /// The share of the backends on this node that must be healthy for that, in percent.
+    pub local_threshold: LocalThreshold,
+    /// With a smaller share of healthy backends, in percent, and no healthy backup, all are used.
+    pub panic_threshold: PanicThreshold,
+    /// When a backend that cannot be reached is left out for a while.
+    pub ejection: Ejection,
+    /// How backends are asked whether they are well.
+    pub health_check: HealthCheck,
 }
 
 impl ServiceSettings {
+    /// Whether the settings go together, each of them being right by itself.
+    ///
+    /// # Errors
+    /// The setting that does not, by its path, and the reason.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        self.health_check.check()
+    }
+
     /// The time that a backend that starts to drain gives its connections; `None` if it lets them end by themselves.
     #[must_use]
     pub fn drain_deadline(&self) -> Option<Duration> {

@@ -23,8 +23,9 @@ pub struct RetryBudget {
 setting_group!(RetryBudget);
 
 number_setting! {
-    /// 0 to 1,000 percent.
-    RetryPercent(u16), 0 to 1000, default 20
+    /// 0 to 1,000 percent. By default one retry a connection, over all: if half of a service's backends vanish at once, half
+    /// of its connections need one until those backends are ejected.
+    RetryPercent(u16), 0 to 1000, default 100
 }
 
 number_setting! {

@@ -12,7 +12,7 @@ fn address(last: u8) -> IpAddr {
 }
 
 fn backend(last: u8, draining: bool) -> BackendSpec {
-    BackendSpec { address: address(last), weight: 1, draining }
+    BackendSpec { address: address(last), weight: 1, draining, backup: false, local: false }
 }
 
 fn service(name: &str, vip_last: u8, backends: Vec<BackendSpec>) -> ServiceSpec {
@@ -188,6 +188,8 @@ fn any_change() -> impl Strategy<Value = Change> {
         address: address(last),
         weight,
         draining,
+        backup: false,
+        local: false,
     });
     prop_oneof![
         (name.clone(), 0..8u8, prop::collection::btree_map(0..6u8, any::<bool>(), 0..4)).prop_map(
