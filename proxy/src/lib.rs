@@ -4,8 +4,8 @@
 //! control channel and knows of nothing but the table that it was given.
 //!
 //! Pure, each usable and tested without a kernel: [`table`] (what there is), [`balance`] (which backend), [`flow`] (what a
-//! connection does next). Around them: [`ring`] (io_uring), [`worker`] (the data thread), [`control`] (the control
-//! thread), [`shared`] (what the two have in common).
+//! connection does next). Around them: [`ring`] (io_uring), [`worker`] (a data thread), [`threads`] (all of them),
+//! [`control`] (the control thread), [`shared`] (what the threads have in common).
 
 pub mod balance;
 pub mod control;
@@ -16,4 +16,5 @@ pub mod privileges;
 pub mod ring;
 pub mod shared;
 pub mod table;
+pub mod threads;
 pub mod worker;

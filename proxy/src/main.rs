@@ -7,10 +7,11 @@ use ringlb_proxy::log;
 use ringlb_proxy::privileges;
 use ringlb_proxy::ring::probe;
 use ringlb_proxy::shared::Shared;
-use ringlb_proxy::worker::{Limits, Settings, Worker};
+use ringlb_proxy::threads::{Count, DataThreads, Sockets, share_out};
+use ringlb_proxy::worker::{Limits, Settings};
 use std::error::Error;
 use std::net::TcpListener;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,10 +26,14 @@ struct Arguments {
     /// Descriptor of the control socket: a listening SOCK_SEQPACKET socket
     #[arg(long, value_name = "FD", value_parser = clap::value_parser!(RawFd).range(3..))]
     control_fd: RawFd,
-    /// Descriptor of the listening TCP socket
-    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(RawFd).range(3..))]
-    listener_fd: RawFd,
-    /// Descriptor to keep open and leave alone, such as that of the program which steers to the listener
+    /// Number of data threads, or auto for as many as there are cores
+    #[arg(long, value_name = "N|auto", default_value_t)]
+    threads: Count,
+    /// Descriptor of a listening TCP socket; may be repeated. The first ones are for the first data thread and so on, as
+    /// many for each
+    #[arg(long, required = true, value_name = "FD", value_parser = clap::value_parser!(RawFd).range(3..))]
+    listener_fd: Vec<RawFd>,
+    /// Descriptor to keep open and leave alone, such as that of the program which steers to the listeners
     #[arg(long, value_name = "FD", value_parser = clap::value_parser!(RawFd).range(3..))]
     keep_fd: Vec<RawFd>,
     /// Microseconds to look for completions before sleeping; 0 to sleep at once
@@ -54,21 +59,28 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let control = inherited::take(arguments.control_fd)?;
-    let listener = TcpListener::from(inherited::take(arguments.listener_fd)?);
-    let kept = arguments.keep_fd.iter().map(|&fd| inherited::take(fd)).collect::<Result<Vec<_>, _>>()?;
+    let listeners = take_all(&arguments.listener_fd)?.into_iter().map(TcpListener::from).collect();
+    let kept = take_all(&arguments.keep_fd)?;
+    let threads = arguments.threads.get();
+    let sockets = share_out("listeners", listeners, threads)?.into_iter().map(|listeners| Sockets { listeners });
 
-    let limits = Limits::of_process()?;
+    let limits = Limits::of_process(threads)?;
     privileges::give_up()?;
     let mut features = probe::check()?;
     features.multishot_accept &= !arguments.one_shot_accept;
     features.max_connections = limits.connections as u64;
+    features.threads = threads as u32;
 
     let spin = Duration::from_micros(arguments.spin);
-    let settings = Settings { limits, spin, multishot_accept: features.multishot_accept };
-    let shared = Arc::new(Shared::new(arguments.network, features)?);
-    let worker = Worker::new(Arc::clone(&shared), settings, listener)?;
+    let settings = Settings { spin, multishot_accept: features.multishot_accept };
+    let shared = Arc::new(Shared::new(arguments.network, features, limits, threads)?);
+    let threads = DataThreads::start(&shared, settings, sockets.collect())?;
     control::thread::start(control, shared)?;
-    worker.run()?;
+    threads.join()?;
     drop(kept);
     Ok(())
+}
+
+fn take_all(descriptors: &[RawFd]) -> Result<Vec<OwnedFd>, inherited::Error> {
+    descriptors.iter().map(|&descriptor| inherited::take(descriptor)).collect()
 }

@@ -61,7 +61,8 @@ fn write_proxy(network: &Value, out: &mut impl Write) -> io::Result<()> {
         let used = features.iter().filter(|(_, value)| **value == true).map(|(name, _)| name.replace('_', "-"));
         let (used, kernel) = (used.collect::<Vec<_>>().join(", "), text(&proxy["features"]["kernel"]));
         let limit = text(&proxy["features"]["max_connections"]);
-        writeln!(out, "  features {used}  kernel {kernel}  limit {limit} connections")?;
+        let threads = text(&proxy["features"]["threads"]);
+        writeln!(out, "  features {used}  kernel {kernel}  limit {limit} connections  data threads {threads}")?;
     }
     let connections = &network["connections"];
     if connections.is_object() {

@@ -178,6 +178,7 @@ pub(crate) fn statistics(table: &Table) -> Statistics {
         ServiceStatistics { name: service.name.to_string(), connections: 100, backends: backends.collect() }
     });
     Statistics {
+        threads: Vec::new(),
         generation: table.generation(),
         proxy: ProxyStatistics {
             accepted: 1,

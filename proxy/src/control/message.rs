@@ -86,6 +86,8 @@ pub struct Features {
     pub splice: bool,
     /// The most connections that the descriptor limit allows.
     pub max_connections: u64,
+    /// The number of data threads, each with its own ring and listeners.
+    pub threads: u32,
 }
 
 /// A whole table.
@@ -166,8 +168,10 @@ pub struct Statistics {
     pub generation: Generation,
     /// Counters of the whole proxy.
     pub proxy: ProxyStatistics,
-    /// Counters of the ring.
+    /// Counters of the rings of all data threads together.
     pub ring: RingStatistics,
+    /// One entry for each data thread: how they share the work.
+    pub threads: Vec<ThreadStatistics>,
     /// One entry for each service of the table.
     pub services: Vec<ServiceStatistics>,
 }
@@ -199,7 +203,7 @@ pub struct ProxyStatistics {
     pub drain_resets: u64,
 }
 
-/// Counters of a proxy's ring.
+/// Counters of a proxy's rings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RingStatistics {
     /// Calls of `io_uring_enter(2)`.
@@ -212,6 +216,17 @@ pub struct RingStatistics {
     pub spliced_directions: u64,
     /// Bytes moved by splice.
     pub spliced_bytes: u64,
+}
+
+/// Counters of a data thread.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadStatistics {
+    /// Client connections accepted by it.
+    pub accepted: u64,
+    /// Client connections that it has open now.
+    pub active: u64,
+    /// Calls of `io_uring_enter(2)` by it.
+    pub enters: u64,
 }
 
 /// Counters of a service.

@@ -4,7 +4,7 @@
 
 use super::frame::{FrameError, MAX_PACKET, Reassembler, encode};
 use super::message::{Hello, Reply, Request};
-use crate::shared::{Order, Shared};
+use crate::shared::Shared;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdListener;
@@ -115,7 +115,7 @@ fn answer(request: &Request, shared: &Shared) -> Option<Reply> {
         Request::Delta(delta) => shared.change(delta),
         Request::Statistics => return Some(Reply::Statistics(shared.statistics())),
         Request::Shutdown => {
-            shared.mailbox.put(vec![Order::Shutdown], true);
+            shared.shut_down();
             return None;
         }
     };

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 pub const BUFFER_SIZE: usize = 16 * 1024;
 /// The number of shared buffers; a power of two, as the kernel wants it.
 pub const SHARED_BUFFERS: u16 = 256;
-/// The most private buffers (64 MiB). When they are used up too, receives wait until one is free.
+/// The most private buffers of a ring (64 MiB). When they are used up too, receives wait until one is free.
 pub const PRIVATE_BUFFERS: u32 = 4096;
 /// The kernel's name for the group of shared buffers.
 pub(super) const GROUP: u16 = 0;
@@ -35,7 +35,8 @@ pub(super) struct Buffers {
 }
 
 /// Page-aligned zeroed memory. It is never given back: the kernel may write into it until the ring's last operation is
-/// over, which is after the ring's descriptor is closed. There is one ring a process, so nothing accumulates.
+/// over, which is after the ring's descriptor is closed. There is one ring a data thread, made at the start, so nothing
+/// accumulates.
 #[derive(Debug)]
 struct Memory(NonNull<u8>);
 

@@ -91,7 +91,7 @@ impl Completion {
     /// The operation's error, or `EBADF` if this is not the completion of an accept.
     pub fn into_socket(self) -> Result<OwnedFd, Errno> {
         let descriptor = i32::try_from(self.result?).map_err(|_| Errno::EBADF)?;
-        if self.token != Some(Token::Accept) {
+        if !matches!(self.token, Some(Token::Accept { .. })) {
             return Err(Errno::EBADF);
         }
         // SAFETY: the kernel has just opened this descriptor for this process, and this completion, which cannot be
@@ -215,14 +215,14 @@ impl Ring {
     ///
     /// # Errors
     /// [`Error::Enter`], as for all operations.
-    pub fn accept(&mut self, listener: RawFd, multishot: bool) -> Result<(), Error> {
+    pub fn accept(&mut self, token: Token, listener: RawFd, multishot: bool) -> Result<(), Error> {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let entry = if multishot {
             opcode::AcceptMulti::new(Fd(listener)).flags(flags).build()
         } else {
             opcode::Accept::new(Fd(listener), std::ptr::null_mut(), std::ptr::null_mut()).flags(flags).build()
         };
-        self.push(entry, Token::Accept)
+        self.push(entry, token)
     }
 
     /// Reads the wake-up descriptor (an eventfd).

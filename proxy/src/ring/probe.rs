@@ -37,6 +37,7 @@ pub fn check() -> Result<Features, Error> {
         no_iowait: test.ring.params().is_feature_no_iowait(),
         splice: true,
         max_connections: 0,
+        threads: 0,
         kernel,
     })
 }
@@ -118,7 +119,7 @@ impl SelfTest {
             }
             // SAFETY: the kernel has just given this descriptor to this process, and nothing else owns it. On a kernel
             // that gives wrong numbers the check below fails, and a wrong number closes at worst a descriptor that
-            // does not exist: at this point of the start none but the inherited ones (below 16) are open.
+            // does not exist: at this point of the start none but the inherited ones are open.
             let accepted = unsafe { OwnedFd::from_raw_fd(entry.result()) };
             client.write_all(&[round]).map_err(|error| failed("write", error))?;
             let mut byte = [0xff];

@@ -6,8 +6,11 @@ use crate::flow::Side;
 /// comes late finds another generation in its slot and is dropped instead of being taken for the next connection's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Token {
-    /// The accept operation of the listener.
-    Accept,
+    /// An accept operation of a listener.
+    Accept {
+        /// The listener's place in the worker's list.
+        listener: u32,
+    },
     /// The read of the wake-up descriptor.
     Wake,
     /// A cancellation; what was cancelled reports itself.
@@ -68,7 +71,7 @@ impl Token {
     #[must_use]
     pub fn encode(self) -> u64 {
         match self {
-            Self::Accept => ACCEPT << 56,
+            Self::Accept { listener } => (ACCEPT << 56) | u64::from(listener),
             Self::Wake => WAKE << 56,
             Self::Cancel => CANCEL << 56,
             Self::Connection { kind, slot } => {
@@ -81,13 +84,13 @@ impl Token {
     /// The token that was encoded so; `None` for bits that no token has.
     #[must_use]
     pub fn decode(bits: u64) -> Option<Self> {
+        let index = u32::try_from(bits & 0xffff_ffff).ok()?;
         match bits >> 56 {
-            ACCEPT => Some(Self::Accept),
+            ACCEPT => Some(Self::Accept { listener: index }),
             WAKE => Some(Self::Wake),
             CANCEL => Some(Self::Cancel),
             number => {
                 let kind = *KINDS.get(usize::try_from(number).ok()?)?;
-                let index = u32::try_from(bits & 0xffff_ffff).ok()?;
                 let generation = u32::try_from(bits >> 32).ok()? & GENERATION_MASK;
                 Some(Self::Connection { kind, slot: Slot { index, generation } })
             }
@@ -117,8 +120,10 @@ mod tests {
         let slots = [(0, 0), (7, 1), (u32::MAX, GENERATION_MASK)].map(|(index, generation)| Slot { index, generation });
         let connections =
             KINDS.into_iter().flat_map(|kind| slots.into_iter().map(move |slot| Token::Connection { kind, slot }));
+        let listeners = [0, 1, u32::MAX].map(|listener| Token::Accept { listener });
+        let others = listeners.into_iter().chain([Token::Wake, Token::Cancel]);
         let mut seen = std::collections::HashSet::new();
-        for token in connections.chain([Token::Accept, Token::Wake, Token::Cancel]) {
+        for token in connections.chain(others) {
             assert!(seen.insert(token.encode()), "{token:?} is not unique");
             assert_eq!(Token::decode(token.encode()), Some(token));
         }

@@ -29,7 +29,7 @@ impl Worker {
     /// Picks a backend in the newest table and starts to connect to it.
     pub(super) fn connect(&mut self, slot: Slot) -> Result<(), Error> {
         let Some(connection) = self.connections.get(slot) else { return Ok(()) };
-        let counters = &self.shared.counters;
+        let counters = &self.thread.counters;
         if connection.attempts > 0 {
             counters.retries.add(1);
         }
@@ -94,7 +94,7 @@ impl Worker {
             attempt.identity.connect_failures.fetch_add(1, Ordering::Relaxed);
             connection.tried.push(attempt.address);
         }
-        self.shared.counters.connect_failures.add(1);
+        self.thread.counters.connect_failures.add(1);
     }
 
     /// Takes note of a connection that is established.

@@ -2,12 +2,14 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Descriptors for everything that is not a connection: standard streams, ring, control channel, listener.
+/// Descriptors for everything that is not a connection: standard streams, control channel, a ring and listeners.
 const OTHER_DESCRIPTORS: u64 = 64;
+/// Of these, what each further data thread needs: ring, wake-up, listeners, and a connection that is about to be refused.
+const DESCRIPTORS_PER_THREAD: u64 = 8;
 /// The most pipes, whatever the descriptor limit.
 const MOST_PIPES: u64 = 256;
 
-/// What the descriptor limit allows.
+/// What the descriptor limit allows to all data threads together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The most connections at once; each has two descriptors.
@@ -17,24 +19,28 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Raises the soft descriptor limit to the hard one and divides it up.
+    /// Raises the soft descriptor limit to the hard one and divides it up, for so many data threads.
     ///
     /// # Errors
     /// If the kernel does not tell the limit.
-    pub fn of_process() -> Result<Self, nix::Error> {
+    pub fn of_process(threads: usize) -> Result<Self, nix::Error> {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
         let limit = if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
-        Ok(Self::of(limit))
+        Ok(Self::of(limit, threads))
     }
 
     /// Divides `descriptors` up.
     #[must_use]
-    pub fn of(descriptors: u64) -> Self {
+    pub fn of(descriptors: u64, threads: usize) -> Self {
         let pipes = (descriptors / 16).min(MOST_PIPES);
-        let connections = descriptors.saturating_sub(OTHER_DESCRIPTORS + 2 * pipes) / 2;
+        let connections = descriptors.saturating_sub(others(threads) + 2 * pipes) / 2;
         let number = |value| usize::try_from(value).unwrap_or(usize::MAX);
         Self { connections: number(connections), pipes: number(pipes) }
     }
+}
+
+fn others(threads: usize) -> u64 {
+    OTHER_DESCRIPTORS + DESCRIPTORS_PER_THREAD * (threads as u64).saturating_sub(1)
 }
 
 #[cfg(test)]
@@ -43,11 +49,14 @@ mod tests {
 
     #[test]
     fn everything_fits_into_the_limit() {
-        for descriptors in [0, 64, 100, 256, 1024, 20_000, 1 << 20] {
-            let limits = Limits::of(descriptors);
+        for (descriptors, threads) in
+            [0, 64, 100, 256, 1024, 20_000, 1 << 20].into_iter().zip([1, 2, 64].into_iter().cycle())
+        {
+            let limits = Limits::of(descriptors, threads);
             let used = 2 * limits.connections + 2 * limits.pipes;
-            assert!(used == 0 || used as u64 + OTHER_DESCRIPTORS <= descriptors || limits.connections == 0);
+            assert!(used as u64 + others(threads) <= descriptors || limits.connections == 0);
         }
-        assert_eq!(Limits::of(20_000), Limits { connections: 9_712, pipes: 256 });
+        assert_eq!(Limits::of(20_000, 1), Limits { connections: 9_712, pipes: 256 });
+        assert_eq!(Limits::of(20_000, 3), Limits { connections: 9_704, pipes: 256 });
     }
 }

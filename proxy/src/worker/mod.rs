@@ -1,4 +1,4 @@
-//! The data thread: completions → flow → operations.
+//! A data thread: completions → flow → operations.
 //!
 //! One turn of the loop: submit what is due and wait; let each completion become an event of its connection and carry out
 //! what the connection's flow asks for; splice; fire timers; read orders. A connection's story, in the order of the
@@ -17,8 +17,8 @@ pub use limits::Limits;
 
 use crate::flow::{Event, Operation, Side};
 use crate::ring::{self, Completion, Kind, Ring, Slot, Token};
-use crate::shared::Shared;
-use accept::Accepting;
+use crate::shared::{DataThread, Shared};
+use accept::{Accepting, Refusals};
 use connect::PendingAttempt;
 use connections::Connections;
 use pipes::Pipes;
@@ -33,33 +33,33 @@ use timers::{Timer, Timers};
 /// How a worker works.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// What the descriptor limit allows.
-    pub limits: Limits,
     /// How long to look for completions before sleeping; zero to sleep at once.
     pub spin: Duration,
     /// Whether one accept operation may deliver many connections.
     pub multishot_accept: bool,
 }
 
-/// Why the data thread ended.
+/// Why a data thread ended.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The ring failed.
     #[error(transparent)]
     Ring(#[from] ring::Error),
-    /// The listener cannot be used.
-    #[error("cannot accept connections from the listener that was handed over: {0}")]
+    /// A listener cannot be used.
+    #[error("cannot accept connections from a listener that was handed over: {0}")]
     Listener(nix::Error),
 }
 
-/// The data thread's state.
+/// A data thread's state. All but the first two fields is its own.
 #[derive(Debug)]
 pub struct Worker {
     shared: Arc<Shared>,
+    /// This thread's part of the shared state.
+    thread: Arc<DataThread>,
     settings: Settings,
     ring: Ring,
-    listener: TcpListener,
-    accepting: Accepting,
+    listeners: Vec<Accepting>,
+    refusals: Refusals,
     connections: Connections,
     pipes: Pipes,
     timers: Timers,
@@ -80,23 +80,26 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker that serves the connections of `listener`. It must run on the calling thread.
+    /// A worker that serves the connections of `listeners`, which are its own or members of groups that spread
+    /// connections (`SO_REUSEPORT`, socket(7)). It must run on the calling thread.
     ///
     /// # Errors
-    /// If the ring cannot be set up or the listener cannot be used.
-    pub fn new(shared: Arc<Shared>, settings: Settings, listener: TcpListener) -> Result<Self, Error> {
-        // Accepted sockets inherit this, which saves a system call for each.
-        socket2::SockRef::from(&listener)
-            .set_tcp_nodelay(true)
-            .map_err(|error| Error::Listener(nix::Error::from_raw(error.raw_os_error().unwrap_or(0))))?;
+    /// If the ring cannot be set up or a listener cannot be used.
+    pub fn new(
+        shared: Arc<Shared>,
+        thread: Arc<DataThread>,
+        settings: Settings,
+        listeners: Vec<TcpListener>,
+    ) -> Result<Self, Error> {
         Ok(Self {
             ring: Ring::new(settings.spin)?,
+            pipes: Pipes::new(&shared.pipes, shared.threads.len()),
             shared,
+            thread,
             settings,
-            listener,
-            accepting: Accepting::default(),
+            listeners: listeners.into_iter().map(Accepting::new).collect::<Result<_, _>>()?,
+            refusals: Refusals::default(),
             connections: Connections::default(),
-            pipes: Pipes::new(settings.limits.pipes),
             timers: Timers::default(),
             attempts: VecDeque::new(),
             splices: VecDeque::new(),
@@ -113,11 +116,11 @@ impl Worker {
     /// Serves from the first table on until told to stop.
     ///
     /// # Errors
-    /// If the ring or the listener fails for good.
+    /// If the ring or a listener fails for good.
     pub fn run(mut self) -> Result<(), Error> {
-        self.ring.read_wake(self.shared.mailbox.wake().as_fd().as_raw_fd())?;
+        self.ring.read_wake(self.thread.mailbox.wake().as_fd().as_raw_fd())?;
         while !(self.stopping && self.connections.len() == 0) {
-            let may_wait = self.splices.is_empty() && !self.shared.mailbox.is_full();
+            let may_wait = self.splices.is_empty() && !self.thread.mailbox.is_full();
             let deadline = self.timers.next().into_iter().chain(self.next_review()).min();
             self.ring.turn(deadline, may_wait)?;
             self.now = Instant::now();
@@ -129,7 +132,7 @@ impl Worker {
             while let Some(timer) = self.timers.pop(self.now) {
                 self.fire(timer)?;
             }
-            if self.shared.mailbox.is_full() {
+            if self.thread.mailbox.is_full() {
                 self.read_orders()?;
             }
             self.publish_counts();
@@ -139,8 +142,8 @@ impl Worker {
 
     fn complete(&mut self, completion: Completion) -> Result<(), Error> {
         match completion.token {
-            Some(Token::Accept) => self.accepted(completion),
-            Some(Token::Wake) => Ok(self.ring.read_wake(self.shared.mailbox.wake().as_fd().as_raw_fd())?),
+            Some(Token::Accept { listener }) => self.accepted(listener, completion),
+            Some(Token::Wake) => Ok(self.ring.read_wake(self.thread.mailbox.wake().as_fd().as_raw_fd())?),
             Some(Token::Connection { kind, slot }) => self.progress(slot, kind, &completion),
             Some(Token::Cancel) | None => Ok(()),
         }
@@ -195,16 +198,15 @@ impl Worker {
             Timer::Connect { slot, attempt } => self.connect_timed_out(slot, attempt),
             Timer::Linger { slot } => self.deliver(slot, Event::LingerOver),
             Timer::Drain { identity, note } => self.drain_timed_out(&identity, note),
-            Timer::Accept => self.accept_again(),
+            Timer::Accept { listener } => self.accept_again(listener),
             Timer::Quiet => self.find_quiet(),
         }
     }
 
     fn publish_counts(&self) {
         let counts = self.ring.counts();
-        let counters = &self.shared.counters;
+        let counters = &self.thread.counters;
         counters.enters.set(counts.enters);
         counters.completion_overflows.set(counts.overflows);
-        counters.active.set(self.connections.len() as u64);
     }
 }

@@ -2,14 +2,14 @@
 
 use super::{Error, Timer, Worker};
 use crate::flow::Event;
-use crate::ring::{Kind, Slot, Token};
+use crate::ring::{Kind, Slot};
 use crate::shared::{Counter, Counters, Order};
 use crate::table::Identity;
 use std::sync::Arc;
 
 impl Worker {
     pub(super) fn read_orders(&mut self) -> Result<(), Error> {
-        for order in self.shared.mailbox.take() {
+        for order in self.thread.mailbox.take() {
             match order {
                 Order::Accept => self.start_accepting()?,
                 Order::ResetRemoved => self.reset_where(Identity::is_removed, |counters| &counters.removed_resets)?,
@@ -43,7 +43,7 @@ impl Worker {
             if self.connections.get(slot).is_some_and(|connection| connection.flow.is_connecting()) {
                 self.stop(slot, Kind::Connect)?;
             } else {
-                counter(&self.shared.counters).add(1);
+                counter(&self.thread.counters).add(1);
                 self.deliver(slot, Event::Abort)?;
             }
         }
@@ -52,8 +52,7 @@ impl Worker {
 
     fn shut_down(&mut self) -> Result<(), Error> {
         self.stopping = true;
-        // What waits in the listener's queue stays there for the next proxy.
-        self.ring.cancel(Token::Accept)?;
+        self.stop_accepting()?;
         let all: Vec<Slot> = self.connections.find(|_| true);
         for slot in all {
             self.deliver(slot, Event::Abort)?;

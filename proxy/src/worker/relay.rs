@@ -34,7 +34,7 @@ impl Worker {
                     self.ring.release(buffer);
                 }
                 if completion.result == Err(Errno::ENOBUFS) {
-                    self.shared.counters.buffers_exhausted.add(1);
+                    self.thread.counters.buffers_exhausted.add(1);
                 }
                 event
             }
@@ -104,7 +104,7 @@ impl Worker {
             Operation::StopAwait { from } => self.stop(slot, Kind::Await(from))?,
             Operation::ClosePipe { from } => {
                 if let Some(leased) = connection.pipes[from.index()].take() {
-                    self.pipes.give_back(*leased);
+                    self.pipes.give_back(&self.shared.pipes, *leased);
                 }
             }
             Operation::Shutdown { side } => {
@@ -120,7 +120,7 @@ impl Worker {
 
     pub(super) fn close(&mut self, slot: Slot, reset: bool, ending: Ending) {
         let Some(connection) = self.connections.remove(slot) else { return };
-        let counters = &self.shared.counters;
+        let counters = &self.thread.counters;
         match ending {
             Ending::ClientReset => counters.client_resets.add(1),
             Ending::BackendReset => counters.backend_resets.add(1),
@@ -131,11 +131,15 @@ impl Worker {
             attempt.identity.leave();
         }
         for leased in connection.pipes.into_iter().flatten() {
-            self.pipes.give_back(*leased);
+            self.pipes.give_back(&self.shared.pipes, *leased);
         }
         if reset {
             connection.sockets.iter().flatten().for_each(reset_on_close);
         }
+        // The descriptors first: whoever is let in instead needs them.
+        drop(connection.sockets);
+        self.thread.leave();
+        self.shared.connections.give_back();
     }
 
     /// Moves the data of every direction whose splice is due, once each.
@@ -153,9 +157,9 @@ impl Worker {
         let connection = self.connections.get(slot)?;
         let pipe = &mut connection.pipes[from.index()];
         if pipe.is_none() {
-            *pipe = self.pipes.lease(self.now);
+            *pipe = self.pipes.lease(&self.shared.pipes, self.now);
             if pipe.is_some() {
-                self.shared.counters.spliced_directions.add(1);
+                self.thread.counters.spliced_directions.add(1);
             }
         }
         let [Some(client), Some(backend)] = &connection.sockets else {
@@ -169,7 +173,7 @@ impl Worker {
         if moved > 0 {
             leased.moved_at = self.now;
         }
-        self.shared.counters.spliced_bytes.add(moved as u64);
+        self.thread.counters.spliced_bytes.add(moved as u64);
         count_bytes(connection, from.other(), moved as u64);
         if !self.quiet_timer {
             self.quiet_timer = true;

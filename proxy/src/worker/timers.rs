@@ -16,8 +16,8 @@ pub(super) enum Timer {
     Linger { slot: Slot },
     /// A draining backend has had its time, if no later note was made.
     Drain { identity: Arc<Identity>, note: u32 },
-    /// Accepting failed for want of something and may be tried again.
-    Accept,
+    /// Accepting from a listener failed for want of something and may be tried again.
+    Accept { listener: u32 },
     /// Look for splicing directions that have nothing to do.
     Quiet,
 }

@@ -1,0 +1,53 @@
+//! What a data thread counts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that one data thread writes and others read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts so many.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Sets the number.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters of one data thread; the fields of [`ProxyStatistics`] and [`RingStatistics`] say what each one counts.
+///
+/// They begin and end at 128 bytes: a cache line and the one that x86 fetches with it. So no other thread's writes take
+/// the line away from this one's core.
+///
+/// [`ProxyStatistics`]: crate::control::message::ProxyStatistics
+/// [`RingStatistics`]: crate::control::message::RingStatistics
+#[derive(Debug, Default)]
+#[repr(align(128))]
+#[allow(missing_docs, reason = "documented where they are sent: `control::message`")]
+pub struct Counters {
+    pub accepted: Counter,
+    pub refused_at_limit: Counter,
+    pub no_service: Counter,
+    pub no_backend: Counter,
+    pub connect_failures: Counter,
+    pub retries: Counter,
+    pub client_resets: Counter,
+    pub backend_resets: Counter,
+    pub removed_resets: Counter,
+    pub drain_resets: Counter,
+    pub enters: Counter,
+    pub buffers_exhausted: Counter,
+    pub completion_overflows: Counter,
+    pub spliced_directions: Counter,
+    pub spliced_bytes: Counter,
+}

@@ -1,0 +1,106 @@
+//! What the control thread tells a data thread.
+
+use crate::table::Identity;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Orders that may wait without a wake-up, so that a thread that has nothing to do does not collect them for ever.
+const MOST_WAITING: usize = 1024;
+
+/// What a data thread is told to do.
+#[derive(Debug, Clone)]
+pub enum Order {
+    /// Accept connections: there is a table now. A proxy that was started anew must not reset the connections that wait
+    /// in the listeners' queues because it does not yet know their services.
+    Accept,
+    /// Reset the connections of backends that are marked as removed.
+    ResetRemoved,
+    /// Reset this backend's connections after a time, if it still drains then.
+    DrainDeadline {
+        /// The backend.
+        identity: Arc<Identity>,
+        /// The note that draining started with.
+        note: u32,
+        /// The time it has.
+        after: Duration,
+    },
+    /// End all connections, then the thread.
+    Shutdown,
+}
+
+/// Orders on their way to a data thread.
+///
+/// A wake-up is a system call, so there is none when no connection is concerned: then the orders wait until the data
+/// thread looks, which it does before each sleep.
+#[derive(Debug)]
+pub struct Mailbox {
+    orders: Mutex<Vec<Order>>,
+    full: AtomicBool,
+    wake: EventFd,
+}
+
+impl Mailbox {
+    pub(super) fn new() -> Result<Self, nix::Error> {
+        let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC)?;
+        Ok(Self { orders: Mutex::default(), full: AtomicBool::new(false), wake })
+    }
+
+    /// Adds orders; wakes the data thread if asked to.
+    pub fn put(&self, orders: &[Order], wake: bool) {
+        let waiting = {
+            let mut all = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+            all.extend_from_slice(orders);
+            all.len()
+        };
+        self.full.store(true, Ordering::SeqCst);
+        if wake || waiting > MOST_WAITING {
+            // The count cannot overflow: the data thread resets it at each wake-up.
+            let _ = self.wake.write(1);
+        }
+    }
+
+    /// Whether there are orders.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::SeqCst)
+    }
+
+    /// Takes all orders out.
+    #[must_use]
+    pub fn take(&self) -> Vec<Order> {
+        self.full.store(false, Ordering::SeqCst);
+        std::mem::take(&mut self.orders.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The descriptor to read for wake-ups.
+    #[must_use]
+    pub fn wake(&self) -> &EventFd {
+        &self.wake
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+
+    fn is_woken(mailbox: &Mailbox) -> bool {
+        poll(&mut [PollFd::new(mailbox.wake().as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO).unwrap() > 0
+    }
+
+    #[test]
+    fn orders_do_not_pile_up_for_a_thread_that_sleeps() {
+        let mailbox = Mailbox::new().unwrap();
+        for _ in 0..MOST_WAITING {
+            mailbox.put(&[Order::ResetRemoved], false);
+        }
+        assert!(!is_woken(&mailbox) && mailbox.is_full());
+        mailbox.put(&[Order::ResetRemoved], false);
+        assert!(is_woken(&mailbox));
+        assert_eq!(mailbox.take().len(), MOST_WAITING + 1);
+        assert!(!mailbox.is_full());
+    }
+}

@@ -1,0 +1,141 @@
+//! What the data threads and the control thread share: the table, what all of them may have together, and for each data
+//! thread its counters and a mailbox for what a new table means for its connections.
+
+mod budget;
+mod counters;
+mod mailbox;
+mod statistics;
+mod thread;
+
+pub use budget::Budget;
+pub use counters::{Counter, Counters};
+pub use mailbox::{Mailbox, Order};
+pub use thread::DataThread;
+
+use crate::control::message::{Delta, Features, Generation, Snapshot};
+use crate::table::{Consequence, Table, Transition, TransitionError};
+use crate::worker::Limits;
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What all threads see.
+#[derive(Debug)]
+pub struct Shared {
+    /// The network's name.
+    pub network: String,
+    /// What the kernel offers.
+    pub features: Features,
+    /// The table in use. A connection loads it once, at its pick.
+    pub table: ArcSwap<Table>,
+    /// The open connections of all data threads.
+    pub connections: Budget,
+    /// The pipes of all data threads.
+    pub pipes: Budget,
+    /// What belongs to one data thread each.
+    pub threads: Vec<Arc<DataThread>>,
+}
+
+/// Which data threads are woken for their orders. Those that are not find them before their next sleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Wake {
+    Nobody,
+    /// Those that have connections.
+    Busy,
+    Everybody,
+}
+
+impl Shared {
+    /// State with an empty table, for so many data threads.
+    ///
+    /// # Errors
+    /// If the kernel gives no eventfd.
+    pub fn new(network: String, features: Features, limits: Limits, threads: usize) -> Result<Self, nix::Error> {
+        let threads = (0..threads).map(|_| DataThread::new().map(Arc::new)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            network,
+            features,
+            table: ArcSwap::default(),
+            connections: Budget::new(limits.connections),
+            pipes: Budget::new(limits.pipes),
+            threads,
+        })
+    }
+
+    /// The generation in use.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.table.load().generation()
+    }
+
+    /// Replaces the table. To be called from one thread only.
+    ///
+    /// # Errors
+    /// If the snapshot is not valid; nothing changes then.
+    pub fn replace(&self, snapshot: &Snapshot) -> Result<Generation, TransitionError> {
+        let transition = self.table.load().replaced_by(snapshot)?;
+        Ok(self.publish(transition))
+    }
+
+    /// Changes the table. To be called from one thread only.
+    ///
+    /// # Errors
+    /// If the delta does not apply; nothing changes then.
+    pub fn change(&self, delta: &Delta) -> Result<Generation, TransitionError> {
+        let transition = self.table.load().changed_by(delta)?;
+        Ok(self.publish(transition))
+    }
+
+    /// Makes the table visible to every later pick, then deals with the connections of what is gone.
+    fn publish(&self, transition: Transition) -> Generation {
+        let generation = transition.table.generation();
+        let first = self.table.swap(Arc::new(transition.table)).generation() == 0;
+        let mut orders = Vec::new();
+        let mut wake = if first { Wake::Everybody } else { Wake::Nobody };
+        if first {
+            orders.push(Order::Accept);
+        }
+        let mut removed = false;
+        for (identity, consequence) in transition.consequences {
+            match consequence {
+                Consequence::Removed => removed |= identity.remove(),
+                Consequence::DrainStarted(Some(after)) => {
+                    let note = identity.note_drain();
+                    if identity.active.load(Ordering::SeqCst) > 0 {
+                        wake = wake.max(Wake::Busy);
+                    }
+                    orders.push(Order::DrainDeadline { identity, note, after });
+                }
+                Consequence::DrainStarted(None) | Consequence::DrainEnded => {
+                    identity.note_drain();
+                }
+            }
+        }
+        if removed {
+            orders.push(Order::ResetRemoved);
+            wake = wake.max(Wake::Busy);
+        }
+        if !orders.is_empty() {
+            self.tell(&orders, wake);
+        }
+        generation
+    }
+
+    /// Makes every data thread end its connections and then itself.
+    pub fn shut_down(&self) {
+        self.tell(&[Order::Shutdown], Wake::Everybody);
+    }
+
+    /// Gives every data thread the orders. A backend's identity does not tell which threads have its connections, so those
+    /// that have none at all are the ones that can sleep on.
+    fn tell(&self, orders: &[Order], wake: Wake) {
+        for thread in &self.threads {
+            let woken = match wake {
+                Wake::Nobody => false,
+                Wake::Busy => thread.active() > 0,
+                Wake::Everybody => true,
+            };
+            thread.mailbox.put(orders, woken);
+        }
+    }
+}
