@@ -33,7 +33,7 @@ fn is_slow() -> bool {
     std::env::var_os("RINGLB_TEST_SLOW").is_some_and(|value| !value.is_empty() && value != "0")
 }
 
-/// A proxy process with one listener. Killed when dropped.
+/// A proxy process. Killed when dropped.
 pub(crate) struct Proxy {
     pub(crate) child: Child,
     pub(crate) target: SocketAddr,
@@ -41,7 +41,7 @@ pub(crate) struct Proxy {
     pub(crate) hello: Hello,
     control: Control,
     control_address: SockAddr,
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     directory: tempfile::TempDir,
 }
 
@@ -56,6 +56,8 @@ pub(crate) struct Control {
 pub(crate) struct Options {
     pub(crate) arguments: Vec<&'static str>,
     pub(crate) descriptors: Option<u64>,
+    /// What it accepts from, the target first; one listener of its own if there is none here.
+    pub(crate) listeners: Vec<TcpListener>,
 }
 
 impl Proxy {
@@ -77,10 +79,19 @@ impl Proxy {
         let control_listener = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
         control_listener.bind(&control_address).unwrap();
         control_listener.listen(8).unwrap();
-        let listener = listen(SocketAddr::from(([127, 0, 1, 1], 0)));
-        let target = listener.local_addr().unwrap();
+        let mut listeners: Vec<_> = options.listeners.iter().map(|listener| listener.try_clone().unwrap()).collect();
+        if listeners.is_empty() {
+            listeners.push(listen(SocketAddr::from(([127, 0, 1, 1], 0))));
+        }
+        let target = listeners[0].local_addr().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringlb-proxy"));
-        command.args(["--network", "test", "--control-fd", "3", "--listener-fd", "4"]).args(&options.arguments);
+        command.args(["--network", "test", "--control-fd", "3"]).args(&options.arguments);
+        let mapping = |fd: OwnedFd, child_fd| FdMapping { parent_fd: fd, child_fd };
+        let mut handed = vec![mapping(control_listener.into(), 3)];
+        for (listener, child_fd) in listeners.iter().zip(4..) {
+            handed.push(mapping(listener.try_clone().unwrap().into(), child_fd));
+            command.args(["--listener-fd", &child_fd.to_string()]);
+        }
         command.stdin(Stdio::null()).stderr(Stdio::piped());
         if let Some(descriptors) = options.descriptors {
             // Through prlimit(1) of the child's own shell, so that no unsafe code is needed here.
@@ -90,13 +101,10 @@ impl Proxy {
             limited.args(command.get_args()).stdin(Stdio::null()).stderr(Stdio::piped());
             command = limited;
         }
-        let mapping = |fd: OwnedFd, child_fd| FdMapping { parent_fd: fd, child_fd };
-        let handed =
-            vec![mapping(control_listener.into(), 3), mapping(OwnedFd::from(listener.try_clone().unwrap()), 4)];
         let child = command.fd_mappings(handed).unwrap().spawn().unwrap();
         let mut control = Control::connect(&control_address);
         let Reply::Hello(hello) = control.receive() else { panic!("the proxy does not say hello") };
-        Self { child, target, generation: 0, hello, control, control_address, listener, directory }
+        Self { child, target, generation: 0, hello, control, control_address, listeners, directory }
     }
 
     /// Another control channel.
@@ -278,11 +286,26 @@ pub(crate) fn address(n: u8) -> IpAddr {
 }
 
 pub(crate) fn listen(address: SocketAddr) -> TcpListener {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
     socket.bind(&address.into()).unwrap();
     socket.listen(1024).unwrap();
     socket.into()
+}
+
+/// So many listeners on one port of that address, over which the kernel spreads connections.
+pub(crate) fn listen_as_group(address: IpAddr, count: usize) -> Vec<TcpListener> {
+    let mut port = 0;
+    let listen = |_| {
+        let socket = Socket::new(Domain::for_address(SocketAddr::new(address, 0)), Type::STREAM, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&SocketAddr::new(address, port).into()).unwrap();
+        socket.listen(1024).unwrap();
+        let listener = TcpListener::from(socket);
+        port = listener.local_addr().unwrap().port();
+        listener
+    };
+    (0..count).map(listen).collect()
 }
 
 /// Serves every connection to backend `n` on a thread of its own.
