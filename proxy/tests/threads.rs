@@ -114,9 +114,9 @@ fn a_removed_backend_loses_its_connections_on_every_thread() {
 fn a_drain_deadline_ends_connections_on_every_thread() {
     let mut proxy = start(&[]);
     serve_numbers(&proxy, 1..=2);
-    let spec = service("s", VIP, Default::default(), &[backend(1), backend(2)]);
-    let time = u64::try_from(support::patience().as_millis() / 20).unwrap();
-    proxy.snapshot(vec![ServiceSpec { drain_timeout_ms: Some(time), ..spec }]);
+    let mut spec = service("s", VIP, Default::default(), &[backend(1), backend(2)]);
+    spec.settings.drain_timeout = ringlb_proxy::control::settings::DrainTimeout(Some(support::patience() / 20));
+    proxy.snapshot(vec![spec]);
     let mut clients = open(&proxy, 100);
     assert_all_busy(&proxy.statistics());
     proxy.put_backend(BackendSpec { draining: true, ..backend(1) });

@@ -51,6 +51,7 @@ fn check_operations(ring: &IoUring, kernel: &str) -> Result<(), Error> {
         (opcode::Accept::CODE, "accept"),
         (opcode::Connect::CODE, "connect"),
         (opcode::Recv::CODE, "recv"),
+        (opcode::RecvMsgMulti::CODE, "recvmsg"),
         (opcode::Send::CODE, "send"),
         (opcode::PollAdd::CODE, "poll"),
         (opcode::Read::CODE, "read"),

@@ -12,12 +12,12 @@ const MOST_WAITING: usize = 1024;
 /// What a data thread is told to do.
 #[derive(Debug, Clone)]
 pub enum Order {
-    /// Accept connections: there is a table now. A proxy that was started anew must not reset the connections that wait
+    /// Accept connections and receive datagrams: there is a table now. A proxy that was started anew must not reset the connections that wait
     /// in the listeners' queues because it does not yet know their services.
     Accept,
-    /// Reset the connections of backends that are marked as removed.
+    /// Reset the connections of backends that are marked as removed, and give their UDP sessions other backends.
     ResetRemoved,
-    /// Reset this backend's connections after a time, if it still drains then.
+    /// Do the same with this backend's connections and sessions after a time, if it still drains then.
     DrainDeadline {
         /// The backend.
         identity: Arc<Identity>,

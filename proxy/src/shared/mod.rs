@@ -8,7 +8,7 @@ mod statistics;
 mod thread;
 
 pub use budget::Budget;
-pub use counters::{Counter, Counters};
+pub use counters::{Counter, Counters, LostDatagrams};
 pub use mailbox::{Mailbox, Order};
 pub use thread::DataThread;
 
@@ -28,7 +28,7 @@ pub struct Shared {
     pub features: Features,
     /// The table in use. A connection loads it once, at its pick.
     pub table: ArcSwap<Table>,
-    /// The open connections of all data threads.
+    /// The open connections and UDP sessions of all data threads.
     pub connections: Budget,
     /// The pipes of all data threads.
     pub pipes: Budget,
@@ -40,7 +40,7 @@ pub struct Shared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Wake {
     Nobody,
-    /// Those that have connections.
+    /// Those that have connections or UDP sessions.
     Busy,
     Everybody,
 }
@@ -132,7 +132,7 @@ impl Shared {
         for thread in &self.threads {
             let woken = match wake {
                 Wake::Nobody => false,
-                Wake::Busy => thread.active() > 0,
+                Wake::Busy => thread.is_busy(),
                 Wake::Everybody => true,
             };
             thread.mailbox.put(orders, woken);

@@ -29,8 +29,10 @@ pub struct Service {
 /// What belongs to a service as long as its name is in the table.
 #[derive(Debug, Default)]
 pub struct ServiceState {
-    /// Connections given to a backend.
+    /// Connections and UDP sessions given to a backend.
     pub connections: AtomicU64,
+    /// Of these, UDP sessions.
+    pub sessions: AtomicU64,
     /// The number of turns that round robin, weighted or not, has given.
     pub turns: AtomicU64,
 }

@@ -4,8 +4,10 @@
 //! one, as numbers between daemon and proxy. So a setting is declared once, with its default and its bounds.
 
 mod duration;
+mod udp;
 
-pub use duration::{ConnectTimeout, DrainTimeout};
+pub use duration::{ConnectTimeout, DrainTimeout, UdpIdleTimeout};
+pub use udp::UdpSettings;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +21,8 @@ pub struct ServiceSettings {
     pub drain_timeout: DrainTimeout,
     /// How long one attempt to connect to a backend may take.
     pub connect_timeout: ConnectTimeout,
+    /// What is set for its UDP sessions.
+    pub udp: UdpSettings,
 }
 
 /// How a backend is chosen for a new connection.
