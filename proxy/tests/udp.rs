@@ -7,7 +7,10 @@ use ringlb_proxy::control::message::{Algorithm, BackendSpec, Statistics, UdpSett
 use ringlb_proxy::control::settings::{DrainTimeout, UdpIdleTimeout};
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use support::{Options, Proxy, address, backend, patience, pattern, service};
 
@@ -42,6 +45,11 @@ impl UdpProxy {
         let mut spec = service("s", vip, Algorithm::Rr, backends);
         spec.settings.udp = udp;
         self.proxy.snapshot(vec![spec]);
+    }
+
+    /// The statistics when so many datagrams have been sent to clients, who may have them before they are counted.
+    fn delivered(&mut self, count: u64) -> Statistics {
+        self.proxy.wait_for("all are delivered", |statistics| statistics.datagrams.to_clients == count)
     }
 
     fn client(&self) -> Client {
@@ -96,10 +104,10 @@ impl Client {
     }
 }
 
-/// A server on a thread of its own, until it is dropped.
+/// A server on a thread of its own, until it is dropped. Then its port is closed.
 struct Server {
-    socket: UdpSocket,
-    thread: Option<std::thread::JoinHandle<()>>,
+    running: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -111,8 +119,7 @@ impl Server {
         };
         Self::start(address, port, move |socket, bytes, from| {
             let mut answer = vec![number];
-            // The longest datagram has no room for a number.
-            answer.extend(&bytes[..bytes.len().min(65_506)]);
+            answer.extend(bytes);
             socket.send_to(&answer, from).unwrap();
         })
     }
@@ -121,23 +128,325 @@ impl Server {
         let socket = UdpSocket::bind((address, port)).unwrap();
         socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        let (copy, stopped) = (socket.try_clone().unwrap(), socket.try_clone().unwrap());
-        drop(stopped);
-        let running = std::sync::Arc::new(());
-        let watch = std::sync::Arc::downgrade(&running);
+        let running = Arc::new(AtomicBool::new(true));
+        let goes_on = Arc::clone(&running);
         let thread = std::thread::spawn(move || {
             let mut buffer = vec![0; 70_000];
-            while watch.strong_count() > 0 {
-                if let Ok((length, from)) = copy.recv_from(&mut buffer) {
-                    answer(&copy, &buffer[..length], from);
+            while goes_on.load(Ordering::Relaxed) {
+                if let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                    answer(&socket, &buffer[..length], from);
                 }
             }
         });
-        RUNNING.with_borrow_mut(|all| all.push(running));
-        Self { socket, thread: Some(thread) }
+        Self { running, thread: Some(thread) }
     }
 }
 
-thread_local! {
-    static RUNNING: std::cell::RefCell<Vec<std::sync::Arc<()>>> = const { std::cell::RefCell::new(Vec::new()) };
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.running.store(false, Ordering::Relaxed);
+        let outcome = self.thread.take().map(JoinHandle::join);
+        assert!(matches!(outcome, Some(Ok(()))) || std::thread::panicking(), "a server panicked");
+    }
+}
+
+/// Sessions and connections that the backends count.
+fn active(statistics: &Statistics) -> Vec<u64> {
+    let backends = &statistics.services[0].backends;
+    assert!(backends.iter().all(|backend| backend.active == backend.active_sessions), "{backends:?}");
+    backends.iter().map(|backend| backend.active).collect()
+}
+
+#[test]
+fn datagrams_of_every_length_come_back_whole() {
+    let mut proxy = UdpProxy::start(&[backend(1)]);
+    let _servers = proxy.echo(1..=1);
+    let client = proxy.client();
+    let lengths = [0, 1, 64, 1_200, 1_472, 1_500, 9_000, 65_506];
+    for length in lengths {
+        let mut datagram = vec![0; length];
+        pattern(length as u64, &mut datagram);
+        assert_eq!(client.ask(&datagram), (1, datagram), "{length}");
+    }
+    let (count, bytes) = (lengths.len() as u64, lengths.iter().sum::<usize>() as u64);
+    let statistics = proxy.delivered(count);
+    let datagrams = &statistics.datagrams;
+    assert_eq!(
+        (datagrams.sessions, datagrams.active, datagrams.to_backends, datagrams.to_clients),
+        (1, 1, count, count)
+    );
+    assert_eq!((datagrams.bytes_to_backends, datagrams.bytes_to_clients), (bytes, bytes + count));
+    let backend = &statistics.services[0].backends[0];
+    assert_eq!((backend.datagrams_to_backend, backend.datagrams_to_client), (count, count));
+    assert_eq!((backend.bytes_to_backend, backend.bytes_to_client), (bytes, bytes + count));
+    assert_eq!((backend.connections, backend.sessions, statistics.services[0].sessions), (1, 1, 1));
+}
+
+/// The longest datagram that there is, one way: 65,507 bytes.
+#[test]
+fn the_longest_datagram_passes() {
+    let proxy = UdpProxy::start(&[backend(1)]);
+    let _server = Server::start(address(1), proxy.target.port(), |socket, bytes, from| {
+        socket.send_to(format!("{}", bytes.len()).as_bytes(), from).unwrap();
+        socket.send_to(bytes, from).unwrap();
+    });
+    let mut longest = vec![0; 65_507];
+    pattern(7, &mut longest);
+    let client = proxy.client();
+    client.send(&longest);
+    assert_eq!(client.receive(), b"65507");
+    assert!(client.receive() == longest);
+}
+
+#[test]
+fn a_client_stays_with_its_backend_and_clients_are_spread() {
+    let mut proxy = UdpProxy::start(&[backend(1), backend(2), backend(3)]);
+    let _servers = proxy.echo(1..=3);
+    let clients: Vec<_> = (0..30).map(|_| proxy.client()).collect();
+    let first: Vec<u8> = clients.iter().map(Client::number).collect();
+    let mut counts = HashMap::<u8, u32>::new();
+    first.iter().for_each(|number| *counts.entry(*number).or_default() += 1);
+    assert_eq!(counts, HashMap::from([(1, 10), (2, 10), (3, 10)]));
+    for _ in 0..3 {
+        assert_eq!(clients.iter().map(Client::number).collect::<Vec<u8>>(), first);
+    }
+    assert_eq!(active(&proxy.proxy.statistics()), [10, 10, 10]);
+}
+
+#[test]
+fn each_family_reaches_each_family() {
+    let v6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    // Loopback has one IPv6 address, so that IPv6 to IPv6 is for tests that have a network.
+    for (vip, server) in [(v6, address(9)), (VIP, v6)] {
+        let mut proxy = UdpProxy::start_without_table(Options::default(), SocketAddr::new(vip, 0));
+        proxy.serve(vip, UdpSettings::default(), &[BackendSpec { address: server, ..backend(1) }]);
+        let _server = Server::echo(server, proxy.target.port());
+        let number = if server.is_ipv4() { 9 } else { 1 };
+        assert_eq!(proxy.client().ask(b"across"), (number, b"across".to_vec()));
+    }
+}
+
+#[test]
+fn the_sessions_of_a_removed_backend_move_at_once() {
+    let mut proxy = UdpProxy::start(&[backend(1), backend(2), backend(3)]);
+    let _servers = proxy.echo(1..=3);
+    let clients: Vec<_> = (0..30).map(|_| proxy.client()).collect();
+    let before: Vec<u8> = clients.iter().map(Client::number).collect();
+    proxy.proxy.remove_backend(address(2));
+    // The next datagram, whenever it comes, and what was sent just before.
+    let after: Vec<u8> = clients.iter().map(Client::number).collect();
+    for (before, after) in before.iter().zip(&after) {
+        assert!(*after != 2 && (*before == 2 || after == before), "{before} → {after}");
+    }
+    let statistics = proxy.proxy.wait_for("all have moved", |statistics| statistics.datagrams.moved == 10);
+    assert_eq!(active(&statistics), [15, 15]);
+    assert_eq!((statistics.datagrams.sessions, statistics.datagrams.active), (30, 30));
+    assert_eq!(statistics.services[0].sessions, 30);
+}
+
+#[test]
+fn a_draining_backend_keeps_its_sessions_until_its_deadline() {
+    let mut proxy = UdpProxy::start(&[]);
+    let mut spec = service("s", VIP, Algorithm::Rr, &[backend(1), backend(2)]);
+    spec.settings.drain_timeout = DrainTimeout(Some(patience() / 10));
+    proxy.proxy.snapshot(vec![spec]);
+    let _servers = proxy.echo(1..=2);
+    let clients: Vec<_> = (0..10).map(|_| proxy.client()).collect();
+    let before: Vec<u8> = clients.iter().map(Client::number).collect();
+    proxy.proxy.put_backend(BackendSpec { draining: true, ..backend(1) });
+    assert_eq!(clients.iter().map(Client::number).collect::<Vec<u8>>(), before);
+    assert!((0..4).all(|_| proxy.client().number() == 2), "a new session went to a draining backend");
+    let statistics = proxy.proxy.wait_for("the deadline has passed", |statistics| statistics.datagrams.moved == 5);
+    assert_eq!(active(&statistics), [0, 14]);
+    assert!(clients.iter().all(|client| client.number() == 2));
+}
+
+/// The first datagram of a client is not lost by it, and the client hears no error.
+#[test]
+fn a_session_that_is_refused_moves_and_its_first_datagram_with_it() {
+    let mut proxy = UdpProxy::start(&[backend(1), backend(2), backend(3)]);
+    let _servers = proxy.echo(3..=3);
+    for _ in 0..20 {
+        assert_eq!(proxy.client().number(), 3);
+    }
+    let statistics = proxy.delivered(20);
+    let failures: Vec<u64> = statistics.services[0].backends.iter().map(|backend| backend.connect_failures).collect();
+    assert!(failures[0] > 0 && failures[1] > 0 && failures[2] == 0, "{failures:?}");
+    assert_eq!(statistics.proxy.connect_failures, failures.iter().sum());
+    assert_eq!(statistics.datagrams.moved, failures.iter().sum());
+    assert_eq!(active(&statistics), [0, 0, 20]);
+}
+
+#[test]
+fn a_session_whose_server_ends_moves_on() {
+    let proxy = UdpProxy::start(&[backend(1), backend(2)]);
+    let mut servers = proxy.echo(1..=2);
+    let client = proxy.client();
+    let number = client.number();
+    drop(servers.remove(usize::from(number) - 1));
+    assert_eq!(client.number(), 3 - number);
+    assert_eq!(client.number(), 3 - number);
+}
+
+#[test]
+fn when_all_refuse_the_datagram_is_lost_and_the_next_one_tries_again() {
+    let mut proxy = UdpProxy::start(&[backend(1), backend(2)]);
+    let client = proxy.client();
+    client.send(b"anybody?");
+    let statistics = proxy.proxy.wait_for("all have refused", |statistics| statistics.datagrams.no_backend == 1);
+    assert_eq!((statistics.datagrams.active, statistics.datagrams.to_clients), (0, 0));
+    assert_eq!(active(&statistics), [0, 0]);
+    client.hears_nothing();
+    let _servers = proxy.echo(1..=2);
+    client.number();
+}
+
+#[test]
+fn what_nobody_serves_is_dropped_and_counted() {
+    let mut proxy = UdpProxy::start(&[]);
+    let client = proxy.client();
+    client.send(b"no backend");
+    proxy.proxy.wait_for("it is dropped", |statistics| statistics.datagrams.no_backend == 1);
+    client.hears_nothing();
+    proxy.proxy.snapshot(vec![]);
+    client.send(b"no service");
+    let statistics = proxy.proxy.wait_for("it is dropped", |statistics| statistics.datagrams.no_service == 1);
+    client.hears_nothing();
+    let datagrams = &statistics.datagrams;
+    assert_eq!((datagrams.sessions, datagrams.active, datagrams.to_backends, datagrams.to_clients), (0, 0, 0, 0));
+}
+
+/// Else two services would answer each other for ever.
+#[test]
+fn who_pretends_to_be_a_vip_is_not_served() {
+    let mut proxy = UdpProxy::start(&[backend(1)]);
+    let other = IpAddr::from([127, 0, 1, 2]);
+    let services = [("s", VIP), ("t", other)].map(|(name, vip)| service(name, vip, Algorithm::Rr, &[backend(1)]));
+    proxy.proxy.snapshot(services.into());
+    let _servers = proxy.echo(1..=1);
+    let socket = UdpSocket::bind((other, 0)).unwrap();
+    socket.send_to(b"loop", proxy.target).unwrap();
+    let statistics = proxy.proxy.wait_for("it is dropped", |statistics| statistics.datagrams.unanswerable == 1);
+    assert_eq!((statistics.datagrams.sessions, statistics.datagrams.to_backends), (0, 0));
+}
+
+#[test]
+fn an_idle_session_ends_and_the_client_is_served_again() {
+    let timeout = Duration::from_millis(300);
+    let udp = UdpSettings { idle_timeout: UdpIdleTimeout(timeout), ..UdpSettings::default() };
+    let mut proxy = UdpProxy::start_with(Options::default(), udp, &[backend(1)]);
+    let _servers = proxy.echo(1..=1);
+    let client = proxy.client();
+    client.number();
+    let idle = Instant::now();
+    let statistics = proxy.proxy.wait_for("the session has ended", |statistics| statistics.datagrams.active == 0);
+    assert!(idle.elapsed() > timeout - Duration::from_millis(50), "it ended after {:?}", idle.elapsed());
+    assert_eq!(active(&statistics), [0]);
+    client.number();
+    // As long as it is used it stays.
+    for _ in 0..8 {
+        std::thread::sleep(timeout / 4);
+        client.number();
+    }
+    assert_eq!(proxy.proxy.statistics().datagrams.sessions, 2);
+}
+
+#[test]
+fn a_session_ends_with_its_replies_where_the_service_says_so() {
+    let udp = UdpSettings { responses: 1, ..UdpSettings::default() };
+    let mut proxy = UdpProxy::start_with(Options::default(), udp, &[backend(1), backend(2)]);
+    let _servers = proxy.echo(1..=2);
+    let client = proxy.client();
+    let numbers: HashSet<u8> = (0..6).map(|_| client.number()).collect();
+    assert_eq!(numbers.len(), 2, "each question is a session of its own");
+    let statistics = proxy.proxy.wait_for("all are over", |statistics| statistics.datagrams.active == 0);
+    assert_eq!(statistics.datagrams.sessions, 6);
+    // Two questions at once, as a resolver asks for both kinds of addresses, have two answers.
+    client.send(b"a");
+    client.send(b"aaaa");
+    let mut answers: Vec<usize> = (0..2).map(|_| client.receive().len()).collect();
+    answers.sort_unstable();
+    assert_eq!(answers, [2, 5]);
+    proxy.proxy.wait_for("all are answered", |statistics| statistics.datagrams.active == 0);
+}
+
+/// At the descriptor limit the session that has been idle for the longest time makes room, and TCP connections come before
+/// sessions.
+#[test]
+fn the_descriptor_limit_evicts_who_is_idle_longest() {
+    let mut proxy = UdpProxy::start_with(
+        Options { descriptors: Some(200), ..Options::default() },
+        UdpSettings::default(),
+        &[backend(1)],
+    );
+    let limit = usize::try_from(proxy.proxy.hello.features.max_connections).unwrap();
+    let _servers = proxy.echo(1..=1);
+    let clients: Vec<_> = (0..limit).map(|_| proxy.client()).collect();
+    clients.iter().for_each(|client| assert_eq!(client.number(), 1));
+    assert_eq!(proxy.proxy.statistics().datagrams.evicted, 0);
+    // The first one has been used last now.
+    clients[0].number();
+    let more: Vec<_> = (0..10).map(|_| proxy.client()).collect();
+    more.iter().for_each(|client| assert_eq!(client.number(), 1));
+    let statistics = proxy.proxy.statistics();
+    assert_eq!((statistics.datagrams.evicted, statistics.datagrams.active), (10, limit as u64));
+    assert_eq!(active(&statistics), [limit as u64]);
+    clients[0].number();
+    clients[11..].iter().for_each(|client| assert_eq!(client.number(), 1));
+    assert_eq!(proxy.proxy.statistics().datagrams.evicted, 10, "the wrong ones were evicted");
+    let statistics = proxy.proxy.statistics();
+    assert_eq!((statistics.datagrams.at_limit, statistics.proxy.refused_at_limit), (0, 0));
+    // A connection takes a session's place.
+    support::serve(1, proxy.proxy.target.port(), support::echo);
+    let mut connection = proxy.proxy.connect();
+    std::io::Write::write_all(&mut connection, b"p").unwrap();
+    std::io::Read::read_exact(&mut connection, &mut [0]).unwrap();
+    assert_eq!(proxy.proxy.statistics().datagrams.evicted, 11);
+}
+
+/// Many more datagrams at once than there are buffers: what the kernel has room for arrives, and afterwards all is as
+/// before.
+#[test]
+fn a_flood_is_survived() {
+    let mut proxy = UdpProxy::start(&[backend(1)]);
+    let _servers = proxy.echo(1..=1);
+    let clients: Vec<_> = (0..8).map(|_| proxy.client()).collect();
+    clients.iter().for_each(|client| assert_eq!(client.number(), 1));
+    std::thread::scope(|scope| {
+        for client in &clients {
+            scope.spawn(|| (0..20_000).for_each(|_| client.send(&[1; 1_200])));
+        }
+    });
+    for client in &clients {
+        client.0.set_nonblocking(true).unwrap();
+        while client.0.recv(&mut [0; 2048]).is_ok() {}
+        client.0.set_nonblocking(false).unwrap();
+    }
+    let client = proxy.client();
+    assert_eq!(client.number(), 1);
+    let statistics = proxy.proxy.statistics();
+    println!("{:?} {:?}", statistics.datagrams, statistics.ring);
+    assert_eq!(statistics.datagrams.active, 9);
+}
+
+/// What a proxy that was just started does not know yet waits for its table.
+#[test]
+fn datagrams_wait_for_the_first_table() {
+    let mut proxy = UdpProxy::start_without_table(Options::default(), SocketAddr::new(VIP, 0));
+    let client = proxy.client();
+    let _servers = proxy.echo(1..=1);
+    client.send(b"early");
+    client.hears_nothing();
+    proxy.serve(VIP, UdpSettings::default(), &[backend(1)]);
+    assert_eq!(client.receive(), b"\x01early");
+}
+
+#[test]
+fn a_shutdown_ends_all_sessions() {
+    let proxy = UdpProxy::start(&[backend(1)]);
+    let _servers = proxy.echo(1..=1);
+    let clients: Vec<_> = (0..50).map(|_| proxy.client()).collect();
+    clients.iter().for_each(|client| assert_eq!(client.number(), 1));
+    let (code, log) = proxy.proxy.shut_down();
+    assert_eq!(code, Some(0), "{log}");
 }

@@ -92,7 +92,7 @@ pub struct Session {
     phase: Phase,
     /// Attempts to find a backend since one was found or replied.
     attempts: u8,
-    /// Whether there is a copy of the only datagram that this backend has been sent. It has not replied.
+    /// Whether there is a copy of the only datagram that the backend has been sent since it last replied.
     kept: bool,
     /// The replies that the client waits for until the session ends; `None` if replies do not end it.
     expected: Option<u64>,
@@ -108,8 +108,8 @@ enum Phase {
         carries: Carries,
     },
     Connected {
-        /// Whether the backend has been sent anything.
-        used: bool,
+        /// Whether the backend has been sent anything that it has not replied to.
+        waiting: bool,
     },
     Closed,
 }
@@ -141,7 +141,7 @@ impl Session {
                 self.connect(Carries::AtHand { count }, operations);
             }
             (Phase::Connecting { carries }, event) => self.while_connecting(carries, event, operations),
-            (Phase::Connected { used }, event) => self.while_connected(used, event, operations),
+            (Phase::Connected { waiting }, event) => self.while_connected(waiting, event, operations),
             (Phase::New, _) => {}
         }
     }
@@ -149,7 +149,7 @@ impl Session {
     fn while_connecting(&mut self, carries: Carries, event: Event, operations: &mut Vec<Operation>) {
         match event {
             Event::Connected => {
-                self.phase = Phase::Connected { used: carries != Carries::Nothing };
+                self.phase = Phase::Connected { waiting: carries != Carries::Nothing };
                 match carries {
                     Carries::Nothing => {}
                     Carries::AtHand { count } => self.forward_first(count, operations),
@@ -162,13 +162,13 @@ impl Session {
         }
     }
 
-    fn while_connected(&mut self, used: bool, event: Event, operations: &mut Vec<Operation>) {
+    fn while_connected(&mut self, waiting: bool, event: Event, operations: &mut Vec<Operation>) {
         match event {
             Event::Received { count } => {
                 self.expect(count);
-                self.phase = Phase::Connected { used: true };
-                if used {
-                    // Which of several datagrams was refused nobody says, so only the first has a second chance.
+                self.phase = Phase::Connected { waiting: true };
+                if waiting {
+                    // Which of several datagrams was refused nobody says, so only one that is alone has a second chance.
                     self.drop_kept(operations);
                     operations.push(Operation::Forward);
                 } else {
@@ -203,6 +203,7 @@ impl Session {
             self.attempts = 0;
             operations.push(Operation::ForgetTried);
         }
+        self.phase = Phase::Connected { waiting: false };
         self.drop_kept(operations);
         operations.push(Operation::Deliver);
         if let Some(expected) = &mut self.expected {
@@ -237,7 +238,7 @@ impl Session {
         self.close(Ending::NoBackend, operations);
     }
 
-    /// Sends the first of what this backend gets, and keeps a copy: if the backend refuses it, another one gets it.
+    /// Sends what the backend gets after its last reply, and keeps a copy: if the backend refuses it, another one gets it.
     fn forward_first(&mut self, count: u32, operations: &mut Vec<Operation>) {
         if count == 1 {
             self.kept = true;

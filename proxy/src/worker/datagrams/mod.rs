@@ -55,7 +55,7 @@ struct OpenSession {
     tried: Vec<IpAddr>,
     /// Whether it has had a backend before.
     seated: bool,
-    /// The only datagram that its backend has been sent.
+    /// The only datagram that its backend has been sent since it last replied.
     kept: Option<Box<[u8]>>,
     /// Why a datagram is lost if there is no backend for it.
     lost: Lost,
