@@ -42,8 +42,10 @@ pub enum LoadError {
         source: io::Error,
     },
     /// A listening socket could not be made.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address} ({protocol}): {source}")]
     Listen {
+        /// `TCP` or `UDP`.
+        protocol: &'static str,
         /// The address asked for.
         address: SocketAddr,
         /// The system's answer.

@@ -1,6 +1,6 @@
-//! TCP echo servers and TCP load, on io_uring.
+//! Echo servers and load for TCP and UDP, on io_uring.
 //!
-//! * [`Server`] answers a small [`protocol`]: it echoes, names itself, and takes or gives bulk data.
+//! * [`Server`] answers a small [`protocol`] over TCP and UDP: it echoes, names itself, and takes or gives bulk data.
 //! * [`Load`] drives such servers and measures: [`Workload`] says with what, [`LoadOptions`] how much, [`Report`]
 //!   what came of it.
 //!
@@ -26,7 +26,9 @@ pub mod pattern;
 pub mod protocol;
 pub mod units;
 
+mod datagram;
 mod error;
+mod failure;
 mod limits;
 mod load;
 mod record;
@@ -37,9 +39,9 @@ mod uring;
 
 pub use error::LoadError;
 pub use limits::raise_descriptor_limit;
-pub use load::{Direction, Load, LoadHandle, LoadOptions, LoadStopper, Workload};
+pub use load::{Direction, Exchange, Load, LoadHandle, LoadOptions, LoadStopper, Workload};
 pub use report::{
-    BackendReport, EndReason, ErrorKind, ErrorReport, Latencies, LatencySummary, Progress, Report, SCHEMA_VERSION,
-    TargetReport, Timeline, TimelineBucket,
+    BackendReport, DatagramReport, EndReason, ErrorKind, ErrorReport, Latencies, LatencySummary, Progress, Report,
+    SCHEMA_VERSION, TargetReport, Timeline, TimelineBucket,
 };
 pub use server::{Server, ServerCounters, ServerHandle, ServerOptions};

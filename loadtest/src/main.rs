@@ -1,4 +1,4 @@
-//! `ringlb-load`: echo servers and TCP load.
+//! `ringlb-load`: echo servers and load for TCP and UDP.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,6 @@
-//! What clients and servers of this crate say to each other over TCP.
+//! What clients and servers of this crate say to each other.
+//!
+//! # TCP
 //!
 //! A client's first bytes decide what a connection is for. If they are a command line, the server obeys; if not, it
 //! is a plain echo server from the first byte on. A line ends with a line feed (a carriage return before it is
@@ -122,6 +124,23 @@ fn can_become_command(bytes: &[u8]) -> bool {
     })
 }
 
+/// Turns a datagram into its answer, in place. Returns the answer's length, which is at most the datagram's.
+pub fn answer_datagram(datagram: &mut [u8], name_line: &[u8]) -> usize {
+    let length = datagram.len();
+    match parse_opening(datagram) {
+        Opening::Command { command: Command::Identify, .. } => {
+            let told = name_line.len().min(length);
+            datagram[..told].copy_from_slice(&name_line[..told]);
+            told
+        }
+        Opening::Command { command: Command::Echo, .. } if name_line.len() <= length => {
+            datagram[..name_line.len()].copy_from_slice(name_line);
+            length
+        }
+        Opening::Command { .. } | Opening::Plain | Opening::Undecided => length,
+    }
+}
+
 /// What a server says of a stream that it took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -230,6 +249,27 @@ pub fn parse_name_line(bytes: &[u8]) -> NameLine<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_datagrams_answer_names_the_server_where_asked_to_and_is_never_longer() {
+        for (datagram, answer) in [
+            (&b"ID\n                "[..], &b"backend-1\n"[..]),
+            (b"ID\n", b"bac"),
+            (b"ID\r\n 123456", b"backend-1\n"),
+            (b"ECHO\n1234567890", b"backend-1\n67890"),
+            (b"ECHO\n12345", b"backend-1\n"),
+            (b"ECHO\n1234", b"ECHO\n1234"),
+            (b"SOURCE 1000000\n", b"SOURCE 1000000\n"),
+            (b"DISCARD\nabc", b"DISCARD\nabc"),
+            (b"ID", b"ID"),
+            (b"hello", b"hello"),
+            (b"", b""),
+        ] {
+            let mut bytes = datagram.to_vec();
+            let length = answer_datagram(&mut bytes, b"backend-1\n");
+            assert_eq!(&bytes[..length], answer, "{:?}", String::from_utf8_lossy(datagram));
+        }
+    }
 
     #[test]
     fn commands_survive_their_line() {

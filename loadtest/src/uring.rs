@@ -50,6 +50,12 @@ pub(crate) async fn sleep(duration: Duration) {
     UnsubmittedOneshot::new(duration, Raw::default(), entry).submit().await;
 }
 
+/// Lets everything else on this thread have its turn. A task that only yielded to tokio, again and again, would keep
+/// operations from being handed to the kernel, which tokio-uring does when the thread has nothing else to do.
+pub(crate) async fn turn() {
+    UnsubmittedOneshot::new((), Raw::default(), opcode::Nop::new().build()).submit().await;
+}
+
 /// Reads once, to the end of what `buffer` holds. The buffer must have room: a read of nothing looks like the end.
 pub(crate) async fn read_more(stream: &TcpStream, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
     let filled = buffer.len();

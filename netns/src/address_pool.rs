@@ -53,7 +53,7 @@ impl AddressPool {
     pub fn reserve(&mut self, address: IpAddr) -> Result<()> {
         let subnet = self.subnet;
         if !subnet.contains(&address) {
-            return Err(Error::AddressOutsideSubnet { address, subnet });
+            return Err(Error::AddressOutsideSubnet { address, subnets: subnet.into() });
         }
         let number = number_of(address);
         if self.excluded.contains(number) {
@@ -254,6 +254,31 @@ mod tests {
             assert!(pool.release(IpAddr::from([10, 1, 0, number * 2])));
         }
         assert_eq!(pool.taken.last_by_first.len(), 103);
+    }
+
+    #[test]
+    fn the_largest_ipv6_subnets_take_no_more_memory() {
+        for (subnet, last) in [
+            ("fd00::/64", "fd00::ffff:ffff:ffff:ffff"),
+            ("fd00::/8", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            ("::/0", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ] {
+            let mut pool = pool(subnet, &["fd00::1:0/112"]);
+            let first = pool.subnet().network();
+            assert!(matches!(pool.reserve(first), Err(Error::AddressReserved { .. })), "{subnet}");
+            assert!(matches!(pool.reserve(ip("fd00::1:ff")), Err(Error::AddressReserved { .. })), "{subnet}");
+            // There is no broadcast address.
+            pool.reserve(ip(last)).unwrap();
+            assert!(pool.is_in_use(ip(last)), "{subnet}");
+            for number in 1..=70_000 {
+                let address = pool.allocate().unwrap();
+                // The reserved range is passed over, where it is in the way.
+                let skipped = if number >= 0x1_0000 && subnet != "::/0" { 0x1_0000 } else { 0 };
+                assert_eq!(number_of(address), number_of(first) + number + skipped, "{subnet}");
+            }
+            assert!(pool.taken.last_by_first.len() <= 3, "{subnet}");
+            assert!(pool.release(ip(last)) && !pool.release(ip(last)), "{subnet}");
+        }
     }
 
     #[derive(Debug, Clone)]

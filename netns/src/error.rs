@@ -1,6 +1,7 @@
 //! What can go wrong: what was attempted, on what, and what to do.
 
 use crate::steering::SteeringKind;
+use crate::{Addresses, Subnets};
 use ipnet::IpNet;
 use std::io;
 use std::net::IpAddr;
@@ -126,19 +127,38 @@ pub enum Error {
         /// The verifier's log, on lines of its own; may be empty.
         log: String,
     },
-    /// The TPROXY rule was not made.
-    #[error("cannot install the TPROXY rule in network namespace {namespace}: {cause}{}", tproxy_remedy(cause))]
+    /// The TPROXY rules were not made.
+    #[error(
+        "cannot install the TPROXY rules in network namespace {namespace}: {cause}{}",
+        netfilter_remedy(cause, "tproxy and fib expressions (modules nf_tables, nft_tproxy and nft_fib_inet)")
+    )]
     Tproxy {
         /// The namespace.
         namespace: String,
         /// The kernel's answer.
         cause: io::Error,
     },
-    /// The listening socket was not made.
-    #[error("cannot {action} in network namespace {namespace}: {cause}{}", remedy(cause))]
-    Listener {
+    /// The rule that answers for IPv6 VIPs was not made.
+    #[error(
+        "cannot install the rule that answers neighbour solicitations in network namespace {namespace}: {cause}{}",
+        netfilter_remedy(
+            cause,
+            "fib and fwd expressions at ingress (modules nf_tables, nft_fib_netdev and nft_fwd_netdev)"
+        )
+    )]
+    NeighbourResponder {
+        /// The namespace.
+        namespace: String,
+        /// The kernel's answer.
+        cause: io::Error,
+    },
+    /// A steered socket was not made.
+    #[error("cannot {action} {socket} in network namespace {namespace}: {cause}{}", remedy(cause))]
+    SteeredSocket {
         /// What was attempted.
         action: &'static str,
+        /// On what.
+        socket: &'static str,
         /// The namespace.
         namespace: String,
         /// The kernel's answer.
@@ -154,21 +174,35 @@ pub enum Error {
         /// How many there were.
         found: usize,
     },
-    /// IPv6 where only IPv4 works.
-    #[error("{what} {address} is an IPv6 address; only IPv4 is supported yet, use an IPv4 one")]
-    Ipv6Unsupported {
-        /// What the address is for.
-        what: &'static str,
-        /// The address or prefix.
-        address: String,
+    /// A network of no family.
+    #[error("network {network} has no subnet; give it an IPv4 one, an IPv6 one, or one of each")]
+    NoSubnet {
+        /// The network.
+        network: String,
+    },
+    /// An interface of no family.
+    #[error("no address was given for an interface in subnet {subnets}; give one of at least one family")]
+    NoAddress {
+        /// The network's subnets.
+        subnets: Subnets,
+    },
+    /// An LB endpoint that lacks a family.
+    #[error("the LB endpoint has {addresses}; on a network with subnet {subnets} it needs one address in each subnet")]
+    AddressMissing {
+        /// The addresses that were given.
+        addresses: Addresses,
+        /// The network's subnets.
+        subnets: Subnets,
     },
     /// An MTU that no interface takes.
-    #[error("an MTU of {mtu} bytes is not usable for network {network}; use 68 to 65535")]
+    #[error("an MTU of {mtu} bytes is not usable for network {network}; use {minimum} to 65535")]
     InvalidMtu {
         /// The network.
         network: String,
         /// The MTU in bytes.
         mtu: u32,
+        /// The smallest that the network's families allow, in bytes.
+        minimum: u32,
     },
     /// A prefix length that the address's family does not have.
     #[error("/{prefix_len} is not a prefix length for {address}; use 0 to {}", if address.is_ipv4() { 32 } else { 128 })]
@@ -179,12 +213,12 @@ pub enum Error {
         prefix_len: u8,
     },
     /// The address is not one of the subnet's.
-    #[error("{address} is not in subnet {subnet}; choose one that is")]
+    #[error("{address} is not in subnet {subnets}; choose one that is")]
     AddressOutsideSubnet {
         /// The address.
         address: IpAddr,
-        /// The subnet.
-        subnet: IpNet,
+        /// The subnet, or a dual stack's two.
+        subnets: Subnets,
     },
     /// The address is in the subnet and not for use.
     #[error(
@@ -249,13 +283,13 @@ fn bpf_remedy(cause: &io::Error) -> &'static str {
     }
 }
 
-fn tproxy_remedy(cause: &io::Error) -> &'static str {
+fn netfilter_remedy(cause: &io::Error, needed: &str) -> String {
     match cause.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => "; this needs CAP_NET_ADMIN in the namespace",
+        Some(libc::EPERM | libc::EACCES) => "; this needs CAP_NET_ADMIN in the namespace".to_owned(),
         Some(libc::EOPNOTSUPP | libc::ENOENT | libc::EPROTONOSUPPORT | libc::EINVAL) => {
-            "; the kernel needs nf_tables with the tproxy expression (modules nf_tables and nft_tproxy)"
+            format!("; the kernel needs nf_tables with the {needed}")
         }
-        _ => "",
+        _ => String::new(),
     }
 }
 

@@ -1,10 +1,10 @@
 //! A network's bridge, and the legs that connect namespaces to it.
 
-use crate::links::{Leg, require_ipv4};
+use crate::links::Leg;
 use crate::name::is_interface_name;
-use crate::{Error, Link, Links, Namespace, NetworkPlan, Result};
+use crate::{Addresses, Error, Link, Links, Namespace, NetworkPlan, Result};
 use ipnet::IpNet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv6Addr;
 
 const BRIDGE: &str = "br0";
 
@@ -33,6 +33,9 @@ impl Fabric {
                 ("net/bridge/bridge-nf-call-iptables", "0"),
                 ("net/bridge/bridge-nf-call-ip6tables", "0"),
                 ("net/bridge/bridge-nf-call-arptables", "0"),
+                // The bridge itself is nobody's neighbour: without addresses of its own, it and its ports keep quiet.
+                ("net/ipv6/conf/all/disable_ipv6", "1"),
+                ("net/ipv6/conf/default/disable_ipv6", "1"),
             ],
         )?;
         let links = namespace.links().await?;
@@ -54,30 +57,39 @@ impl Fabric {
         self.links.namespace()
     }
 
-    /// Connects a namespace: makes `interface` in it, with the address and the subnet's prefix length, up, and the other
-    /// end a port of the bridge. A leg of that `port_id` that is complete stays; one that is half made, or leads
-    /// elsewhere, is made anew. If something fails, no half leg stays behind.
+    /// Connects a namespace: makes `interface` in it, with the addresses and their subnets' prefix lengths, up, and the
+    /// other end a port of the bridge. A leg of that `port_id` that is complete stays; one that is half made, or leads
+    /// elsewhere, is made anew. If something fails, no half leg stays behind. IPv6 is switched on on the interface if it
+    /// gets an IPv6 address, and off if not, whatever the namespace's default is.
     ///
-    /// The interface's hardware address follows from its IP address, so that neighbours that remember the address still
-    /// reach it after the leg was made anew.
+    /// The interface's hardware address follows from its IPv4 address, or the IPv6 one if it is the only one, so that
+    /// neighbours that remember the address still reach it after the leg was made anew.
     ///
     /// # Errors
-    /// If the address is not one of the subnet's, or the namespace has an interface of that name that is not this leg's.
-    pub async fn connect(&self, port_id: &str, namespace: &Namespace, interface: &str, address: IpAddr) -> Result<()> {
-        let mac = mac_of(self.check_address(address)?);
+    /// If there is no address, one is not in the network's subnets, or the namespace has an interface of that name that
+    /// is not this leg's.
+    pub async fn connect(
+        &self,
+        port_id: &str,
+        namespace: &Namespace,
+        interface: &str,
+        addresses: impl Into<Addresses>,
+    ) -> Result<()> {
+        let addresses = addresses.into();
+        let prefixes = self.plan.subnets.check(addresses)?;
         let port = Self::port_name(port_id);
         let leg = Leg {
             name: &port,
             master: Some(self.bridge_index),
             peer_name: interface,
             peer_namespace: namespace,
-            peer_mac: Some(mac),
+            peer_mac: mac_of(addresses),
             mtu: Some(self.plan.mtu),
             up: true,
         };
         let peer_links = namespace.links().await?;
         if !self.links.create_leg(&leg).await? {
-            if self.is_complete(&leg, &peer_links, address).await? {
+            if self.is_complete(&leg, &peer_links, &prefixes).await? {
                 return Ok(());
             }
             self.links.delete_link(&port).await?;
@@ -86,7 +98,7 @@ impl Fabric {
                 return Err(peer_links.differs(interface, &expected));
             }
         }
-        let completed = self.complete(&peer_links, interface, address).await;
+        let completed = self.complete(&peer_links, interface, &prefixes).await;
         if completed.is_err() {
             // The first error is the one to report.
             let _ = self.links.delete_link(&port).await;
@@ -136,20 +148,15 @@ impl Fabric {
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    /// Whether an interface of the network can have the address.
-    pub(crate) fn check_address(&self, address: IpAddr) -> Result<Ipv4Addr> {
-        if !self.plan.subnet.contains(&address) {
-            return Err(Error::AddressOutsideSubnet { address, subnet: self.plan.subnet });
+    async fn complete(&self, peer_links: &Links, interface: &str, prefixes: &[IpNet]) -> Result<()> {
+        set_interface_parameters(peer_links.namespace(), interface, prefixes)?;
+        for prefix in prefixes {
+            peer_links.add_address(interface, prefix.addr(), prefix.prefix_len()).await?;
         }
-        require_ipv4("interface address", address)
-    }
-
-    async fn complete(&self, peer_links: &Links, interface: &str, address: IpAddr) -> Result<()> {
-        peer_links.add_address(interface, address, self.plan.subnet.prefix_len()).await?;
         peer_links.set_up(interface).await
     }
 
-    async fn is_complete(&self, leg: &Leg<'_>, peer_links: &Links, address: IpAddr) -> Result<bool> {
+    async fn is_complete(&self, leg: &Leg<'_>, peer_links: &Links, prefixes: &[IpNet]) -> Result<bool> {
         let Some((port, interface)) = self.links.are_ends(leg.name, peer_links, leg.peer_name).await? else {
             return Ok(false);
         };
@@ -161,16 +168,46 @@ impl Fabric {
         if !as_wished {
             return Ok(false);
         }
-        let addresses = peer_links.addresses_of(leg.peer_name, interface.index).await?;
-        let ipv4: Vec<_> = addresses.into_iter().filter(|address| matches!(address, IpNet::V4(_))).collect();
-        Ok(ipv4.len() == 1 && ipv4[0].addr() == address && ipv4[0].prefix_len() == self.plan.subnet.prefix_len())
+        let mut addresses = peer_links.addresses_of(leg.peer_name, interface.index).await?;
+        // Link-local addresses are the kernel's affair.
+        addresses.retain(|address| !matches!(address, IpNet::V6(address) if address.addr().is_unicast_link_local()));
+        addresses.sort_unstable();
+        Ok(addresses == prefixes)
     }
 }
 
+/// Sets what must be set before the interface is up.
+fn set_interface_parameters(namespace: &Namespace, interface: &str, prefixes: &[IpNet]) -> Result<()> {
+    let path = |parameter| format!("net/ipv6/conf/{interface}/{parameter}");
+    if prefixes.iter().all(|prefix| prefix.addr().is_ipv4()) {
+        return namespace.set_sysctl_if_present(&path("disable_ipv6"), "1");
+    }
+    // Container runtimes switch IPv6 off in a container's namespace. Its addresses and routes come from us alone, and are
+    // usable at once: nobody else on the network has them. The link-local address is made from the hardware address; the
+    // kernel needs one to ask whether a neighbour that it knows is still there.
+    let parameters =
+        [("disable_ipv6", "0"), ("addr_gen_mode", "0"), ("accept_dad", "0"), ("accept_ra", "0"), ("autoconf", "0")];
+    let parameters = parameters.map(|(parameter, value)| (path(parameter), value));
+    let parameters: Vec<_> = parameters.iter().map(|(path, value)| (path.as_str(), *value)).collect();
+    namespace.set_sysctls(&parameters, &[])
+}
+
 /// A locally administered hardware address, unique on the network because the IP address is.
-fn mac_of(address: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = address.octets();
-    [0x02, 0x42, a, b, c, d]
+fn mac_of(addresses: Addresses) -> Option<[u8; 6]> {
+    match addresses {
+        Addresses { v4: Some(address), .. } => {
+            let [a, b, c, d] = address.octets();
+            Some([0x02, 0x42, a, b, c, d])
+        }
+        Addresses { v4: None, v6: Some(address) } => Some(mac_of_ipv6(address)),
+        Addresses { v4: None, v6: None } => None,
+    }
+}
+
+/// 40 bits of a hash: two of 1,000 addresses meet with a probability of one in two millions.
+fn mac_of_ipv6(address: Ipv6Addr) -> [u8; 6] {
+    let [a, b, c, d, e, ..] = fnv1a(&address.octets()).to_be_bytes();
+    [0x06, a, b, c, d, e]
 }
 
 /// FNV-1a, 64 bits: the same in every build, as the names of ports must outlive the daemon.

@@ -1,8 +1,7 @@
 //! What a network's plumbing is to be.
 
 use crate::name::check_namespace_name;
-use crate::{Error, Namespace, Result};
-use ipnet::IpNet;
+use crate::{Error, Namespace, Result, Subnets};
 
 /// A network, as far as its plumbing is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,8 +10,8 @@ pub struct NetworkPlan {
     pub name_prefix: String,
     /// The network's name.
     pub network: String,
-    /// Its subnet.
-    pub subnet: IpNet,
+    /// Its subnets.
+    pub subnets: Subnets,
     /// The MTU of its interfaces, in bytes.
     pub mtu: u32,
 }
@@ -23,8 +22,13 @@ impl NetworkPlan {
 
     /// A plan with the default MTU.
     #[must_use]
-    pub fn new(name_prefix: impl Into<String>, network: impl Into<String>, subnet: IpNet) -> Self {
-        Self { name_prefix: name_prefix.into(), network: network.into(), subnet, mtu: Self::DEFAULT_MTU }
+    pub fn new(name_prefix: impl Into<String>, network: impl Into<String>, subnets: impl Into<Subnets>) -> Self {
+        Self {
+            name_prefix: name_prefix.into(),
+            network: network.into(),
+            subnets: subnets.into(),
+            mtu: Self::DEFAULT_MTU,
+        }
     }
 
     /// The name of the namespace that the network's bridge is in.
@@ -53,11 +57,13 @@ impl NetworkPlan {
     /// Whether such a network can be made.
     pub(crate) fn check(&self) -> Result<()> {
         check_namespace_name(&self.bridge_namespace())?;
-        if let IpNet::V6(subnet) = self.subnet {
-            return Err(Error::Ipv6Unsupported { what: "subnet", address: subnet.to_string() });
+        if self.subnets == Subnets::default() {
+            return Err(Error::NoSubnet { network: self.network.clone() });
         }
-        if !(68..=65535).contains(&self.mtu) {
-            return Err(Error::InvalidMtu { network: self.network.clone(), mtu: self.mtu });
+        // RFC 791 and RFC 8200, section 5: the kernel switches IPv6 off on interfaces with less.
+        let minimum = if self.subnets.v6.is_some() { 1280 } else { 68 };
+        if !(minimum..=65535).contains(&self.mtu) {
+            return Err(Error::InvalidMtu { network: self.network.clone(), mtu: self.mtu, minimum });
         }
         Ok(())
     }

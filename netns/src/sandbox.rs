@@ -1,33 +1,38 @@
 //! The namespace in which a network's proxy lives.
 
+use crate::neighbours::answer_solicitations;
 use crate::steering::BACKLOG;
-use crate::{Error, Fabric, Links, Namespace, NetworkPlan, Result};
+use crate::{Addresses, Error, Fabric, Links, Namespace, NetworkPlan, Result, Subnets};
 use ipnet::IpNet;
-use std::net::IpAddr;
 
 const INTERFACE: &str = "eth0";
 const PORT_ID: &str = "lb";
 
-/// The namespace in which a network's proxy lives on this node. Its interface `eth0` has the LB endpoint's address; VIPs
-/// are local routes.
+/// The namespace in which a network's proxy lives on this node. Its interface `eth0` has the LB endpoint's
+/// addresses, one for each family of the network; VIPs are local routes.
 #[derive(Debug, Clone)]
 pub struct Sandbox {
     links: Links,
-    address: IpAddr,
+    addresses: Addresses,
 }
 
 impl Sandbox {
     /// Makes the network's sandbox, connected to its bridge, or takes over the one that is there with its VIPs.
     ///
     /// # Errors
-    /// If the address is not one of the subnet's, or the process lacks the capabilities.
-    pub async fn ensure(plan: &NetworkPlan, fabric: &Fabric, lb_address: IpAddr) -> Result<Self> {
+    /// If there is not one address in each of the network's subnets, or the process lacks the capabilities.
+    pub async fn ensure(plan: &NetworkPlan, fabric: &Fabric, lb_addresses: impl Into<Addresses>) -> Result<Self> {
+        let addresses = lb_addresses.into();
         plan.check()?;
-        fabric.check_address(lb_address)?;
+        check(plan.subnets, addresses)?;
         let namespace = Namespace::create(&plan.sandbox_namespace())?;
-        set_parameters(&namespace)?;
-        fabric.connect(PORT_ID, &namespace, INTERFACE, lb_address).await?;
-        Ok(Self { links: namespace.links().await?, address: lb_address })
+        set_parameters(&namespace, addresses)?;
+        fabric.connect(PORT_ID, &namespace, INTERFACE, addresses).await?;
+        let links = namespace.links().await?;
+        if let (Some(own_address), Some(mac)) = (addresses.v6, links.require(INTERFACE).await?.mac) {
+            answer_solicitations(&namespace, INTERFACE, own_address, mac)?;
+        }
+        Ok(Self { links, addresses })
     }
 
     /// The namespace.
@@ -36,17 +41,17 @@ impl Sandbox {
         self.links.namespace()
     }
 
-    /// The LB endpoint's address.
+    /// The LB endpoint's addresses.
     #[must_use]
-    pub fn address(&self) -> IpAddr {
-        self.address
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
     }
 
-    /// Makes every address of the prefix the sandbox's own: it answers ARP and ping for it, and connections to it reach
-    /// the listener. One netlink message. A VIP inside a prefix that was added needs none.
+    /// Makes every address of the prefix the sandbox's own: it answers ARP or neighbour solicitations, and pings, and what
+    /// is sent to it reaches the steered sockets. One netlink message. A VIP inside a prefix that was added needs none.
     ///
     /// # Errors
-    /// If the prefix is an IPv6 one.
+    /// If the kernel refuses.
     pub async fn add_vip_route(&self, prefix: IpNet) -> Result<()> {
         self.links.add_local_route(prefix).await
     }
@@ -54,7 +59,7 @@ impl Sandbox {
     /// Takes back [`Self::add_vip_route`]. One netlink message.
     ///
     /// # Errors
-    /// If the prefix is an IPv6 one.
+    /// If the kernel refuses.
     pub async fn remove_vip_route(&self, prefix: IpNet) -> Result<()> {
         self.links.remove_local_route(prefix).await
     }
@@ -80,13 +85,33 @@ impl Sandbox {
     }
 }
 
-fn set_parameters(namespace: &Namespace) -> Result<()> {
+/// Whether the LB endpoint has an address in each subnet.
+fn check(subnets: Subnets, addresses: Addresses) -> Result<()> {
+    subnets.check(addresses)?;
+    if subnets.v4.is_some() != addresses.v4.is_some() || subnets.v6.is_some() != addresses.v6.is_some() {
+        return Err(Error::AddressMissing { addresses, subnets });
+    }
+    Ok(())
+}
+
+fn set_parameters(namespace: &Namespace, addresses: Addresses) -> Result<()> {
+    let ipv6 = [
+        // The loopback interface needs it for the VIPs' routes.
+        ("net/ipv6/conf/all/disable_ipv6", "0"),
+        ("net/ipv6/conf/all/forwarding", "0"),
+        ("net/ipv6/conf/default/accept_ra", "0"),
+    ];
+    if addresses.v6.is_some() {
+        namespace.set_sysctls(&ipv6, &[])?;
+    }
     let backlog = BACKLOG.to_string();
     namespace.set_sysctls(
         &[
             // 15,000 short connections a second to two backends use up the default 28,000 ports within seconds, with the
-            // ports of closed connections waiting. The steered listener's port is below this range.
+            // ports of closed connections waiting. The steered sockets' ports are below this range.
             ("net/ipv4/ip_local_port_range", "1024 65535"),
+            // A proxy without capabilities replies to datagrams from sockets that are bound to a VIP and any of its ports.
+            ("net/ipv4/ip_unprivileged_port_start", "0"),
             ("net/ipv4/tcp_tw_reuse", "1"),
             // A new namespace starts with the host's settings of these. A router's, a strict reverse path filter or a
             // silent ARP would each make VIPs unreachable or packets for others leave.

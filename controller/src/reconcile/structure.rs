@@ -5,13 +5,17 @@ use crate::model::{Attachment, Name, Network, Service, Shared};
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use ipnet::IpNet;
-use ringlb_netns::{Fabric, Namespace, NetworkPlan, Sandbox, SteeredListener};
+use ringlb_netns::{Fabric, Namespace, NetworkPlan, Sandbox, SteeredSockets};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use thiserror::Error;
+
+/// How many data threads a proxy has.
+const DATA_THREADS: NonZeroUsize = NonZeroUsize::MIN;
 
 /// Why a part of a network cannot be made.
 #[derive(Debug, Error)]
@@ -38,7 +42,7 @@ pub(super) struct Structure {
 pub(super) struct Place {
     pub(super) sandbox: Sandbox,
     pub(super) lb_address: IpAddr,
-    pub(super) steered: SteeredListener,
+    pub(super) steered: SteeredSockets,
     pub(super) control: OwnedFd,
     vip_prefix: IpNet,
     /// The services whose VIPs have a route.
@@ -54,7 +58,7 @@ impl Structure {
 
     /// Whether this can become what `network` needs without being taken down.
     pub(super) fn serves(&self, network: &Network) -> bool {
-        self.plan.subnet == network.subnet() && !network.attachments().is_empty()
+        self.plan.subnets == network.subnet().into() && !network.attachments().is_empty()
     }
 
     /// Whether the sandbox that is there, if any, is one that `network` needs.
@@ -200,9 +204,9 @@ impl Place {
         sandbox: &Sandbox,
         network: &Network,
         lb_address: IpAddr,
-    ) -> Result<(SteeredListener, OwnedFd), StructureError> {
+    ) -> Result<(SteeredSockets, OwnedFd), StructureError> {
         sandbox.add_vip_route(network.vip_prefix()).await?;
-        let steered = SteeredListener::open(sandbox.namespace(), lb_address, None)?;
+        let steered = SteeredSockets::open(sandbox.namespace(), lb_address, DATA_THREADS, None)?;
         let control = settings.control.listen(network.name()).map_err(|cause| StructureError::ControlSocket {
             path: settings.control.path_of(network.name()).display().to_string(),
             cause,

@@ -1,8 +1,10 @@
 //! The command line.
 
+mod load;
 mod serve;
 mod signals;
 mod tcp;
+mod udp;
 
 use clap::{Parser, Subcommand};
 use ringlb_load::LoadError;
@@ -22,6 +24,7 @@ struct Arguments {
 enum Command {
     Serve(serve::Arguments),
     Tcp(tcp::Arguments),
+    Udp(udp::Arguments),
 }
 
 /// Runs the program.
@@ -29,6 +32,7 @@ pub(crate) fn run() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Tcp(arguments) => tcp::run(&arguments),
+        Command::Udp(arguments) => udp::run(&arguments),
     };
     match result {
         Ok(code) => code,

@@ -9,15 +9,18 @@ use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-/// Answer TCP connections until SIGINT or SIGTERM
+/// Answer TCP connections and UDP datagrams until SIGINT or SIGTERM
 ///
-/// What a connection is for is decided by its first line. `ID` is answered by the server's name; then the server
+/// What a TCP connection is for is decided by its first line. `ID` is answered by the server's name; then the server
 /// closes. `ECHO` is answered by the name, and then everything comes back. `DISCARD [POSITION]` takes a stream of test
 /// data and judges it at its end. `SOURCE BYTES [POSITION]` gives one. Anything else comes back as it is, from the
 /// first byte on.
+///
+/// A datagram comes back as it is, from the address that it was sent to. If it begins with the line `ID`, the answer is
+/// the name; if with the line `ECHO`, the name is written over its first bytes. No answer is longer than its datagram.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Where to listen; may be repeated. Port 0 lets the system choose; the line printed tells
+    /// Where to listen, for TCP and UDP; may be repeated. `[::]` is IPv4 as well. Port 0 lets the system choose; the line printed tells
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:7000")]
     listen: Vec<SocketAddr>,
     /// The name to answer with: up to 63 printable ASCII characters without spaces [default: the host's name]

@@ -4,8 +4,8 @@
 //! the schedule, whether or not a worker is free; those that wait are no more than a number here, and each keeps the
 //! time at which it should have begun.
 
-use super::SharedRecorder;
 use super::schedule::Schedule;
+use crate::record::SharedRecorder;
 use crate::uring;
 use std::cell::Cell;
 use std::time::{Duration, Instant};

@@ -1,24 +1,23 @@
 //! The load: what is wanted of it, and its thread.
 
 mod arrivals;
-mod bulk;
-mod connect;
-mod connection;
-mod failure;
+mod backoff;
+mod lifecycle;
 mod options;
-mod pingpong;
 mod run;
 mod schedule;
+mod tcp;
+mod udp;
 
-pub(crate) use failure::Failure;
-pub use options::{Direction, LoadOptions, Workload};
+pub use options::{Direction, Exchange, LoadOptions, Workload};
 
-use crate::record::Recorder;
+use crate::record::{Recorder, SharedRecorder};
 use crate::thread::{self, Prepare, Started};
 use crate::{LoadError, Progress, Report, uring};
+use run::WHAT;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -51,7 +50,7 @@ impl Load {
         let shared = recorder.clone();
         let prepare: Prepare = Box::new(prepare);
         let Started { thread, result } =
-            thread::start(WHAT, prepare, move || uring::run(run::run(options, shared, stopped)).flatten())?;
+            thread::start(WHAT, prepare, move || uring::run(lifecycle::run(options, shared, stopped)).flatten())?;
         Ok(LoadHandle {
             recorder,
             stop: LoadStopper(stop),
@@ -61,8 +60,6 @@ impl Load {
         })
     }
 }
-
-const WHAT: &str = "load";
 
 /// A running load. Dropping it stops the load and waits for the requests under way. Waiting blocks the thread: call
 /// [`wait`](Self::wait) and [`join`](Self::join) where that is allowed, not in a task of an asynchronous runtime.
@@ -144,20 +141,5 @@ impl LoadStopper {
     pub fn stop(&self) {
         // Without a receiver the load has ended already.
         let _ = self.0.send(true);
-    }
-}
-
-/// The recorder, written by the load's thread and read by whoever asks for progress.
-#[derive(Debug, Clone)]
-pub(crate) struct SharedRecorder(Arc<Mutex<Recorder>>);
-
-impl SharedRecorder {
-    fn new(recorder: Recorder) -> Self {
-        Self(Arc::new(Mutex::new(recorder)))
-    }
-
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Recorder> {
-        // Counters are whole whatever happened to the thread that held them.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

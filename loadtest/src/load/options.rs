@@ -1,6 +1,7 @@
 //! What a load is to do.
 
 use crate::LoadError;
+use crate::datagram::{MAX_SIZE, min_size};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -13,7 +14,8 @@ pub struct LoadOptions {
     pub targets: Vec<SocketAddr>,
     /// What kind of requests.
     pub workload: Workload,
-    /// At most this many connections at a time; with [`Workload::Pingpong`] exactly this many.
+    /// At most this many connections at a time; with [`Workload::Pingpong`] exactly this many. With
+    /// [`Workload::Udp`]: clients, with a socket each.
     pub connections: usize,
     /// Requests per second in all (open loop). A request's time counts from when it should have begun, also when all
     /// connections were busy then. `None` (closed loop): each connection begins its next request when it is done with
@@ -23,7 +25,8 @@ pub struct LoadOptions {
     pub duration: Option<Duration>,
     /// How many requests are begun in all.
     pub requests: Option<u64>,
-    /// How long a request may take from its actual begin; for bulk, how long nothing may move.
+    /// How long a request may take from its actual begin; for bulk, how long nothing may move. With
+    /// [`Workload::Udp`]: when a datagram without an answer is lost.
     pub timeout: Duration,
     /// The address to connect from. `None` leaves it to the system.
     pub source: Option<IpAddr>,
@@ -47,6 +50,27 @@ pub enum Workload {
         /// How many bytes. `None`: until the load ends.
         size_bytes: Option<u64>,
     },
+    /// Send a datagram, and check that the same comes back.
+    Udp {
+        /// How datagrams follow each other.
+        exchange: Exchange,
+        /// How many bytes one has: at least 32, with `names` at least 96.
+        size_bytes: u64,
+        /// Whether the servers are asked for their names: each answer then counts for its server.
+        names: bool,
+    },
+}
+
+/// How datagrams follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exchange {
+    /// Each over a new socket, which has a port of its own.
+    Connect,
+    /// Over sockets that stay open; the next when the last is answered, or lost.
+    Pingpong,
+    /// Over sockets that stay open, without waiting for answers.
+    Bulk,
 }
 
 /// Which way bulk data moves.
@@ -112,7 +136,14 @@ impl LoadOptions {
                     "is needed with --rate or --requests in bulk mode: without it a stream has no end",
                 );
             }
-            Workload::Connect | Workload::Pingpong { .. } | Workload::Bulk { .. } => {}
+            Workload::Udp { size_bytes, names, .. } if !(min_size(names)..=MAX_SIZE).contains(&size_bytes) => {
+                let names_too = if names { " when servers are asked for their names" } else { "" };
+                return invalid(
+                    "--size",
+                    &format!("must be between {} and {MAX_SIZE} bytes with UDP{names_too}", min_size(names)),
+                );
+            }
+            Workload::Connect | Workload::Pingpong { .. } | Workload::Bulk { .. } | Workload::Udp { .. } => {}
         }
         if let Some(source) = self.source
             && let Some(target) = self.targets.iter().find(|target| target.is_ipv4() != source.is_ipv4())
@@ -150,6 +181,9 @@ mod tests {
         options(Workload::Connect).validate().unwrap();
         options(Workload::Pingpong { size_bytes: 64 }).validate().unwrap();
         options(Workload::Bulk { direction: Direction::Both, size_bytes: None }).validate().unwrap();
+        for (size_bytes, names) in [(32, false), (96, true), (65_507, true)] {
+            options(Workload::Udp { exchange: Exchange::Bulk, size_bytes, names }).validate().unwrap();
+        }
     }
 
     #[test]
@@ -176,5 +210,9 @@ mod tests {
         assert_eq!(refused(&LoadOptions { rate: Some(1.0), ..endless.clone() }), "--size");
         assert_eq!(refused(&LoadOptions { requests: Some(1), ..endless }), "--size");
         assert_eq!(refused(&options(Workload::Bulk { direction: Direction::Up, size_bytes: Some(0) })), "--size");
+        for (size_bytes, names) in [(31, false), (95, true), (65_508, false), (65_508, true)] {
+            let exchange = Exchange::Pingpong;
+            assert_eq!(refused(&options(Workload::Udp { exchange, size_bytes, names })), "--size");
+        }
     }
 }

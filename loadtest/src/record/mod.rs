@@ -1,15 +1,17 @@
 //! Counting while a load runs.
 
 mod histogram;
+mod shared;
 mod timeline;
 
-use crate::load::Failure;
-use crate::units::{microseconds, per_second};
+use crate::failure::Failure;
+use crate::units::{bits_per_second, microseconds, per_second};
 use crate::{
-    BackendReport, EndReason, ErrorKind, ErrorReport, Latencies, LoadError, LoadOptions, Progress, Report,
-    SCHEMA_VERSION, TargetReport,
+    BackendReport, DatagramReport, EndReason, ErrorKind, ErrorReport, Latencies, LoadError, LoadOptions, Progress,
+    Report, SCHEMA_VERSION, TargetReport, Workload,
 };
 use histogram::Histogram;
+pub(crate) use shared::SharedRecorder;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 use timeline::Recording;
@@ -42,6 +44,7 @@ pub(crate) struct Recorder {
     backends: Vec<Backend>,
     errors: BTreeMap<ErrorKind, ErrorReport>,
     timeline: Recording,
+    datagrams: Datagrams,
 }
 
 /// A request that was done.
@@ -49,16 +52,29 @@ pub(crate) struct Recorder {
 pub(crate) struct Success<'a> {
     /// The target's index.
     pub(crate) target: usize,
-    /// The server's name.
-    pub(crate) backend: &'a str,
+    /// The server's name, if it is known.
+    pub(crate) backend: Option<&'a str>,
     /// From when it should have begun to when it was; in open loops.
     pub(crate) wait: Option<Duration>,
-    /// From when it should have begun to the server's first byte.
-    pub(crate) first_byte: Duration,
+    /// From when it should have begun to the server's first byte, where that is not its end.
+    pub(crate) first_byte: Option<Duration>,
     /// From when it should have begun to its end.
     pub(crate) total: Duration,
     /// Its end.
     pub(crate) ended: Instant,
+}
+
+/// What became of datagrams; [`DatagramReport`] says what is counted as what.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Datagrams {
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    pub(crate) lost: u64,
+    pub(crate) late: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) reordered: u64,
+    pub(crate) corrupt: u64,
+    pub(crate) foreign: u64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -100,6 +116,7 @@ impl Recorder {
             backends: Vec::new(),
             errors: BTreeMap::new(),
             timeline: Recording::default(),
+            datagrams: Datagrams::default(),
         })
     }
 
@@ -125,6 +142,21 @@ impl Recorder {
         self.connect.record(time);
     }
 
+    /// A socket for datagrams was opened, which takes no time to speak of.
+    pub(crate) const fn socket_opened(&mut self) {
+        self.connections_opened += 1;
+    }
+
+    /// Counts of datagrams, to be counted up.
+    pub(crate) const fn datagrams(&mut self) -> &mut Datagrams {
+        &mut self.datagrams
+    }
+
+    /// A request begins, so long after it should have.
+    pub(crate) fn waited(&mut self, wait: Duration) {
+        self.wait.record(wait);
+    }
+
     /// A connection for more than one answer turned out to be with this backend.
     pub(crate) fn opened(&mut self, backend: &str) {
         self.backend(backend, Instant::now()).connections += 1;
@@ -144,32 +176,48 @@ impl Recorder {
         self.requests += 1;
         self.targets[success.target].requests += 1;
         if let Some(wait) = success.wait {
-            self.wait.record(wait);
+            self.waited(wait);
         }
-        self.first_byte.record(success.first_byte);
+        if let Some(first_byte) = success.first_byte {
+            self.first_byte.record(first_byte);
+        }
         self.total.record(success.total);
         let bucket = self.timeline.bucket(success.ended.saturating_duration_since(self.started));
         bucket.requests += 1;
         bucket.max_us = bucket.max_us.max(microseconds(success.total));
-        let backend = self.backend(success.backend, success.ended);
-        backend.counts.requests += 1;
-        backend.last_seen = success.ended;
-        backend.total.record(success.total);
+        if let Some(name) = success.backend {
+            let backend = self.backend(name, success.ended);
+            backend.counts.requests += 1;
+            backend.last_seen = success.ended;
+            backend.total.record(success.total);
+        }
     }
 
     /// A request failed. The backend is known where it failed after the server had said its name.
     pub(crate) fn failure(&mut self, target: usize, backend: Option<&str>, failure: &Failure, at: Instant) {
+        self.failures(target, backend, failure, at, 1);
+    }
+
+    /// Several requests failed, all alike.
+    pub(crate) fn failures(
+        &mut self,
+        target: usize,
+        backend: Option<&str>,
+        failure: &Failure,
+        at: Instant,
+        count: u64,
+    ) {
         let kind = failure.kind();
         let after = at.saturating_duration_since(self.started);
-        self.failures += 1;
-        self.targets[target].failures += 1;
-        *self.timeline.bucket(after).errors.entry(kind).or_default() += 1;
+        self.failures += count;
+        self.targets[target].failures += count;
+        *self.timeline.bucket(after).errors.entry(kind).or_default() += count;
         self.errors
             .entry(kind)
             .or_insert_with(|| ErrorReport { count: 0, first_at_us: microseconds(after), example: failure.to_string() })
-            .count += 1;
+            .count += count;
         if let Some(backend) = backend {
-            self.backend(backend, at).counts.failures += 1;
+            self.backend(backend, at).counts.failures += count;
         }
     }
 
@@ -255,6 +303,22 @@ impl Recorder {
             backends: self.backend_reports(),
             errors: self.errors.clone(),
             timeline: self.timeline.report(),
+            datagrams: matches!(options.workload, Workload::Udp { .. }).then(|| self.datagram_report(elapsed)),
+        }
+    }
+
+    fn datagram_report(&self, elapsed: Duration) -> DatagramReport {
+        let Datagrams { sent, received, lost, late, duplicates, reordered, corrupt, foreign } = self.datagrams;
+        DatagramReport {
+            sent,
+            received,
+            lost,
+            late,
+            duplicates,
+            reordered,
+            corrupt,
+            foreign,
+            goodput_bits_per_second: bits_per_second(self.bytes_received, elapsed),
         }
     }
 
@@ -291,7 +355,6 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Workload;
     use std::net::SocketAddr;
 
     #[test]
@@ -302,9 +365,9 @@ mod tests {
         for number in (0..MAX_BACKENDS + 100).chain([0, MAX_BACKENDS]) {
             recorder.success(&Success {
                 target: 0,
-                backend: &format!("backend-{number}"),
+                backend: Some(&format!("backend-{number}")),
                 wait: None,
-                first_byte: Duration::ZERO,
+                first_byte: None,
                 total: Duration::from_millis(1),
                 ended,
             });

@@ -1,4 +1,4 @@
-//! What came of a load. The same types read the JSON of `ringlb-load tcp --json`.
+//! What came of a load. The same types read the JSON of `ringlb-load tcp --json` and `udp --json`.
 //!
 //! Units are in the names: `_us` is microseconds, `_per_second` is a rate. Within one [`SCHEMA_VERSION`] fields may be
 //! added, never removed or changed in meaning.
@@ -22,7 +22,7 @@ pub struct Report {
     pub schema_version: u32,
     /// What the requests were.
     pub workload: Workload,
-    /// The most connections at a time.
+    /// The most connections at a time; with [`Workload::Udp`] the number of clients.
     pub connections: u64,
     /// When the clock was started, in milliseconds since 1970.
     pub started_at_unix_ms: u64,
@@ -43,7 +43,7 @@ pub struct Report {
     pub intended_rate_per_second: Option<f64>,
     /// Requests done per second.
     pub achieved_rate_per_second: f64,
-    /// Connections made.
+    /// Connections made; with [`Workload::Udp`] sockets opened.
     pub connections_opened: u64,
     /// Bytes of requests sent. With pingpong and bulk only the data counts, not what opens a connection.
     pub bytes_sent: u64,
@@ -59,6 +59,9 @@ pub struct Report {
     pub errors: BTreeMap<ErrorKind, ErrorReport>,
     /// What happened when.
     pub timeline: Timeline,
+    /// What became of datagrams, with [`Workload::Udp`].
+    #[serde(default)]
+    pub datagrams: Option<DatagramReport>,
 }
 
 impl Report {
@@ -106,7 +109,7 @@ pub struct Latencies {
     pub wait: Option<LatencySummary>,
     /// Making a connection.
     pub connect: Option<LatencySummary>,
-    /// From when a request should have begun to the first byte of the answer. In a closed loop it should have begun
+    /// From when a request should have begun to the first byte of the answer; not with [`Workload::Udp`]. In a closed loop it should have begun
     /// when it did.
     pub first_byte: Option<LatencySummary>,
     /// From when a request should have begun to its end.
@@ -154,7 +157,8 @@ pub struct BackendReport {
     pub requests: u64,
     /// Requests that failed after it had said its name.
     pub failures: u64,
-    /// Connections that it said its name on for more than one answer: with pingpong and bulk.
+    /// Connections that it said its name on for more than one answer: with pingpong and bulk, and with
+    /// [`Workload::Udp`] where it was not the same as before.
     pub connections: u64,
     /// When it was first heard of.
     pub first_seen_us: u64,
@@ -164,11 +168,35 @@ pub struct BackendReport {
     pub total: Option<LatencySummary>,
 }
 
+/// What became of datagrams. [`Report::requests`] are those that were answered.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct DatagramReport {
+    /// Sent.
+    pub sent: u64,
+    /// Received, of whatever kind.
+    pub received: u64,
+    /// Not answered within the timeout; they are failures of the kind [`ErrorKind::Timeout`]. Where an error told of a
+    /// datagram's fate, such as [`ErrorKind::Refused`], it is counted as that instead.
+    pub lost: u64,
+    /// Of those that were given up, answered after all.
+    pub late: u64,
+    /// Answers beyond the first to the same datagram.
+    pub duplicates: u64,
+    /// Answers that came after one to a later datagram of the same client (RFC 4737).
+    pub reordered: u64,
+    /// Received, but changed on the way; failures of the kind [`ErrorKind::Mismatch`].
+    pub corrupt: u64,
+    /// Received unchanged, but meant for another client, socket or run.
+    pub foreign: u64,
+    /// Bits of answered datagrams per second, without headers.
+    pub goodput_bits_per_second: f64,
+}
+
 /// A kind of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
-    /// The connection was refused.
+    /// The connection was refused, or a datagram was, by ICMP.
     Refused,
     /// The connection was reset.
     Reset,

@@ -1,8 +1,8 @@
 //! The readable report.
 
-use super::{EndReason, LatencySummary, Report, TimelineBucket};
+use super::{DatagramReport, EndReason, LatencySummary, Report, TimelineBucket};
 use crate::units::{format_bit_rate, format_microseconds, format_size, per_second, to_float};
-use crate::{Direction, Workload};
+use crate::{Direction, Exchange, Workload};
 use std::fmt::{Formatter, Result};
 use std::time::Duration;
 
@@ -12,6 +12,9 @@ const MAX_TIMELINE_LINES: usize = 30;
 pub(super) fn write(report: &Report, out: &mut Formatter<'_>) -> Result {
     headline(report, out)?;
     counts(report, out)?;
+    if let Some(counts) = &report.datagrams {
+        datagrams(counts, out)?;
+    }
     latencies(report, out)?;
     if report.targets.len() > 1 {
         targets(report, out)?;
@@ -33,6 +36,14 @@ fn headline(report: &Report, out: &mut Formatter<'_>) -> Result {
             let size = size_bytes.map(|bytes| format!(", {} each", format_size(bytes))).unwrap_or_default();
             format!("bulk {direction}{size}")
         }
+        Workload::Udp { exchange, size_bytes, .. } => {
+            let exchange = match exchange {
+                Exchange::Connect => "connect",
+                Exchange::Pingpong => "pingpong",
+                Exchange::Bulk => "bulk",
+            };
+            format!("UDP {exchange} of {}", format_size(size_bytes))
+        }
     };
     let targets: Vec<String> = report.targets.iter().map(|target| target.target.to_string()).collect();
     let pacing = report
@@ -43,9 +54,10 @@ fn headline(report: &Report, out: &mut Formatter<'_>) -> Result {
         EndReason::Requests => ", all requests done",
         EndReason::Stopped => ", stopped",
     };
+    let clients = if report.datagrams.is_some() { "client" } else { "connection" };
     writeln!(
         out,
-        "{what} to {}; {} connection{}, {pacing}; {:.2} s{end}",
+        "{what} to {}; {} {clients}{}, {pacing}; {:.2} s{end}",
         targets.join(", "),
         report.connections,
         if report.connections == 1 { "" } else { "s" },
@@ -55,12 +67,13 @@ fn headline(report: &Report, out: &mut Formatter<'_>) -> Result {
 
 fn counts(report: &Report, out: &mut Formatter<'_>) -> Result {
     let elapsed = report.elapsed();
+    let opened = if report.datagrams.is_some() { "sockets opened" } else { "connections made" };
     let lines = [
         ("requests done", report.requests, true),
         ("failed", report.failures, true),
         ("interrupted", report.interrupted, report.interrupted > 0),
         ("never begun", report.not_begun, report.not_begun > 0),
-        ("connections made", report.connections_opened, true),
+        (opened, report.connections_opened, true),
     ];
     writeln!(out)?;
     for (name, count, shown) in lines {
@@ -77,6 +90,29 @@ fn counts(report: &Report, out: &mut Formatter<'_>) -> Result {
         writeln!(out, "intended {intended:.1}/s, achieved {achieved:.1}/s ({percent:.1} %)")?;
     }
     Ok(())
+}
+
+fn datagrams(counts: &DatagramReport, out: &mut Formatter<'_>) -> Result {
+    let columns = [
+        ("sent", counts.sent),
+        ("received", counts.received),
+        ("lost", counts.lost),
+        ("late", counts.late),
+        ("duplicates", counts.duplicates),
+        ("reordered", counts.reordered),
+        ("corrupt", counts.corrupt),
+        ("foreign", counts.foreign),
+    ];
+    write!(out, "\n{:<10}", "datagrams")?;
+    for (name, _) in columns {
+        write!(out, "{name:>12}")?;
+    }
+    write!(out, "\n{:<10}", "")?;
+    for (_, count) in columns {
+        write!(out, "{count:>12}")?;
+    }
+    let lost = 100.0 * to_float(counts.lost) / to_float(counts.sent.max(1));
+    writeln!(out, "\nlost {lost:.3} %")
 }
 
 fn latencies(report: &Report, out: &mut Formatter<'_>) -> Result {
@@ -171,8 +207,8 @@ fn column<'a>(head: &'a str, names: impl Iterator<Item = &'a str>) -> usize {
 #[cfg(test)]
 mod tests {
     use crate::{
-        BackendReport, Direction, EndReason, ErrorKind, ErrorReport, Latencies, LatencySummary, Report, SCHEMA_VERSION,
-        TargetReport, Timeline, TimelineBucket, Workload,
+        BackendReport, DatagramReport, Direction, EndReason, ErrorKind, ErrorReport, Exchange, Latencies,
+        LatencySummary, Report, SCHEMA_VERSION, TargetReport, Timeline, TimelineBucket, Workload,
     };
     use std::collections::BTreeMap;
 
@@ -239,6 +275,7 @@ mod tests {
                     TimelineBucket { errors: errors(ErrorKind::Timeout, 1), ..TimelineBucket::default() },
                 ],
             },
+            datagrams: None,
         }
     }
 
@@ -296,6 +333,32 @@ failures in time
         let text = report.to_string();
         assert!(text.starts_with("bulk both ways, 1.00 MiB each to 10.1.0.10:80; "), "{text}");
         assert!(!text.contains("NaN") && !text.contains("inf/s"), "{text}");
+    }
+
+    #[test]
+    fn datagrams_have_a_table() {
+        let mut report = report();
+        report.workload = Workload::Udp { exchange: Exchange::Pingpong, size_bytes: 64, names: false };
+        report.datagrams = Some(DatagramReport {
+            sent: 4003,
+            received: 4010,
+            lost: 1,
+            late: 2,
+            duplicates: 3,
+            reordered: 4,
+            corrupt: 5,
+            foreign: 6,
+            goodput_bits_per_second: 1e6,
+        });
+        let text = report.to_string();
+        assert!(text.starts_with("UDP pingpong of 64 B to 10.1.0.10:80; 64 clients, open loop"), "{text}");
+        let table = "
+datagrams         sent    received        lost        late  duplicates   reordered     corrupt     foreign
+                  4003        4010           1           2           3           4           5           6
+lost 0.025 %
+";
+        assert!(text.contains(table), "{text}");
+        assert!(text.contains("\nsockets opened            4001"), "{text}");
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! One connection, from its first byte to its end. An error on it ends it and is nobody else's business.
 
-use super::buffers::Buffers;
-use super::{Counters, ServerOptions};
+use super::shared::Shared;
 use crate::pattern::{self, MAX_CHUNK};
 use crate::protocol::{self, Command, MAX_LINE, Opening, Verdict};
 use crate::uring;
@@ -9,9 +8,7 @@ use std::cell::Cell;
 use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::TcpStream;
 
@@ -19,38 +16,6 @@ use tokio_uring::net::TcpStream;
 /// read has one; bulk data moves through large ones.
 const SMALL: usize = 256;
 const _: () = assert!(SMALL >= MAX_LINE);
-
-/// What the connections of a server have in common.
-#[derive(Debug)]
-pub(super) struct Shared {
-    name_line: Vec<u8>,
-    delay: Duration,
-    greeting: bool,
-    counters: Arc<Counters>,
-    buffers: Buffers,
-}
-
-impl Shared {
-    pub(super) fn new(options: &ServerOptions, counters: Arc<Counters>) -> Self {
-        Self {
-            name_line: options.name.line(),
-            delay: options.delay,
-            greeting: options.greeting,
-            counters,
-            buffers: Buffers::default(),
-        }
-    }
-
-    pub(super) fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    async fn answer_later(&self) {
-        if !self.delay.is_zero() {
-            uring::sleep(self.delay).await;
-        }
-    }
-}
 
 /// Serves a connection to its end.
 pub(super) async fn serve(stream: TcpStream, shared: Rc<Shared>) {

@@ -1,44 +1,29 @@
 //! The server of [`protocol`](crate::protocol).
 
+mod bind;
 mod buffers;
 mod connection;
+mod counters;
+mod datagrams;
 mod listener;
+mod options;
+mod shared;
+
+pub use counters::ServerCounters;
+pub use options::ServerOptions;
 
 use crate::LoadError;
-use crate::protocol::ServerName;
 use crate::thread::{self, Prepare, Started};
 use crate::uring;
-use connection::Shared;
+use bind::Sockets;
+use counters::Counters;
+use shared::Shared;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
 use tokio::sync::watch;
-
-/// How a server answers, and where.
-#[derive(Debug, Clone)]
-pub struct ServerOptions {
-    /// The name that it answers with.
-    pub name: ServerName,
-    /// Where it listens. Port 0 is a port of the system's choice.
-    pub listen: Vec<SocketAddr>,
-    /// It answers that much later, to imitate a slow backend: each line and each piece of echoed data.
-    pub delay: Duration,
-    /// It says its name on every connection before anything is received, as SMTP and MySQL servers do. This crate's
-    /// load does not expect that.
-    pub greeting: bool,
-}
-
-impl ServerOptions {
-    /// A server on a port of 127.0.0.1 that the system chooses, which answers at once.
-    #[must_use]
-    pub fn new(name: ServerName) -> Self {
-        Self { name, listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))], delay: Duration::ZERO, greeting: false }
-    }
-}
 
 /// Starts servers.
 #[derive(Debug)]
@@ -105,11 +90,7 @@ impl ServerHandle {
     /// What it has done so far.
     #[must_use]
     pub fn counters(&self) -> ServerCounters {
-        ServerCounters {
-            accepted: self.counters.accepted.load(Ordering::Relaxed),
-            active: self.counters.active.load(Ordering::Relaxed),
-            accept_failures: self.counters.accept_failures.load(Ordering::Relaxed),
-        }
+        self.counters.read()
     }
 
     /// Ends the server and its connections, and waits for that. So does dropping the handle.
@@ -127,24 +108,6 @@ impl Drop for ServerHandle {
     }
 }
 
-/// What a server has done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ServerCounters {
-    /// Connections accepted.
-    pub accepted: u64,
-    /// Connections open now.
-    pub active: u64,
-    /// Attempts to accept that failed, mostly for want of descriptors. The connections wait in the listener's queue.
-    pub accept_failures: u64,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    accepted: AtomicU64,
-    active: AtomicU64,
-    accept_failures: AtomicU64,
-}
-
 async fn serve(
     options: ServerOptions,
     counters: Arc<Counters>,
@@ -153,8 +116,11 @@ async fn serve(
 ) -> Result<(), LoadError> {
     let shared = Rc::new(Shared::new(&options, counters));
     let mut addresses = Vec::with_capacity(options.listen.len());
-    for address in options.listen {
-        addresses.push(listener::start(address, &shared)?);
+    for index in 0..options.listen.len() {
+        let Sockets { tcp, udp, address } = Sockets::bind(&options.listen, index)?;
+        datagrams::start(udp, &shared).map_err(|source| LoadError::Listen { protocol: "UDP", address, source })?;
+        listener::start(tcp, &shared);
+        addresses.push(address);
     }
     // A caller that is gone has dropped its handle, which stops this server below.
     let _ = ready.send(addresses);

@@ -15,6 +15,10 @@ fn load(arguments: &[&str]) -> Output {
     Command::new(PROGRAM).arg("tcp").args(arguments).output().unwrap()
 }
 
+fn udp_load(arguments: &[&str]) -> Output {
+    Command::new(PROGRAM).arg("udp").args(arguments).output().unwrap()
+}
+
 #[track_caller]
 fn report(output: &Output) -> Report {
     serde_json::from_slice(&output.stdout)
@@ -107,6 +111,100 @@ fn every_mode_can_be_asked_for() {
 }
 
 #[test]
+fn the_json_of_udp_has_what_scripts_rely_on() {
+    let server = server("backend-1");
+    let target = server.addresses()[0].to_string();
+    let output = udp_load(&[&target, "--names", "--requests", "100", "--connections", "4", "--json", "--quiet"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stderr.is_empty());
+    let report = report(&output);
+    assert_eq!((report.requests, report.failures, report.requests_of("backend-1")), (100, 0, 100));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        json["workload"],
+        serde_json::json!({ "mode": "udp", "exchange": "pingpong", "size_bytes": 128, "names": true })
+    );
+    for (count, expected) in [
+        ("sent", 100),
+        ("received", 100),
+        ("lost", 0),
+        ("late", 0),
+        ("duplicates", 0),
+        ("reordered", 0),
+        ("corrupt", 0),
+        ("foreign", 0),
+    ] {
+        assert_eq!(json["datagrams"][count].as_u64(), Some(expected), "{count}");
+    }
+    assert!(json["datagrams"]["goodput_bits_per_second"].as_f64().unwrap() > 0.0);
+    assert_eq!(json["latency"]["total"]["count"], 100);
+    assert!(json["latency"]["connect"].is_null() && json["latency"]["first_byte"].is_null());
+    assert_eq!(json["backends"][0]["name"], "backend-1");
+
+    // TCP has none.
+    let output = load(&[&target, "--requests", "1", "--json", "--quiet"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(json["datagrams"].is_null());
+}
+
+#[test]
+fn every_mode_of_udp_can_be_asked_for() {
+    let server = server("backend-1");
+    let target = server.addresses()[0].to_string();
+    for (arguments, exchange, size, names) in [
+        (&[][..], "pingpong", 64, false),
+        (&["--mode", "pingpong", "--size", "9000"], "pingpong", 9000, false),
+        (&["--mode", "connect", "--names"], "connect", 128, true),
+        (&["--mode", "bulk", "--rate", "1000", "--timeout", "5s"], "bulk", 1400, false),
+        (&["--mode", "bulk", "--rate", "1000", "--size", "32"], "bulk", 32, false),
+        (&["--rate", "1000", "--source", "127.0.0.8"], "pingpong", 64, false),
+    ] {
+        let arguments = [&[target.as_str(), "--json", "--fail-on-error", "-q", "--requests", "50"], arguments].concat();
+        let output = udp_load(&arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(
+            json["workload"],
+            serde_json::json!({ "mode": "udp", "exchange": exchange, "size_bytes": size, "names": names })
+        );
+        assert_eq!(json["requests"], 50);
+    }
+}
+
+#[test]
+fn the_readable_report_of_udp_names_what_matters() {
+    let server = server("backend-1");
+    let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let target = server.addresses()[0].to_string();
+    let output = udp_load(&[&target, &closed, "--mode", "connect", "--names", "--requests", "100", "-q"]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in
+        ["UDP connect of 128 B", "64 clients", "datagrams", "duplicates", "foreign", "p99.9", "backend-1", "refused"]
+    {
+        assert!(text.contains(part), "{part:?} is missing from:\n{text}");
+    }
+    let output = udp_load(&[&closed, "--requests", "1", "--fail-on-error", "-q"]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn ipv6_targets_and_listeners_are_understood() {
+    let (_running, addresses) = serve(&["--listen", "[::1]:0", "--listen", "[::]:0", "--id", "six"], 2);
+    for address in &addresses {
+        assert!(address.is_ipv6());
+        let target = format!("[::1]:{}", address.port());
+        for output in [udp_load, load].map(|load| load(&[&target, "--requests", "10", "--json", "-q"])) {
+            assert_eq!(report(&output).requests, 10);
+        }
+    }
+    // Bound to `[::]`, it serves IPv4 too.
+    let target = format!("127.0.0.1:{}", addresses[1].port());
+    let output = udp_load(&[&target, "--requests", "10", "--names", "--json", "-q"]);
+    assert_eq!(report(&output).requests_of("six"), 10);
+}
+
+#[test]
 fn the_readable_report_names_what_matters() {
     let server = server("backend-1");
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
@@ -150,6 +248,21 @@ fn usage_errors_say_what_is_wrong() {
         let output = load(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(output.stdout.is_empty());
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains(part), "{part:?} is missing from: {message}");
+    }
+    for (arguments, part) in [
+        (&[][..], "TARGET"),
+        (&["127.0.0.1:1", "--mode", "sideways"], "sideways"),
+        (&["127.0.0.1:1", "--size", "31"], "--size"),
+        (&["127.0.0.1:1", "--size", "95", "--names"], "--size"),
+        (&["127.0.0.1:1", "--size", "65508"], "65507"),
+        (&["127.0.0.1:1", "--connections", "0"], "--connections"),
+        (&["127.0.0.1:1", "--source", "::1"], "--source"),
+        (&["127.0.0.1:1", "--bulk", "up"], "--bulk"),
+    ] {
+        let output = udp_load(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         let message = String::from_utf8(output.stderr).unwrap();
         assert!(message.contains(part), "{part:?} is missing from: {message}");
     }
@@ -231,6 +344,24 @@ fn too_few_descriptors_are_told_and_counted() {
     assert!(report.failures_of(ErrorKind::NoDescriptors) >= 20);
     assert_eq!(report.failures_of(ErrorKind::NoDescriptors), report.failures);
     assert!(report.requests > 0);
+}
+
+#[test]
+fn too_few_descriptors_for_udp_are_told_and_counted() {
+    let server = server("backend-1");
+    let target = server.addresses()[0].to_string();
+    for mode in ["pingpong", "bulk", "connect"] {
+        let output = Command::new("sh")
+            .args(["-c", r#"ulimit -n 30; exec "$0" "$@""#, PROGRAM, "udp", &target])
+            .args(["--mode", mode, "--connections", "50", "--requests", "2000", "--json", "-q"])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("limit of 30 open descriptors"));
+        let report = report(&output);
+        assert!(report.failures_of(ErrorKind::NoDescriptors) >= 20, "{mode}: {report}");
+        assert!(report.requests > 0, "{mode}: {report}");
+    }
 }
 
 #[test]

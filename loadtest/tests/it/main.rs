@@ -10,6 +10,9 @@ mod namespace;
 mod open_loop;
 mod server;
 mod support;
+mod udp_faults;
+mod udp_load;
+mod udp_server;
 
 // Root or not, the tests are root in namespaces of their own, where they may make further ones.
 ringlb_netns::isolate_before_main!();

@@ -2,7 +2,7 @@
 
 use ringlb_load::{Load, LoadOptions, Report, Server, ServerHandle, ServerOptions, Workload};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -110,4 +110,71 @@ pub(crate) fn reset(stream: TcpStream) -> std::io::Result<()> {
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
     drop(stream);
     Ok(())
+}
+
+/// A client's socket for datagrams that fails a test instead of hanging it.
+pub(crate) fn datagram_client(target: SocketAddr) -> UdpSocket {
+    let any: SocketAddr = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+    let socket = UdpSocket::bind(any).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.connect(target).unwrap();
+    socket
+}
+
+/// Sends a datagram and returns its answer.
+#[track_caller]
+pub(crate) fn ask(client: &UdpSocket, datagram: &[u8]) -> Vec<u8> {
+    assert_eq!(client.send(datagram).unwrap(), datagram.len());
+    let mut answer = vec![0; 65_536];
+    let length = client.recv(&mut answer).unwrap();
+    answer.truncate(length);
+    answer
+}
+
+/// A UDP server that does whatever a test wants with each datagram.
+pub(crate) struct MisbehavingUdp {
+    address: SocketAddr,
+    ending: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl MisbehavingUdp {
+    /// `behave` gets the socket, the datagram and its client.
+    pub(crate) fn start(mut behave: impl FnMut(&UdpSocket, &mut [u8], SocketAddr) + Send + 'static) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let ending = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&ending);
+        let thread = std::thread::spawn(move || {
+            let mut buffer = vec![0; 65_536];
+            loop {
+                let (length, client) = socket.recv_from(&mut buffer).unwrap();
+                if ended.load(Ordering::SeqCst) {
+                    return;
+                }
+                behave(&socket, &mut buffer[..length], client);
+            }
+        });
+        Self { address, ending, thread: Some(thread) }
+    }
+
+    pub(crate) fn options(&self, workload: Workload) -> LoadOptions {
+        LoadOptions::new(vec![self.address], workload)
+    }
+}
+
+impl Drop for MisbehavingUdp {
+    fn drop(&mut self) {
+        self.ending.store(true, Ordering::SeqCst);
+        // Wakes the thread that receives.
+        let wake = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.send_to(b"end", self.address));
+        if let Some(thread) = self.thread.take() {
+            let result = thread.join();
+            // A test that fails already is not to end the process by a second failure.
+            if !std::thread::panicking() {
+                wake.unwrap();
+                result.unwrap();
+            }
+        }
+    }
 }

@@ -8,7 +8,7 @@ pub use link::Link;
 use crate::name::check_interface_name;
 use crate::{Error, Namespace, Result};
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
@@ -16,7 +16,7 @@ use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use socket::{Refusal, Socket};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 
 /// The loopback interface has this index in every network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
@@ -64,8 +64,10 @@ impl Links {
         check_interface_name(name)?;
         let mut message = link_named(name);
         set_flag_up(&mut message);
-        // Without spanning tree there is nothing that a forwarding delay could wait for.
-        let settings = InfoData::Bridge(vec![InfoBridge::ForwardDelay(0)]);
+        // Without spanning tree there is nothing that a forwarding delay could wait for. And a bridge that snoops keeps
+        // neighbour solicitations for a VIP from the sandbox as soon as anybody acts as multicast querier: the sandbox
+        // cannot join the multicast groups of a whole prefix.
+        let settings = InfoData::Bridge(vec![InfoBridge::ForwardDelay(0), InfoBridge::MulticastSnooping(false)]);
         message
             .attributes
             .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(settings)]));
@@ -144,24 +146,26 @@ impl Links {
         self.set_link(name, message, "set the bridge of").await
     }
 
-    /// Adds an address to an interface.
+    /// Adds an address to an interface. An IPv6 one is usable at once: whether somebody else has it is not asked
+    /// (`nodad`), which would take a second and more.
     ///
     /// # Errors
-    /// If there is no such interface, or the address is an IPv6 one.
+    /// If there is no such interface, or IPv6 is switched off on it.
     pub async fn add_address(&self, name: &str, address: IpAddr, prefix_len: u8) -> Result<()> {
-        let ipv4 = require_ipv4("interface address", address)?;
-        if prefix_len > 32 {
-            return Err(Error::InvalidPrefixLength { address, prefix_len });
-        }
+        let prefix =
+            IpNet::new(address, prefix_len).map_err(|_too_long| Error::InvalidPrefixLength { address, prefix_len })?;
         let index = self.require(name).await?.index;
         let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = family_of(address);
         message.header.prefix_len = prefix_len;
         message.header.index = index;
         message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
-        if prefix_len < 31 {
-            let host_bits = u32::MAX.checked_shr(u32::from(prefix_len)).unwrap_or(0);
-            message.attributes.push(AddressAttribute::Broadcast(Ipv4Addr::from_bits(ipv4.to_bits() | host_bits)));
+        match prefix {
+            IpNet::V4(prefix) if prefix_len < 31 => {
+                message.attributes.push(AddressAttribute::Broadcast(prefix.broadcast()));
+            }
+            IpNet::V4(_) => {}
+            IpNet::V6(_) => message.header.flags = AddressHeaderFlags::Nodad,
         }
         match self.socket.create(RouteNetlinkMessage::NewAddress(message)).await {
             // The kernel compares the address and the prefix length: what exists is equal.
@@ -181,12 +185,13 @@ impl Links {
     }
 
     /// Makes every address of the prefix one of the namespace's own (AnyIP: `ip route add local PREFIX dev lo`): the
-    /// kernel answers ARP and ping for it and takes its connections, without an address on any interface. One message.
+    /// kernel takes its connections and answers pings, and for IPv4 ARP, without an address on any interface. For IPv6 it
+    /// does not answer neighbour solicitations; a [`Sandbox`](crate::Sandbox) does. One message.
     ///
     /// # Errors
-    /// If the prefix is an IPv6 one.
+    /// If the kernel refuses.
     pub async fn add_local_route(&self, prefix: IpNet) -> Result<()> {
-        let route = local_route(prefix)?;
+        let route = local_route(prefix);
         // Append, not exclusive: then EEXIST means that this very route exists, and a local route of the same prefix
         // that belongs to an interface's address stays the interface's.
         match self.socket.append(RouteNetlinkMessage::NewRoute(route)).await {
@@ -198,9 +203,9 @@ impl Links {
     /// Takes back [`Self::add_local_route`]. One message.
     ///
     /// # Errors
-    /// If the prefix is an IPv6 one.
+    /// If the kernel refuses.
     pub async fn remove_local_route(&self, prefix: IpNet) -> Result<()> {
-        match self.socket.change(RouteNetlinkMessage::DelRoute(local_route(prefix)?)).await {
+        match self.socket.change(RouteNetlinkMessage::DelRoute(local_route(prefix))).await {
             Err(refusal) if refusal.is(libc::ESRCH) => Ok(()),
             result => result.map_err(|refusal| self.refused(format!("remove the local route to {prefix}"), refusal)),
         }
@@ -211,16 +216,19 @@ impl Links {
     /// # Errors
     /// If the kernel refuses.
     pub async fn local_routes(&self) -> Result<Vec<IpNet>> {
-        let mut filter = RouteMessage::default();
-        filter.header.address_family = AddressFamily::Inet;
-        filter.header.table = LOCAL_TABLE;
-        filter.header.protocol = RouteProtocol::Static;
-        let answers = self
-            .socket
-            .dump(RouteNetlinkMessage::GetRoute(filter))
-            .await
-            .map_err(|refusal| self.refused("list the local routes".to_owned(), refusal))?;
-        let mut prefixes: Vec<_> = answers.iter().filter_map(prefix_of).collect();
+        let mut prefixes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut filter = RouteMessage::default();
+            filter.header.address_family = family;
+            filter.header.table = LOCAL_TABLE;
+            filter.header.protocol = RouteProtocol::Static;
+            let answers = self
+                .socket
+                .dump(RouteNetlinkMessage::GetRoute(filter))
+                .await
+                .map_err(|refusal| self.refused("list the local routes".to_owned(), refusal))?;
+            prefixes.extend(answers.iter().filter_map(prefix_of));
+        }
         prefixes.sort_unstable();
         Ok(prefixes)
     }
@@ -416,14 +424,6 @@ impl Leg<'_> {
     }
 }
 
-/// An IPv4 address, or the error that says that IPv6 is not supported.
-pub(crate) fn require_ipv4(what: &'static str, address: IpAddr) -> Result<Ipv4Addr> {
-    match address {
-        IpAddr::V4(address) => Ok(address),
-        IpAddr::V6(address) => Err(Error::Ipv6Unsupported { what, address: address.to_string() }),
-    }
-}
-
 fn link_named(name: &str) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.to_owned()));
@@ -435,12 +435,13 @@ fn set_flag_up(message: &mut LinkMessage) {
     message.header.change_mask |= LinkFlags::Up;
 }
 
-fn local_route(prefix: IpNet) -> Result<RouteMessage> {
-    let IpNet::V4(prefix) = prefix else {
-        return Err(Error::Ipv6Unsupported { what: "local route", address: prefix.to_string() });
-    };
+fn family_of(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn local_route(prefix: IpNet) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family = family_of(prefix.addr());
     message.header.destination_prefix_length = prefix.prefix_len();
     message.header.table = LOCAL_TABLE;
     message.header.protocol = RouteProtocol::Static;
@@ -448,7 +449,7 @@ fn local_route(prefix: IpNet) -> Result<RouteMessage> {
     message.header.kind = RouteType::Local;
     message.attributes =
         vec![RouteAttribute::Destination(prefix.network().into()), RouteAttribute::Oif(LOOPBACK_INDEX)];
-    Ok(message)
+    message
 }
 
 /// The prefix of a route like those that [`local_route`] describes.
@@ -464,10 +465,15 @@ fn prefix_of(answer: &RouteNetlinkMessage) -> Option<IpNet> {
     }
     // A route to everything has no destination.
     let network = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::from(*address)),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::from(*address)),
         _ => None,
     });
-    IpNet::new(network.unwrap_or(Ipv4Addr::UNSPECIFIED).into(), header.destination_prefix_length).ok()
+    let unspecified = match header.address_family {
+        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => Ipv4Addr::UNSPECIFIED.into(),
+    };
+    IpNet::new(network.unwrap_or(unspecified), header.destination_prefix_length).ok()
 }
 
 fn address_of(answer: &RouteNetlinkMessage) -> Option<IpNet> {

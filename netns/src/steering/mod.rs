@@ -1,35 +1,70 @@
-//! One listener for every TCP port of every VIP.
+//! For each data thread and address family one listening socket for every TCP port of every VIP, and one UDP socket for
+//! every UDP port.
 
 mod bpf;
-mod listener;
-mod netfilter;
+mod program;
 mod sk_lookup;
+mod sockets;
 mod tproxy;
 
-pub(crate) use listener::BACKLOG;
+pub(crate) use sockets::BACKLOG;
 
-use crate::links::require_ipv4;
-use crate::{Error, Namespace, Result};
+use crate::{Addresses, Error, Namespace, Result};
+use sockets::{Group, Protocol};
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::iter;
+use std::net::{TcpListener, UdpSocket};
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// A listening socket inside a namespace that gets the connections to every TCP port of every address of the namespace,
-/// but for the LB endpoint's own address and loopback addresses. What it accepts has the address that the client
-/// connected to as its local address (getsockname(2)).
+/// Sockets inside a namespace that get the connections and datagrams to every port of every address of the namespace,
+/// but for the LB endpoint's own addresses, loopback and link-local ones.
 ///
-/// The socket is bound to a port of the loopback address, so that nobody reaches it but by steering; it is non-blocking
-/// and closed on exec.
+/// They are bound to a port of the loopback address, so that nobody reaches them but by steering; they are non-blocking
+/// and closed on exec. With several threads, the sockets of one family and protocol share their port (`SO_REUSEPORT`),
+/// and the kernel chooses among them by a hash of the client's and the destination's address and port: what comes from
+/// one client's port to one port of a VIP always meets the same thread. All sockets of the same family and protocol must
+/// be served, and closed together.
 #[derive(Debug)]
-pub struct SteeredListener {
-    /// The listening socket.
-    pub listener: TcpListener,
-    /// What leads connections to it.
+pub struct SteeredSockets {
+    /// Those of each data thread; every thread has the same kinds.
+    pub threads: Vec<ThreadSockets>,
+    /// What leads connections and datagrams to them.
     pub steering: Steering,
 }
 
-/// What leads connections to a listener.
+/// The steered sockets of one data thread.
+///
+/// # Connections
+/// What a listener accepts has the address that the client connected to as its local address (getsockname(2)).
+///
+/// # Datagrams
+/// With each datagram comes, as control messages of recvmsg(2), its destination: the VIP as `IP_PKTINFO` or
+/// `IPV6_PKTINFO`, and VIP and port as `IP_ORIGDSTADDR` or `IPV6_ORIGDSTADDR` (ip(7), ipv6(7)).
+///
+/// A datagram that is sent from such a socket with `IP_PKTINFO` or `IPV6_PKTINFO` naming the VIP leaves from the VIP, but
+/// from the socket's own port, and clients that have connected their socket ignore it. To reply from VIP:port, open a
+/// UDP socket in the namespace, set `SO_REUSEADDR` on it, and with IPv6 `IPV6_V6ONLY` and `IPV6_FREEBIND` too (a VIP is an
+/// address of no interface), and bind it to VIP:port. No capability is needed, as the [`Sandbox`](crate::Sandbox) has no
+/// privileged ports. Then there are two ways:
+/// - send from it with sendto(2). It serves any number of clients and gets no datagram: as long as a socket is not
+///   connected, the steered one goes before it. (It still gets ICMP errors that a client sends back, as `SO_ERROR`.)
+/// - connect it to one client. It goes before the steered socket: later datagrams of that client to that VIP:port come to
+///   it. Before Linux 6.13 the kernel looks through all sockets bound to a VIP:port for each datagram, so that this is for
+///   few clients.
+///
+/// Sockets that are bound to the LB endpoint's own address, as those are by which datagrams go to backends, get what is
+/// sent to them: it is not steered.
+#[derive(Debug)]
+pub struct ThreadSockets {
+    /// One for each address family of the LB endpoint, IPv4 first.
+    pub listeners: Vec<TcpListener>,
+    /// One for each address family of the LB endpoint, IPv4 first.
+    pub datagrams: Vec<UdpSocket>,
+}
+
+/// What leads connections and datagrams to steered sockets.
 #[derive(Debug)]
 pub struct Steering {
     kind: SteeringKind,
@@ -39,48 +74,74 @@ pub struct Steering {
 /// The two ways of steering. Neither costs anything measurable per connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SteeringKind {
-    /// A BPF program that the kernel asks for the listener of each new connection (Linux 5.9).
+    /// A BPF program that the kernel asks for the socket of each new connection and each datagram (Linux 5.9).
     SkLookup,
-    /// A netfilter rule that assigns packets to the listener. Also for ordinary users in a user namespace of their own,
-    /// who may not load BPF programs.
+    /// Netfilter rules that assign packets to the sockets. Also for ordinary users in a user namespace of their own, who
+    /// may not load BPF programs.
     Tproxy,
 }
 
-impl SteeredListener {
-    /// Makes the listener and steers connections to it. Without a `wanted` kind, [`SteeringKind::SkLookup`], or
-    /// [`SteeringKind::Tproxy`] where `bpf(2)` is refused. When repeated, connections go to the new listener; those that
-    /// wait in the old one's queue stay there. (But a rule made by TPROXY goes before `sk_lookup` as long as its
-    /// listener lives.)
+impl SteeredSockets {
+    /// Makes the sockets for that many data threads, for the families of which the LB endpoint has an address, and steers
+    /// to them. Without a `wanted` kind, [`SteeringKind::SkLookup`], or [`SteeringKind::Tproxy`] where `bpf(2)` is refused.
+    /// When repeated, connections and datagrams go to the new sockets; connections that wait in an old one's queue stay
+    /// there. (But rules made by TPROXY go before `sk_lookup` as long as their sockets live.)
     ///
     /// # Errors
-    /// If the own address is an IPv6 one, or the kernel refuses.
-    pub fn open(namespace: &Namespace, own_address: IpAddr, wanted: Option<SteeringKind>) -> Result<Self> {
-        let own_address = require_ipv4("LB endpoint's address", own_address)?;
+    /// If there is no port left below 1024, or the kernel refuses.
+    pub fn open(
+        namespace: &Namespace,
+        own_addresses: impl Into<Addresses>,
+        threads: NonZeroUsize,
+        wanted: Option<SteeringKind>,
+    ) -> Result<Self> {
+        let own_addresses = own_addresses.into();
+        let open = |kind| Self::open_kind(namespace, own_addresses, threads, kind);
         match wanted {
-            Some(SteeringKind::SkLookup) => Self::open_sk_lookup(namespace, own_address),
-            Some(SteeringKind::Tproxy) => Self::open_tproxy(namespace, own_address),
-            None => match Self::open_sk_lookup(namespace, own_address) {
+            Some(kind) => open(kind),
+            None => match open(SteeringKind::SkLookup) {
                 Err(Error::Bpf { cause, .. }) if is_refused(&cause) => {
                     tracing::info!(namespace = namespace.label(), %cause, "bpf(2) is refused, steering by TPROXY");
-                    Self::open_tproxy(namespace, own_address)
+                    open(SteeringKind::Tproxy)
                 }
                 result => result,
             },
         }
     }
 
-    fn open_sk_lookup(namespace: &Namespace, own_address: Ipv4Addr) -> Result<Self> {
-        let listener = listener::open(namespace, false)?;
-        let link = sk_lookup::attach(namespace, own_address, &listener)?;
-        let steering = Steering { kind: SteeringKind::SkLookup, descriptors: vec![link] };
-        Ok(Self { listener, steering })
+    fn open_kind(
+        namespace: &Namespace,
+        own_addresses: Addresses,
+        threads: NonZeroUsize,
+        kind: SteeringKind,
+    ) -> Result<Self> {
+        let transparent = kind == SteeringKind::Tproxy;
+        let open = |(address, protocol)| Group::open(namespace, protocol, address, threads, transparent);
+        let wanted = own_addresses.iter().flat_map(|address| [(address, Protocol::Tcp), (address, Protocol::Udp)]);
+        let groups = wanted.map(open).collect::<Result<Vec<_>>>()?;
+        let descriptors = match kind {
+            SteeringKind::SkLookup => vec![sk_lookup::attach(namespace, &groups)?],
+            SteeringKind::Tproxy => {
+                tproxy::install(namespace, &groups)?;
+                Vec::new()
+            }
+        };
+        Ok(Self { threads: by_thread(groups, threads), steering: Steering { kind, descriptors } })
     }
+}
 
-    fn open_tproxy(namespace: &Namespace, own_address: Ipv4Addr) -> Result<Self> {
-        let listener = listener::open(namespace, true)?;
-        tproxy::install(namespace, own_address, &listener)?;
-        Ok(Self { listener, steering: Steering { kind: SteeringKind::Tproxy, descriptors: Vec::new() } })
+fn by_thread(groups: Vec<Group>, threads: NonZeroUsize) -> Vec<ThreadSockets> {
+    let empty = || ThreadSockets { listeners: Vec::new(), datagrams: Vec::new() };
+    let mut by_thread: Vec<_> = iter::repeat_with(empty).take(threads.get()).collect();
+    for group in groups {
+        for (thread, socket) in by_thread.iter_mut().zip(group.sockets) {
+            match group.protocol {
+                Protocol::Tcp => thread.listeners.push(socket.into()),
+                Protocol::Udp => thread.datagrams.push(socket.into()),
+            }
+        }
     }
+    by_thread
 }
 
 impl Steering {
@@ -91,7 +152,7 @@ impl Steering {
     }
 
     /// The descriptors in which the steering lives: it ends when the last process that has them closes them. So whoever
-    /// keeps the listener alive must keep these too. A TPROXY rule lives in the namespace and needs none.
+    /// keeps the sockets alive must keep these too. TPROXY rules live in the namespace and need none.
     #[must_use]
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         self.descriptors.iter().map(AsFd::as_fd).collect()

@@ -1,5 +1,5 @@
-use crate::support::{ip, is_silent, net, ping, plan, sysctl};
-use ringlb_netns::{Error, Fabric, Namespace, NetworkPlan};
+use crate::support::{Stack, ip, is_silent, ping, plan, sysctl};
+use ringlb_netns::{Addresses, Error, Fabric, Namespace, NetworkPlan, Subnets};
 use std::fs;
 use std::path::Path;
 
@@ -128,10 +128,10 @@ async fn an_interface_that_is_someone_elses_is_left_alone() {
 async fn plans_that_cannot_be_carried_out_change_nothing() {
     let good = plan("refused");
     let refused = |plan: NetworkPlan| async move { Fabric::ensure(&plan).await.unwrap_err() };
-    let error = refused(NetworkPlan { subnet: net("fd00::/64"), ..good.clone() }).await;
-    assert!(matches!(error, Error::Ipv6Unsupported { .. }), "{error}");
-    for mtu in [0, 67, 65536] {
-        let error = refused(NetworkPlan { mtu, ..good.clone() }).await;
+    let error = refused(NetworkPlan { subnets: Subnets::default(), ..good.clone() }).await;
+    assert!(matches!(error, Error::NoSubnet { .. }), "{error}");
+    for (stack, mtu) in [(Stack::V4, 0), (Stack::V4, 67), (Stack::V4, 65536), (Stack::V6, 1279), (Stack::Dual, 1279)] {
+        let error = refused(NetworkPlan { subnets: stack.subnets(), mtu, ..good.clone() }).await;
         assert!(matches!(error, Error::InvalidMtu { .. }), "{error}");
     }
     for network in ["a/b", "a b", &"x".repeat(250)] {
@@ -144,6 +144,11 @@ async fn plans_that_cannot_be_carried_out_change_nothing() {
     let container = container("refused", 1);
     let error = fabric.connect("port", &container, "eth0", ip("10.78.0.1")).await.unwrap_err();
     assert!(matches!(error, Error::AddressOutsideSubnet { .. }), "{error}");
+    let error =
+        fabric.connect("port", &container, "eth0", Stack::Dual.addresses("10.77.0.1", "fd77::1")).await.unwrap_err();
+    assert!(matches!(error, Error::AddressOutsideSubnet { .. }), "{error}");
+    let error = fabric.connect("port", &container, "eth0", Addresses::default()).await.unwrap_err();
+    assert!(matches!(error, Error::NoAddress { .. }), "{error}");
     let error = fabric.connect("port", &container, "not/a/name", ip("10.77.0.1")).await.unwrap_err();
     assert!(matches!(error, Error::InvalidName { .. }), "{error}");
     assert!(fabric.ports().await.unwrap().is_empty());

@@ -20,10 +20,13 @@ async fn every_verb_can_be_repeated() {
         links.set_up("port").await.unwrap();
         links.set_mtu("br0", 1300).await.unwrap();
         links.add_address("br0", ip("10.5.0.1"), 24).await.unwrap();
-        links.add_local_route(net("10.6.0.0/16")).await.unwrap();
-        links.add_local_route(net("10.7.0.1/32")).await.unwrap();
+        links.add_address("br0", ip("fd05::1"), 64).await.unwrap();
+        for prefix in ["10.6.0.0/16", "10.7.0.1/32", "fd06::/64", "fd07::1/128"] {
+            links.add_local_route(net(prefix)).await.unwrap();
+        }
         there_links.set_mac("eth0", [2, 0, 0, 0, 0, 1]).await.unwrap();
         there_links.add_address("eth0", ip("10.5.0.2"), 24).await.unwrap();
+        there_links.add_address("eth0", ip("fd05::2"), 64).await.unwrap();
         there_links.set_up("eth0").await.unwrap();
     }
     let bridge = links.link("br0").await.unwrap().unwrap();
@@ -33,26 +36,30 @@ async fn every_verb_can_be_repeated() {
     assert!(port.is_veth() && port.up && port.mtu == 1400 && port.master == Some(bridge.index), "{port:?}");
     assert!(eth0.is_veth() && eth0.up && eth0.mtu == 1400 && eth0.mac == Some([2, 0, 0, 0, 0, 1]), "{eth0:?}");
     assert_eq!((port.peer_index, eth0.peer_index), (Some(eth0.index), Some(port.index)));
-    let ipv4 =
-        |addresses: Vec<ipnet::IpNet>| addresses.into_iter().filter(|net| net.addr().is_ipv4()).collect::<Vec<_>>();
-    assert_eq!(ipv4(links.addresses("br0").await.unwrap()), [net("10.5.0.1/24")]);
-    assert_eq!(ipv4(there_links.addresses("eth0").await.unwrap()), [net("10.5.0.2/24")]);
+    let global = |mut addresses: Vec<ipnet::IpNet>| {
+        addresses.retain(|address| !address.to_string().starts_with("fe80:"));
+        addresses
+    };
+    assert_eq!(global(links.addresses("br0").await.unwrap()), [net("10.5.0.1/24"), net("fd05::1/64")]);
+    assert_eq!(global(there_links.addresses("eth0").await.unwrap()), [net("10.5.0.2/24"), net("fd05::2/64")]);
     let names: Vec<_> = links.list().await.unwrap().into_iter().map(|link| link.name).collect();
     assert_eq!(names, ["lo", "br0", "port"]);
-    assert!(ping(&there, "10.5.0.1"));
-    assert_eq!(links.local_routes().await.unwrap(), [net("10.6.0.0/16"), net("10.7.0.1/32")]);
-    for local in ["10.6.0.1", "10.6.255.254", "10.7.0.1"] {
+    assert!(ping(&there, "10.5.0.1") && ping(&there, "fd05::1"));
+    let prefixes = ["10.6.0.0/16", "10.7.0.1/32", "fd06::/64", "fd07::1/128"].map(net);
+    assert_eq!(links.local_routes().await.unwrap(), prefixes);
+    for local in ["10.6.0.1", "10.6.255.254", "10.7.0.1", "fd06::", "fd06::ffff:ffff:ffff:ffff", "fd07::1"] {
         assert!(ping(&here, local), "{local}");
     }
     for _twice in 0..2 {
         links.remove_local_route(net("10.6.0.0/16")).await.unwrap();
+        links.remove_local_route(net("fd06::/64")).await.unwrap();
         links.delete_link("port").await.unwrap();
         assert!(!links.link_exists("port").await.unwrap());
         assert!(!there_links.link_exists("eth0").await.unwrap());
     }
-    assert_eq!(links.local_routes().await.unwrap(), [net("10.7.0.1/32")]);
-    assert!(is_silent(&here, "10.6.0.1"));
-    assert!(ping(&here, "10.7.0.1"));
+    assert_eq!(links.local_routes().await.unwrap(), [net("10.7.0.1/32"), net("fd07::1/128")]);
+    assert!(is_silent(&here, "10.6.0.1") && is_silent(&here, "fd06::1"));
+    assert!(ping(&here, "10.7.0.1") && ping(&here, "fd07::1"));
     for namespace in [here, there] {
         Namespace::remove(namespace.name().unwrap()).unwrap();
     }
@@ -62,14 +69,16 @@ async fn every_verb_can_be_repeated() {
 async fn a_local_route_leaves_an_interfaces_own_address_alone() {
     let (here, links) = fresh("own").await;
     links.bridge("br0").await.unwrap();
-    links.add_address("br0", ip("10.5.0.1"), 24).await.unwrap();
-    for _twice in 0..2 {
-        links.add_local_route(net("10.5.0.1/32")).await.unwrap();
+    for (address, prefix_len, route) in [("10.5.0.1", 24, "10.5.0.1/32"), ("fd05::1", 64, "fd05::1/128")] {
+        links.add_address("br0", ip(address), prefix_len).await.unwrap();
+        for _twice in 0..2 {
+            links.add_local_route(net(route)).await.unwrap();
+        }
+        for _twice in 0..2 {
+            links.remove_local_route(net(route)).await.unwrap();
+        }
+        assert!(ping(&here, address));
     }
-    for _twice in 0..2 {
-        links.remove_local_route(net("10.5.0.1/32")).await.unwrap();
-    }
-    assert!(ping(&here, "10.5.0.1"));
     Namespace::remove(here.name().unwrap()).unwrap();
 }
 
@@ -155,16 +164,10 @@ async fn errors_say_what_was_attempted_and_on_what() {
             assert!(matches!(result, Err(Error::InvalidName { .. })), "{result:?}");
         }
     }
-    let ipv6 = [
-        links.add_address("br0", ip("fd00::1"), 64).await,
-        links.add_local_route(net("fd00::/64")).await,
-        links.remove_local_route(net("fd00::/64")).await,
-    ];
-    for result in ipv6 {
-        assert!(matches!(result, Err(Error::Ipv6Unsupported { .. })), "{result:?}");
+    for (address, prefix_len) in [("10.0.0.1", 33), ("fd00::1", 129)] {
+        let result = links.add_address("br0", ip(address), prefix_len).await;
+        assert!(matches!(result, Err(Error::InvalidPrefixLength { .. })), "{result:?}");
     }
-    let result = links.add_address("br0", ip("10.0.0.1"), 33).await;
-    assert!(matches!(result, Err(Error::InvalidPrefixLength { .. })), "{result:?}");
     Namespace::remove(here.name().unwrap()).unwrap();
 }
 

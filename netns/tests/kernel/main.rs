@@ -1,10 +1,12 @@
 //! Against the kernel, in namespaces that end with this process. As root and as an ordinary user (see `unprivileged`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers fail the test")]
 
+mod datagrams;
 mod fabric;
 mod leftovers;
 mod links;
 mod namespaces;
+mod neighbours;
 mod sandbox;
 mod steering;
 mod support;

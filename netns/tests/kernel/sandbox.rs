@@ -1,4 +1,4 @@
-use crate::support::{LB, Network, VIPS, ip, is_silent, net, ping, plan, sysctl};
+use crate::support::{LB, Network, Stack, VIPS, ip, is_silent, net, ping, plan, sysctl};
 use ringlb_netns::{Error, Fabric, Namespace, Sandbox};
 use std::fs;
 use std::path::Path;
@@ -37,7 +37,7 @@ async fn a_sandbox_that_is_there_is_taken_over_with_its_vips() {
     let plan = network.fabric.plan();
     let fabric = Fabric::ensure(plan).await.unwrap();
     let sandbox = Sandbox::ensure(plan, &fabric, ip(LB)).await.unwrap();
-    assert_eq!(sandbox.address(), ip(LB));
+    assert_eq!(sandbox.addresses(), Stack::V4.lb());
     assert_eq!(sandbox.vip_routes().await.unwrap(), [net("10.77.0.128/25"), net("10.99.1.1/32")]);
     assert_eq!(sandbox.namespace().identity().unwrap(), network.sandbox.namespace().identity().unwrap());
     assert_eq!(sandbox.namespace().links().await.unwrap().link("eth0").await.unwrap().unwrap(), before);
@@ -54,6 +54,7 @@ async fn kernel_parameters_suit_a_proxy() {
         ("net/ipv4/ip_local_port_range", "1024 65535"),
         ("net/ipv4/tcp_tw_reuse", "1"),
         ("net/ipv4/ip_forward", "0"),
+        ("net/ipv4/ip_unprivileged_port_start", "0"),
         ("net/ipv4/conf/eth0/rp_filter", "0"),
         ("net/ipv4/conf/eth0/arp_ignore", "0"),
     ];

@@ -43,6 +43,8 @@ mod as_root {
         );
         for test in [
             "steering::every_port_of_every_vip_by_tproxy",
+            "datagrams::replies_leave_from_the_vip_by_tproxy",
+            "neighbours::ipv6_vips_answer_while_they_have_a_route",
             "steering::without_a_wish_the_kind_suits_the_user",
             "unprivileged::the_user_is_the_one_that_was_chosen",
         ] {

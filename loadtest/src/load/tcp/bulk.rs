@@ -1,10 +1,11 @@
 //! Streams: as many bytes as go through, checked on the way.
 
-use super::Direction;
-use super::arrivals::Arrival;
 use super::connection::{ASKING, Connection, Doing, NAME, RECEIVING, SENDING};
-use super::failure::Failure;
-use super::run::{Backoff, Run};
+use crate::Direction;
+use crate::failure::Failure;
+use crate::load::arrivals::Arrival;
+use crate::load::backoff::Backoff;
+use crate::load::run::Run;
 use crate::pattern::{self, split_mix};
 use crate::protocol::{Command, MAX_NAME, Verdict};
 use std::cell::Cell;
@@ -22,7 +23,7 @@ const ENDING: &str = "waiting for the end of the stream";
 const JUDGING: &str = "reading the server's verdict on the stream";
 
 /// Moves streams until there are none left to begin.
-pub(super) async fn work(run: Rc<Run>, direction: Direction, size: Option<u64>) {
+pub(in crate::load) async fn work(run: Rc<Run>, direction: Direction, size: Option<u64>) {
     let mut backoff = Backoff::new(&run.options);
     while let Some(arrival) = run.arrivals.next().await {
         let begun = Instant::now();

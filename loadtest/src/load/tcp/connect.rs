@@ -1,8 +1,9 @@
 //! Short connections: connect, ask, read the name of the one that answers, close.
 
 use super::connection::{ASKING, Connection, Doing, NAME};
-use super::failure::Failure;
-use super::run::{Backoff, Run};
+use crate::failure::Failure;
+use crate::load::backoff::Backoff;
+use crate::load::run::Run;
 use crate::protocol::{Command, MAX_NAME, NameLine, parse_name_line};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -12,7 +13,7 @@ use std::time::Instant;
 const ANSWER: usize = MAX_NAME + 2;
 
 /// Does requests until there are none left.
-pub(super) async fn work(run: Rc<Run>) {
+pub(in crate::load) async fn work(run: Rc<Run>) {
     let mut backoff = Backoff::new(&run.options);
     let doing = Doing::new("");
     let mut buffer = Vec::with_capacity(ANSWER);

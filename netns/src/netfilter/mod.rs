@@ -1,5 +1,14 @@
 //! nf_tables transactions over netlink (nfnetlink): messages collected in a batch that the kernel carries out as a whole
-//! or not at all.
+//! or not at all. The numbers are those of include/uapi/linux/netfilter/nf_tables.h.
+
+mod expression;
+mod table;
+
+pub(crate) use expression::{
+    Comparison, Header, Register, accept, assign_to_socket, compare, destination_is_local, load_header, load_interface,
+    load_link_protocol, load_transport_protocol, send_out_of, set_register, write_header,
+};
+pub(crate) use table::{Chain, Family, replace_table};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, Read};
@@ -9,9 +18,9 @@ const NETLINK_NETFILTER: i32 = 12;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 /// Make what does not exist.
-pub(super) const NLM_F_CREATE: u16 = 0x400;
+const NLM_F_CREATE: u16 = 0x400;
 /// Behind what exists.
-pub(super) const NLM_F_APPEND: u16 = 0x800;
+const NLM_F_APPEND: u16 = 0x800;
 const NLMSG_ERROR: u16 = 2;
 const NLA_F_NESTED: u16 = 0x8000;
 const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
@@ -24,28 +33,26 @@ const NETLINK_HEADER: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Messages that are carried out as a whole or not at all.
-pub(super) struct Transaction {
+pub(crate) struct Transaction {
     bytes: Vec<u8>,
     messages: u32,
-    family: u8,
 }
 
 impl Transaction {
-    /// Begins a transaction on tables of an `NFPROTO_*` family.
-    pub(super) fn begin(family: u8) -> Self {
-        let mut transaction = Self { bytes: Vec::new(), messages: 0, family };
+    pub(crate) fn begin() -> Self {
+        let mut transaction = Self { bytes: Vec::new(), messages: 0 };
         transaction.push(NFNL_MSG_BATCH_BEGIN, 0, 0, NFNL_SUBSYS_NFTABLES, Vec::new());
         transaction
     }
 
-    /// Adds an `NFT_MSG_*` message.
-    pub(super) fn add(&mut self, message: u16, flags: u16, attributes: Vec<Attribute>) {
+    /// Adds an `NFT_MSG_*` message on a table of the family.
+    fn add(&mut self, family: Family, message: u16, flags: u16, attributes: Vec<Attribute>) {
         self.messages += 1;
-        self.push(NFNL_SUBSYS_NFTABLES << 8 | message, flags | NLM_F_ACK, self.family, 0, attributes);
+        self.push(NFNL_SUBSYS_NFTABLES << 8 | message, flags | NLM_F_ACK, family as u8, 0, attributes);
     }
 
     /// Carries the transaction out in the calling thread's network namespace.
-    pub(super) fn commit(mut self) -> io::Result<()> {
+    pub(crate) fn commit(mut self) -> io::Result<()> {
         self.push(NFNL_MSG_BATCH_END, 0, 0, NFNL_SUBSYS_NFTABLES, Vec::new());
         let mut socket =
             Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW.cloexec(), Some(Protocol::from(NETLINK_NETFILTER)))?;
@@ -78,29 +85,29 @@ impl Transaction {
 }
 
 /// A netlink attribute.
-pub(super) struct Attribute {
+pub(crate) struct Attribute {
     kind: u16,
     value: Vec<u8>,
 }
 
 impl Attribute {
-    pub(super) fn bytes(kind: u16, value: &[u8]) -> Self {
+    fn bytes(kind: u16, value: &[u8]) -> Self {
         Self { kind, value: value.to_vec() }
     }
 
     /// With its terminating zero.
-    pub(super) fn text(kind: u16, value: &str) -> Self {
+    fn text(kind: u16, value: &str) -> Self {
         let mut value = value.as_bytes().to_vec();
         value.push(0);
         Self { kind, value }
     }
 
     /// In network byte order, as nf_tables has all its numbers.
-    pub(super) fn number(kind: u16, value: u32) -> Self {
+    fn number(kind: u16, value: u32) -> Self {
         Self::bytes(kind, &value.to_be_bytes())
     }
 
-    pub(super) fn nested(kind: u16, attributes: Vec<Self>) -> Self {
+    fn nested(kind: u16, attributes: Vec<Self>) -> Self {
         let mut value = Vec::new();
         for attribute in attributes {
             attribute.write(&mut value);

@@ -1,6 +1,6 @@
 //! A client's connection.
 
-use super::failure::Failure;
+use crate::failure::Failure;
 use crate::protocol::{NameLine, parse_name_line};
 use crate::{pattern, uring};
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};

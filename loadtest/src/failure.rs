@@ -45,7 +45,7 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// A failed system call.
-    pub(super) const fn io(doing: &'static str, source: io::Error) -> Self {
+    pub(crate) const fn io(doing: &'static str, source: io::Error) -> Self {
         Self::Io { doing, source }
     }
 

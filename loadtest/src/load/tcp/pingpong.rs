@@ -1,12 +1,14 @@
 //! Long-lived connections: send bytes, check that the same come back.
 
 use super::connection::{ASKING, Connection, Doing, NAME, RECEIVING, SENDING};
-use super::failure::Failure;
-use super::run::{Backoff, Run};
-use super::{LoadOptions, SharedRecorder, WHAT};
-use crate::LoadError;
+use crate::failure::Failure;
+use crate::load::backoff::Backoff;
+use crate::load::run::Run;
+use crate::load::run::WHAT;
 use crate::pattern::{self, split_mix};
 use crate::protocol::{Command, MAX_NAME};
+use crate::record::SharedRecorder;
+use crate::{LoadError, LoadOptions};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
@@ -18,7 +20,7 @@ const CONNECTING_AT_ONCE: usize = 128;
 const MAX_PIECE: u64 = 64 * 1024;
 
 /// A connection to a server that has said its name.
-pub(super) struct Session {
+pub(in crate::load) struct Session {
     connection: Connection,
     backend: String,
     /// Where in the pattern the next request starts: every request of every connection elsewhere, so that an answer
@@ -29,7 +31,7 @@ pub(super) struct Session {
 }
 
 /// Makes the connections of a run. Those that fail are counted and `None`.
-pub(super) async fn connect_all(
+pub(in crate::load) async fn connect_all(
     options: &LoadOptions,
     recorder: &SharedRecorder,
 ) -> Result<Vec<Option<Session>>, LoadError> {
@@ -69,7 +71,7 @@ async fn collect(
 }
 
 /// Does requests over one connection until there are none left; makes a new one when it breaks.
-pub(super) async fn work(run: Rc<Run>, index: usize, session: Option<Session>, size: u64) {
+pub(in crate::load) async fn work(run: Rc<Run>, index: usize, session: Option<Session>, size: u64) {
     let mut backoff = Backoff::new(&run.options);
     let doing = Doing::new("");
     let mut session = session;
