@@ -3,9 +3,8 @@
 
 mod support;
 
-use ringlb_proxy::control::message::{
-    BackendSpec, Change, Request, ServiceSpec, Snapshot, Statistics, ThreadStatistics,
-};
+use ringlb_proxy::control::message::{BackendSpec, Change, Request, Snapshot, Statistics, ThreadStatistics};
+use ringlb_proxy::control::settings::DrainTimeout;
 use socket2::{Domain, Socket, Type};
 use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read, Write};
@@ -23,7 +22,12 @@ fn start(backends: &[BackendSpec]) -> Proxy {
 }
 
 fn start_with(descriptors: Option<u64>, backends: &[BackendSpec]) -> Proxy {
-    let options = Options { arguments: vec!["--threads", "3"], listeners: listen_as_group(VIP, 3), descriptors };
+    let options = Options {
+        arguments: vec!["--threads", "3"],
+        listeners: listen_as_group(VIP, 3),
+        descriptors,
+        ..Options::default()
+    };
     Proxy::start_with(&options, Default::default(), backends)
 }
 
@@ -106,22 +110,29 @@ fn a_removed_backend_loses_its_connections_on_every_thread() {
         let outcome = ping(client);
         assert!(if *number == 1 { is_reset(outcome) } else { outcome == Ok(()) }, "backend {number}: {outcome:?}");
     }
-    let statistics = proxy.statistics();
-    assert_eq!((statistics.proxy.removed_resets, statistics.proxy.active), (50, 50));
+    let statistics = proxy.wait_for("they are closed", |statistics| statistics.proxy.active == 50);
+    assert_eq!(statistics.proxy.removed_resets, 50);
 }
 
 #[test]
 fn a_drain_deadline_ends_connections_on_every_thread() {
     let mut proxy = start(&[]);
     serve_numbers(&proxy, 1..=2);
-    let mut spec = service("s", VIP, Default::default(), &[backend(1), backend(2)]);
-    spec.settings.drain_timeout = ringlb_proxy::control::settings::DrainTimeout(Some(support::patience() / 20));
-    proxy.snapshot(vec![spec]);
+    let draining_for = |time| {
+        let mut spec = service("s", VIP, Default::default(), &[backend(1), backend(2)]);
+        spec.settings.drain_timeout = DrainTimeout(Some(time));
+        spec
+    };
+    let drained = BackendSpec { draining: true, ..backend(1) };
+    proxy.snapshot(vec![draining_for(Duration::from_secs(3600))]);
     let mut clients = open(&proxy, 100);
     assert_all_busy(&proxy.statistics());
-    proxy.put_backend(BackendSpec { draining: true, ..backend(1) });
+    proxy.put_backend(drained.clone());
     assert!(clients.iter_mut().all(|(_, client)| ping(client).is_ok()), "they were not given their time");
-    let statistics = proxy.wait_for("the deadline has passed", |statistics| statistics.proxy.drain_resets == 50);
+    proxy.snapshot(vec![draining_for(Duration::from_millis(100))]);
+    proxy.put_backend(drained);
+    let statistics = proxy.wait_for("the deadline has passed", |statistics| statistics.proxy.active == 50);
+    assert_eq!(statistics.proxy.drain_resets, 50);
     assert_eq!((statistics.services[0].backends[0].active, statistics.services[0].backends[1].active), (0, 50));
     for (number, client) in &mut clients {
         let outcome = ping(client);

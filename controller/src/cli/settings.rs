@@ -17,6 +17,13 @@ pub(super) struct SettingsArguments {
     /// How long one attempt to connect to a backend may take [default: 2s]
     #[arg(long, value_name = "DURATION")]
     connect_timeout: Option<String>,
+    /// How long a UDP session may be idle [default: 60s]
+    #[arg(long, value_name = "DURATION")]
+    udp_idle_timeout: Option<String>,
+    /// How many replies each datagram of a UDP client gets, after which its session ends at once: 1 for DNS, 0 to end sessions
+    /// only by the idle timeout [default: 0]
+    #[arg(long, value_name = "NUMBER")]
+    udp_responses: Option<u64>,
 }
 
 impl SettingsArguments {
@@ -26,6 +33,8 @@ impl SettingsArguments {
         fields.put("algorithm", self.algorithm);
         fields.put("drain_timeout", self.drain_timeout);
         fields.put("connect_timeout", self.connect_timeout);
+        fields.put("udp.idle_timeout", self.udp_idle_timeout);
+        fields.put("udp.responses", self.udp_responses);
         fields.0
     }
 }

@@ -13,10 +13,8 @@ use thiserror::Error;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout};
 
-/// The number of the control socket's descriptor in the proxy, and of the first of the others: listeners, then those that
-/// it only keeps.
-const CONTROL_FD: i32 = 3;
-const FIRST_FURTHER_FD: i32 = 4;
+/// The number of the first descriptor that is handed to a proxy: after the standard streams.
+const FIRST_FD: i32 = 3;
 /// How long a proxy may take to end when told so, before it is killed.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -75,16 +73,19 @@ impl Proxy {
     pub(super) fn start(settings: &Settings, network: &Name, place: &Place) -> Result<Self, ProxyError> {
         let mut command = std::process::Command::new(&settings.proxy_program);
         command.arg("--network").arg(network.as_ref());
-        command.args(["--control-fd", &CONTROL_FD.to_string()]);
-        let duplicate = |descriptor: std::os::fd::BorrowedFd<'_>| {
-            descriptor.try_clone_to_owned().map_err(|error| ProxyError::Descriptors(error.to_string()))
-        };
-        let mut mappings = vec![FdMapping { parent_fd: duplicate(place.control.as_fd())?, child_fd: CONTROL_FD }];
-        let listeners = place.steered.threads.iter().flat_map(|thread| &thread.listeners);
+        let threads = &place.steered.threads;
+        let listeners = threads.iter().flat_map(|thread| &thread.listeners);
         let listeners = listeners.map(|listener| ("--listener-fd", listener.as_fd()));
+        let datagrams = threads.iter().flat_map(|thread| &thread.datagrams);
+        let datagrams = datagrams.map(|socket| ("--datagram-fd", socket.as_fd()));
         let kept = place.steered.steering.descriptors().into_iter().map(|descriptor| ("--keep-fd", descriptor));
-        for ((option, descriptor), child_fd) in listeners.chain(kept).zip(FIRST_FURTHER_FD..) {
-            mappings.push(FdMapping { parent_fd: duplicate(descriptor)?, child_fd });
+        let descriptors = std::iter::once(("--control-fd", place.control.as_fd()));
+        let descriptors = descriptors.chain(listeners).chain(datagrams).chain(kept);
+        let mut mappings = Vec::new();
+        for ((option, descriptor), child_fd) in descriptors.zip(FIRST_FD..) {
+            let duplicate = descriptor.try_clone_to_owned();
+            let parent_fd = duplicate.map_err(|error| ProxyError::Descriptors(error.to_string()))?;
+            mappings.push(FdMapping { parent_fd, child_fd });
             command.args([option, &child_fd.to_string()]);
         }
         // The namespace is entered by its descriptor, before the mapping may put something else at that number.

@@ -4,7 +4,8 @@
 
 use ringlb_proxy::control::frame::{MAX_PACKET, Reassembler, encode};
 use ringlb_proxy::control::message::{
-    BackendStatistics, Features, Hello, ProxyStatistics, Reply, Request, RingStatistics, ServiceStatistics, Statistics,
+    BackendStatistics, DatagramStatistics, Features, Hello, ProxyStatistics, Reply, Request, RingStatistics,
+    ServiceStatistics, Statistics,
 };
 use ringlb_proxy::inherited;
 use ringlb_proxy::table::Table;
@@ -159,7 +160,8 @@ impl Player {
     }
 }
 
-/// Another number for each thing that is counted: the proxy's from 1 on, the ring's from 21 on, a service's 100, and a
+/// Another number for each thing that is counted: the proxy's from 1 on, the ring's from 21 on, UDP's from
+/// 31 on, a service's from 100 on, and a
 /// backend's from a thousand times the end of its address on.
 pub(crate) fn statistics(table: &Table) -> Statistics {
     let services = table.services().map(|service| {
@@ -173,9 +175,18 @@ pub(crate) fn statistics(table: &Table) -> Statistics {
                 connect_failures: first + 3,
                 bytes_to_backend: first + 4,
                 bytes_to_client: first + 5,
+                sessions: first + 6,
+                active_sessions: first + 7,
+                datagrams_to_backend: first + 8,
+                datagrams_to_client: first + 9,
             }
         });
-        ServiceStatistics { name: service.name.to_string(), connections: 100, backends: backends.collect() }
+        ServiceStatistics {
+            name: service.name.to_string(),
+            connections: 100,
+            sessions: 101,
+            backends: backends.collect(),
+        }
     });
     Statistics {
         threads: Vec::new(),
@@ -192,6 +203,23 @@ pub(crate) fn statistics(table: &Table) -> Statistics {
             backend_resets: 9,
             removed_resets: 10,
             drain_resets: 11,
+        },
+        datagrams: DatagramStatistics {
+            sessions: 31,
+            active: 32,
+            moved: 33,
+            evicted: 34,
+            to_backends: 35,
+            to_clients: 36,
+            bytes_to_backends: 37,
+            bytes_to_clients: 38,
+            no_service: 39,
+            no_backend: 40,
+            buffer_full: 41,
+            too_large: 42,
+            at_limit: 43,
+            unsendable: 44,
+            unanswerable: 45,
         },
         ring: RingStatistics {
             enters: 21,

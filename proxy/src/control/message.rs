@@ -78,7 +78,7 @@ pub struct Features {
     pub multishot_receive: bool,
     /// Received bytes go into buffers shared by all connections.
     pub buffer_ring: bool,
-    /// Completion work runs only when the data thread asks for it.
+    /// Completion work runs only when a data thread asks for it.
     pub deferred_taskrun: bool,
     /// The ring waits without being counted as I/O wait.
     pub no_iowait: bool,

@@ -1,5 +1,6 @@
 //! Finding a backend.
 
+use super::accept::reset_on_close;
 use super::connections::Attempt;
 use super::{Error, Timer, Worker};
 use crate::balance;
@@ -55,7 +56,8 @@ impl Worker {
             // A backend that was removed between the load and here is in no newer table, so this ends.
             if backend.identity.enter() {
                 let identity = Arc::clone(&backend.identity);
-                let attempt = Attempt { address: backend.address, identity, service: Arc::clone(&service.state) };
+                let service_state = Arc::clone(&service.state);
+                let attempt = Attempt { address: backend.address, identity, service: service_state, abandoned: false };
                 break (attempt, service.settings.connect_timeout.0);
             }
         };
@@ -85,6 +87,27 @@ impl Worker {
         Ok(())
     }
 
+    /// Makes the attempt under way fail, whatever comes of it.
+    pub(super) fn abandon_attempt(&mut self, slot: Slot) -> Result<(), Error> {
+        let Some(connection) = self.connections.get(slot) else { return Ok(()) };
+        if let Some(attempt) = &mut connection.backend {
+            attempt.abandoned = true;
+        }
+        self.stop(slot, Kind::Connect)
+    }
+
+    /// What a connect that was done means.
+    pub(super) fn connected(&mut self, slot: Slot) -> Event {
+        let Some(connection) = self.connections.get(slot) else { return Event::ConnectFailed };
+        if connection.backend.as_ref().is_some_and(|attempt| attempt.abandoned) {
+            connection.sockets[1].iter().for_each(reset_on_close);
+            self.fail_attempt(slot);
+            return Event::ConnectFailed;
+        }
+        self.succeed(slot);
+        Event::Connected
+    }
+
     /// Takes note of an attempt that failed; the flow decides what is next.
     pub(super) fn fail_attempt(&mut self, slot: Slot) {
         let Some(connection) = self.connections.get(slot) else { return };
@@ -98,7 +121,7 @@ impl Worker {
     }
 
     /// Takes note of a connection that is established.
-    pub(super) fn succeed(&mut self, slot: Slot) {
+    fn succeed(&mut self, slot: Slot) {
         let Some(connection) = self.connections.get(slot) else { return };
         connection.tried = Vec::new();
         if let Some(attempt) = &connection.backend {

@@ -34,6 +34,9 @@ pub(super) struct Attempt {
     pub(super) address: IpAddr,
     pub(super) identity: Arc<Identity>,
     pub(super) service: Arc<ServiceState>,
+    /// Whether it must end, even if it has succeeded before its cancellation: the backend was removed, or its drain deadline
+    /// passed.
+    pub(super) abandoned: bool,
 }
 
 /// A receive into a private buffer.

@@ -2,7 +2,7 @@
 
 use super::{Error, Timer, Worker};
 use crate::flow::Event;
-use crate::ring::{Kind, Slot};
+use crate::ring::Slot;
 use crate::shared::{Counter, Counters, Order};
 use crate::table::Identity;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ impl Worker {
         for slot in slots {
             // A client whose connection is not yet established need not notice: the next attempt goes elsewhere.
             if self.connections.get(slot).is_some_and(|connection| connection.flow.is_connecting()) {
-                self.stop(slot, Kind::Connect)?;
+                self.abandon_attempt(slot)?;
             } else {
                 counter(&self.thread.counters).add(1);
                 self.deliver(slot, Event::Abort)?;

@@ -20,10 +20,7 @@ impl Worker {
     pub(super) fn event_of(&mut self, slot: Slot, kind: Kind, completion: &Completion) -> Option<Event> {
         let connection = self.connections.get(slot)?;
         Some(match kind {
-            Kind::Connect if completion.result.is_ok() => {
-                self.succeed(slot);
-                Event::Connected
-            }
+            Kind::Connect if completion.result.is_ok() => self.connected(slot),
             Kind::Connect => {
                 self.fail_attempt(slot);
                 Event::ConnectFailed

@@ -11,7 +11,9 @@ use prometheus_client::encoding::prometheus_text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabel, EncodeLabelSet, LabelSetEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use ringlb_proxy::control::message::{BackendStatistics, ProxyStatistics, RingStatistics, ServiceStatistics};
+use ringlb_proxy::control::message::{
+    BackendStatistics, DatagramStatistics, ProxyStatistics, RingStatistics, ServiceStatistics,
+};
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -46,6 +48,29 @@ const RESETS: [Source<ProxyStatistics, &str>; 4] = [
     ("drain", |proxy| proxy.drain_resets),
 ];
 
+const UDP: [Source<DatagramStatistics>; 4] = [
+    (names::UDP_SESSIONS, |udp| udp.sessions),
+    (names::UDP_ACTIVE, |udp| udp.active),
+    (names::UDP_MOVED, |udp| udp.moved),
+    (names::UDP_EVICTED, |udp| udp.evicted),
+];
+
+const UDP_DATAGRAMS: [Source<DatagramStatistics, &str>; 2] =
+    [("backend", |udp| udp.to_backends), ("client", |udp| udp.to_clients)];
+
+const UDP_BYTES: [Source<DatagramStatistics, &str>; 2] =
+    [("backend", |udp| udp.bytes_to_backends), ("client", |udp| udp.bytes_to_clients)];
+
+const UDP_DROPPED: [Source<DatagramStatistics, &str>; 7] = [
+    ("no_service", |udp| udp.no_service),
+    ("no_backend", |udp| udp.no_backend),
+    ("buffer_full", |udp| udp.buffer_full),
+    ("too_large", |udp| udp.too_large),
+    ("at_limit", |udp| udp.at_limit),
+    ("unsendable", |udp| udp.unsendable),
+    ("unanswerable", |udp| udp.unanswerable),
+];
+
 const RING: [Source<RingStatistics>; 5] = [
     (names::RING_ENTERS, |ring| ring.enters),
     (names::RING_BUFFERS_EXHAUSTED, |ring| ring.buffers_exhausted),
@@ -54,10 +79,14 @@ const RING: [Source<RingStatistics>; 5] = [
     (names::RING_SPLICED_BYTES, |ring| ring.spliced_bytes),
 ];
 
-const BACKEND: [Source<BackendStatistics>; 5] = [
+const BACKEND: [Source<BackendStatistics>; 9] = [
     (names::BACKEND_CONNECTIONS, |backend| backend.connections),
     (names::BACKEND_ACTIVE, |backend| backend.active),
     (names::BACKEND_CONNECT_FAILURES, |backend| backend.connect_failures),
+    (names::BACKEND_UDP_SESSIONS, |backend| backend.sessions),
+    (names::BACKEND_UDP_ACTIVE, |backend| backend.active_sessions),
+    (names::BACKEND_SENT_DATAGRAMS, |backend| backend.datagrams_to_backend),
+    (names::BACKEND_RECEIVED_DATAGRAMS, |backend| backend.datagrams_to_client),
     (names::BACKEND_SENT, |backend| backend.bytes_to_backend),
     (names::BACKEND_RECEIVED, |backend| backend.bytes_to_client),
 ];
@@ -103,6 +132,20 @@ impl Round {
         let resets = proxies()
             .flat_map(|(name, told)| RESETS.iter().map(move |(cause, value)| ([name, *cause], value(&told.proxy))));
         writer.family(&names::PROXY_RESETS, resets)?;
+        for (metric, value) in &UDP {
+            writer.family(metric, proxies().map(|(name, told)| ([name], value(&told.datagrams))))?;
+        }
+        let labelled: [(&Metric, &[Source<DatagramStatistics, &str>]); 3] = [
+            (&names::UDP_DATAGRAMS, &UDP_DATAGRAMS),
+            (&names::UDP_BYTES, &UDP_BYTES),
+            (&names::UDP_DROPPED, &UDP_DROPPED),
+        ];
+        for (metric, sources) in labelled {
+            let samples = proxies().flat_map(|(name, told)| {
+                sources.iter().map(move |(label, value)| ([name, *label], value(&told.datagrams)))
+            });
+            writer.family(metric, samples)?;
+        }
         for (metric, value) in &RING {
             writer.family(metric, proxies().map(|(name, told)| ([name], value(&told.ring))))?;
         }
@@ -113,6 +156,8 @@ impl Round {
         let services = self.services();
         let connections = services.iter().filter_map(|row| Some((row.labels, row.told?.connections)));
         writer.family(&names::SERVICE_CONNECTIONS, connections)?;
+        let sessions = services.iter().filter_map(|row| Some((row.labels, row.told?.sessions)));
+        writer.family(&names::SERVICE_UDP_SESSIONS, sessions)?;
         let backends: Vec<_> = services.iter().flat_map(ServiceRow::backends).collect();
         for (metric, value) in &BACKEND {
             let told = backends.iter().filter_map(|row| Some((row.labels(), value(row.told?))));
@@ -277,14 +322,18 @@ mod tests {
                 connections: u64::MAX,
                 active: 0,
                 connect_failures: 0,
+                sessions: 0,
+                active_sessions: 0,
+                datagrams_to_backend: 0,
+                datagrams_to_client: 0,
                 bytes_to_backend: u64::from(last),
                 bytes_to_client: 0,
             };
             // The one that was removed is left out, the one that was just added has not been told of.
             let backends = vec![told(3), told(77)];
             let services = vec![
-                ServiceStatistics { name: "api".to_owned(), connections: 5, backends: backends.clone() },
-                ServiceStatistics { name: "removed".to_owned(), connections: 6, backends },
+                ServiceStatistics { name: "api".to_owned(), connections: 5, sessions: 0, backends: backends.clone() },
+                ServiceStatistics { name: "removed".to_owned(), connections: 6, sessions: 0, backends },
             ];
             (None, Some(Statistics { services, ..Statistics::default() }))
         };

@@ -11,16 +11,17 @@ mod upstream;
 
 pub(super) use steered::Steered;
 
-use super::connections::Attempt;
 use super::{Error, Worker};
 use crate::flow::datagram::{Ending, Event, Operation, Session, Sessions};
 use crate::flow::{Chunk, Slot};
 use crate::ring::Datagram;
 use crate::shared::{Counter, LostDatagrams};
+use crate::table::{Identity, ServiceState};
 use replies::{Reply, ReplySockets};
 use send::Outcome;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// The state of a data thread's UDP side.
 #[derive(Debug)]
@@ -46,11 +47,11 @@ struct OpenSession {
     flow: Session,
     key: Key,
     /// A backend that was picked, and counts the session in, but is not connected yet.
-    picked: Option<Attempt>,
+    picked: Option<Seat>,
     /// The socket to the backend.
     upstream: Option<OwnedFd>,
     /// The backend that the session is counted at.
-    backend: Option<Attempt>,
+    backend: Option<Seat>,
     /// Backends that refused. Allocates only if there are any.
     tried: Vec<IpAddr>,
     /// Whether it has had a backend before.
@@ -60,6 +61,14 @@ struct OpenSession {
     /// Why a datagram is lost if there is no backend for it.
     lost: Lost,
     reply: Reply,
+}
+
+/// The backend that a session is counted at.
+#[derive(Debug)]
+struct Seat {
+    address: IpAddr,
+    identity: Arc<Identity>,
+    service: Arc<ServiceState>,
 }
 
 /// A datagram, or a row of some, that has just been received.
@@ -203,9 +212,8 @@ impl Worker {
     }
 
     /// Gives the sessions of the backends that `wanted` accepts another backend.
-    pub(super) fn move_sessions(&mut self, wanted: impl Fn(&crate::table::Identity) -> bool) -> Result<(), Error> {
-        let is_concerned =
-            |session: &OpenSession| session.backend.as_ref().is_some_and(|attempt| wanted(&attempt.identity));
+    pub(super) fn move_sessions(&mut self, wanted: impl Fn(&Identity) -> bool) -> Result<(), Error> {
+        let is_concerned = |session: &OpenSession| session.backend.as_ref().is_some_and(|seat| wanted(&seat.identity));
         for slot in self.datagrams.sessions.select(is_concerned) {
             self.tell_session(slot, Event::BackendGone, None)?;
         }

@@ -92,9 +92,9 @@ impl Worker {
                 send_row(&steered.socket, bytes, at_hand.segment, Way { to: Some(&to), control })
             }
         };
-        if let Some(attempt) = &session.backend {
-            attempt.identity.datagrams_to_client.fetch_add(u64::from(at_hand.count()), Ordering::Relaxed);
-            attempt.identity.bytes_to_client.fetch_add(u64::from(at_hand.chunk.length), Ordering::Relaxed);
+        if let Some(seat) = &session.backend {
+            seat.identity.datagrams_to_client.fetch_add(u64::from(at_hand.count()), Ordering::Relaxed);
+            seat.identity.bytes_to_client.fetch_add(u64::from(at_hand.chunk.length), Ordering::Relaxed);
         }
         let counters = &self.thread.counters;
         counters.datagrams_to_clients.add(sent.datagrams);
@@ -106,9 +106,9 @@ impl Worker {
 }
 
 fn count_to_backend(session: &OpenSession, sent: &Sent) {
-    if let Some(attempt) = &session.backend {
-        attempt.identity.datagrams_to_backend.fetch_add(sent.datagrams, Ordering::Relaxed);
-        attempt.identity.bytes_to_backend.fetch_add(sent.bytes, Ordering::Relaxed);
+    if let Some(seat) = &session.backend {
+        seat.identity.datagrams_to_backend.fetch_add(sent.datagrams, Ordering::Relaxed);
+        seat.identity.bytes_to_backend.fetch_add(sent.bytes, Ordering::Relaxed);
     }
 }
 

@@ -134,7 +134,7 @@ impl Worker {
             return Ok(Err(Lost::Unanswerable));
         }
         self.thread.enter_session();
-        let (attempt, settings) = match self.pick_for_session(key, &[]) {
+        let (seat, settings) = match self.pick_for_session(key, &[]) {
             Ok(picked) => picked,
             Err(lost) => {
                 self.thread.leave_session();
@@ -143,7 +143,7 @@ impl Worker {
         };
         // A limit of the service's own or of the client's would be looked at here.
         if !self.shared.connections.take() && !self.evict_session()? {
-            attempt.identity.leave();
+            seat.identity.leave();
             self.thread.leave_session();
             self.note_refusal(&"the descriptor limit is reached");
             return Ok(Err(Lost::AtLimit));
@@ -156,7 +156,7 @@ impl Worker {
             match self.datagrams.replies.lease(key.target) {
                 Ok(socket) => Reply::Own(socket),
                 Err(error) => {
-                    attempt.identity.leave();
+                    seat.identity.leave();
                     self.thread.leave_session();
                     self.shared.connections.give_back();
                     self.note_refusal(&format_args!("no socket to reply from {}: {error}", key.target));
@@ -168,7 +168,7 @@ impl Worker {
         let session = OpenSession {
             flow: Session::new(settings.responses),
             key,
-            picked: Some(attempt),
+            picked: Some(seat),
             upstream: None,
             backend: None,
             tried: Vec::new(),

@@ -1,12 +1,11 @@
 //! Finding a session a backend, and hearing what that says.
 
-use super::{AtHand, Key, Lost, OpenSession, send};
+use super::{AtHand, Key, Lost, OpenSession, Seat, send};
 use crate::balance;
 use crate::control::message::UdpSettings;
 use crate::flow::Slot;
 use crate::flow::datagram::Event;
 use crate::ring::{Completion, Token};
-use crate::worker::connections::Attempt;
 use crate::worker::{Error, Worker};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -19,7 +18,7 @@ use std::sync::atomic::Ordering;
 
 impl Worker {
     /// Picks a backend in the newest table and counts the session in there.
-    pub(super) fn pick_for_session(&mut self, key: Key, tried: &[IpAddr]) -> Result<(Attempt, UdpSettings), Lost> {
+    pub(super) fn pick_for_session(&mut self, key: Key, tried: &[IpAddr]) -> Result<(Seat, UdpSettings), Lost> {
         loop {
             let table = self.shared.table.load();
             let service = table.service_at(key.target.ip()).ok_or(Lost::NoService)?;
@@ -28,8 +27,8 @@ impl Worker {
             // A backend that was removed between the load and here is in no newer table, so this ends.
             if backend.identity.enter() {
                 let identity = Arc::clone(&backend.identity);
-                let attempt = Attempt { address: backend.address, identity, service: Arc::clone(&service.state) };
-                return Ok((attempt, service.settings.udp.clone()));
+                let seat = Seat { address: backend.address, identity, service: Arc::clone(&service.state) };
+                return Ok((seat, service.settings.udp.clone()));
             }
         }
     }
@@ -38,51 +37,51 @@ impl Worker {
     pub(super) fn connect_session(&mut self, slot: Slot) -> Result<Event, Error> {
         let Some(session) = self.datagrams.sessions.get(slot) else { return Ok(Event::NoBackend) };
         let picked = match session.picked.take() {
-            Some(attempt) => Ok(attempt),
+            Some(seat) => Ok(seat),
             None => {
                 let (key, tried) = (session.key, std::mem::take(&mut session.tried));
                 let picked = self.pick_for_session(key, &tried);
                 if let Some(session) = self.datagrams.sessions.get(slot) {
                     session.tried = tried;
                 }
-                picked.map(|(attempt, _)| attempt)
+                picked.map(|(seat, _)| seat)
             }
         };
         let Some(session) = self.datagrams.sessions.get(slot) else { return Ok(Event::NoBackend) };
-        let attempt = match picked {
-            Ok(attempt) => attempt,
+        let seat = match picked {
+            Ok(seat) => seat,
             Err(lost) => {
                 session.lost = lost;
                 return Ok(Event::NoBackend);
             }
         };
-        match new_socket(SocketAddr::new(attempt.address, session.key.target.port())) {
+        match new_socket(SocketAddr::new(seat.address, session.key.target.port())) {
             Ok(socket) => {
                 let descriptor = socket.as_raw_fd();
                 session.upstream = Some(socket.into());
-                attempt.identity.active_sessions.fetch_add(1, Ordering::Relaxed);
-                attempt.identity.connections.fetch_add(1, Ordering::Relaxed);
-                attempt.identity.sessions.fetch_add(1, Ordering::Relaxed);
+                seat.identity.active_sessions.fetch_add(1, Ordering::Relaxed);
+                seat.identity.connections.fetch_add(1, Ordering::Relaxed);
+                seat.identity.sessions.fetch_add(1, Ordering::Relaxed);
                 if std::mem::replace(&mut session.seated, true) {
                     self.thread.counters.sessions_moved.add(1);
                 } else {
-                    attempt.service.connections.fetch_add(1, Ordering::Relaxed);
-                    attempt.service.sessions.fetch_add(1, Ordering::Relaxed);
+                    seat.service.connections.fetch_add(1, Ordering::Relaxed);
+                    seat.service.sessions.fetch_add(1, Ordering::Relaxed);
                 }
-                session.backend = Some(attempt);
+                session.backend = Some(seat);
                 self.ring.receive_datagrams(Token::Session { slot }, descriptor)?;
                 Ok(Event::Connected)
             }
             // Descriptors, ports or memory are short here: that is not the backend's fault, and no other one can help.
             Err(error) if is_short(&error) => {
-                attempt.identity.leave();
+                seat.identity.leave();
                 session.lost = Lost::AtLimit;
                 self.note_refusal(&error);
                 Ok(Event::NoBackend)
             }
             Err(_) => {
-                attempt.identity.leave();
-                self.fail_session_attempt(slot, &attempt);
+                seat.identity.leave();
+                self.fail_session_attempt(slot, &seat);
                 Ok(Event::ConnectFailed)
             }
         }
@@ -94,22 +93,22 @@ impl Worker {
         if session.upstream.take().is_some() {
             self.ring.cancel(Token::Session { slot })?;
         }
-        if let Some(attempt) = session.backend.take() {
-            attempt.identity.active_sessions.fetch_sub(1, Ordering::Relaxed);
-            attempt.identity.leave();
+        if let Some(seat) = session.backend.take() {
+            seat.identity.active_sessions.fetch_sub(1, Ordering::Relaxed);
+            seat.identity.leave();
             if failed {
-                self.fail_session_attempt(slot, &attempt);
+                self.fail_session_attempt(slot, &seat);
             }
         }
         Ok(self.datagrams.sessions.renew(slot).unwrap_or(slot))
     }
 
     /// Takes note of a backend that cannot be reached or refuses; the flow decides what is next.
-    fn fail_session_attempt(&mut self, slot: Slot, attempt: &Attempt) {
-        attempt.identity.connect_failures.fetch_add(1, Ordering::Relaxed);
+    fn fail_session_attempt(&mut self, slot: Slot, seat: &Seat) {
+        seat.identity.connect_failures.fetch_add(1, Ordering::Relaxed);
         self.thread.counters.connect_failures.add(1);
         if let Some(session) = self.datagrams.sessions.get(slot) {
-            session.tried.push(attempt.address);
+            session.tried.push(seat.address);
         }
     }
 
