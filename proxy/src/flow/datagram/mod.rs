@@ -8,3 +8,6 @@ mod sessions;
 
 pub use session::{Ending, Event, Operation, Session};
 pub use sessions::Sessions;
+
+#[cfg(test)]
+mod simulation;
