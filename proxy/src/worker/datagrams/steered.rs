@@ -83,7 +83,8 @@ impl Worker {
         }
         let Some(steered) = self.datagrams.sockets.get_mut(socket as usize) else { return Ok(()) };
         match failed {
-            // All buffers that this turn's datagrams are in are free before the operation is submitted.
+            // An empty datagram ends a receive. As for buffers: all that this turn's datagrams are in are free before the
+            // operation is submitted.
             None | Some(Errno::ENOBUFS | Errno::EINTR) => steered.failures = 0,
             Some(errno @ (Errno::EBADF | Errno::ENOTSOCK | Errno::EINVAL | Errno::EOPNOTSUPP)) => {
                 return Err(Error::Datagrams(errno));

@@ -138,7 +138,8 @@ impl Worker {
             return Ok(());
         }
         match completion.result {
-            // All buffers that this turn's datagrams are in are free before the operation is submitted.
+            // An empty datagram ends a receive. As for buffers: all that this turn's datagrams are in are free before the
+            // operation is submitted.
             Ok(_) | Err(Errno::ENOBUFS | Errno::EINTR | Errno::ENOMEM) => {}
             // Something on the way has a smaller MTU. The kernel knows that now and does better with the next datagram.
             Err(Errno::EMSGSIZE) => send::clear_errors(socket),
