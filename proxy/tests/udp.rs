@@ -214,16 +214,11 @@ fn a_client_stays_with_its_backend_and_clients_are_spread() {
 }
 
 #[test]
-fn each_family_reaches_each_family() {
-    let v6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
-    // Loopback has one IPv6 address, so that IPv6 to IPv6 is for tests that have a network.
-    for (vip, server) in [(v6, address(9)), (VIP, v6)] {
-        let mut proxy = UdpProxy::start_without_table(Options::default(), SocketAddr::new(vip, 0));
-        proxy.serve(vip, UdpSettings::default(), &[BackendSpec { address: server, ..backend(1) }]);
-        let _server = Server::echo(server, proxy.target.port());
-        let number = if server.is_ipv4() { 9 } else { 1 };
-        assert_eq!(proxy.client().ask(b"across"), (number, b"across".to_vec()));
-    }
+fn an_ipv4_client_reaches_an_ipv6_backend() {
+    let server = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    let proxy = UdpProxy::start(&[BackendSpec { address: server, ..backend(1) }]);
+    let _server = Server::echo(server, proxy.target.port());
+    assert_eq!(proxy.client().ask(b"across"), (1, b"across".to_vec()));
 }
 
 #[test]
