@@ -7,6 +7,7 @@ use crate::reconcile::{ControlDirectory, Reconcilers, Settings, name_prefix, rem
 use crate::source::{Desired, Journal, JournalError};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use ringlb_proxy::threads::Count;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::net::SocketAddr;
@@ -35,6 +36,8 @@ pub struct Options {
     pub metrics_listen: Option<SocketAddr>,
     /// The proxy's program. Without one `ringlb-proxy` beside this program.
     pub proxy_program: Option<PathBuf>,
+    /// How many data threads each proxy has.
+    pub threads: Count,
     /// Whether proxies go on when the daemon ends.
     pub keep: bool,
     /// How long a change waits for its acknowledgement.
@@ -55,6 +58,7 @@ impl Options {
             admin_token_file: None,
             metrics_listen: None,
             proxy_program: None,
+            threads: Count::default(),
             keep: false,
             acknowledge_timeout: Self::ACKNOWLEDGE_TIMEOUT,
         }
@@ -178,7 +182,8 @@ pub async fn run(
     let metrics_address = scrapers.as_ref().map(|(_, address)| *address);
 
     let acknowledge_timeout = options.acknowledge_timeout;
-    let settings = Settings { control, name_prefix, proxy_program, acknowledge_timeout };
+    let threads = options.threads.get();
+    let settings = Settings { control, name_prefix, proxy_program, threads, acknowledge_timeout };
     let reconcilers = Reconcilers::new(settings);
     let desired = Arc::new(match kept {
         Some((journal, model)) => Desired::kept(reconcilers.clone(), journal, model),

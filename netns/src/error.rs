@@ -130,7 +130,10 @@ pub enum Error {
     /// The TPROXY rules were not made.
     #[error(
         "cannot install the TPROXY rules in network namespace {namespace}: {cause}{}",
-        netfilter_remedy(cause, "tproxy and fib expressions (modules nf_tables, nft_tproxy and nft_fib_inet)")
+        netfilter_remedy(
+            cause,
+            "tproxy and fib expressions (modules nf_tables, nft_tproxy, nft_fib_ipv4 and nft_fib_ipv6)"
+        )
     )]
     Tproxy {
         /// The namespace.

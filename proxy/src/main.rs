@@ -64,7 +64,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let control = inherited::take(arguments.control_fd)?;
     let listeners = take_all(&arguments.listener_fd)?.into_iter().map(TcpListener::from).collect();
     let kept = take_all(&arguments.keep_fd)?;
-    let threads = arguments.threads.get();
+    let threads = arguments.threads.get().get();
     let datagrams: Vec<_> = take_all(&arguments.datagram_fd)?.into_iter().map(UdpSocket::from).collect();
     let listeners = share_out("listeners", listeners, threads)?;
     // There may be none at all.
@@ -87,6 +87,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let shared = Arc::new(Shared::new(arguments.network, features, limits, threads)?);
     let threads = DataThreads::start(&shared, settings, sockets.collect())?;
     control::thread::start(control, shared)?;
+    privileges::give_up_locking()?;
     threads.join()?;
     drop(kept);
     Ok(())

@@ -22,12 +22,7 @@ fn start(backends: &[BackendSpec]) -> Proxy {
 }
 
 fn start_with(descriptors: Option<u64>, backends: &[BackendSpec]) -> Proxy {
-    let options = Options {
-        arguments: vec!["--threads", "3"],
-        listeners: listen_as_group(VIP, 3),
-        descriptors,
-        ..Options::default()
-    };
+    let options = Options { arguments: vec!["--threads", "3"], listeners: listen_as_group(VIP, 3), descriptors, ..Options::default() };
     Proxy::start_with(&options, Default::default(), backends)
 }
 
@@ -118,18 +113,18 @@ fn a_removed_backend_loses_its_connections_on_every_thread() {
 fn a_drain_deadline_ends_connections_on_every_thread() {
     let mut proxy = start(&[]);
     serve_numbers(&proxy, 1..=2);
-    let draining_for = |time| {
+    let draining_for = |time_ms| {
         let mut spec = service("s", VIP, Default::default(), &[backend(1), backend(2)]);
-        spec.settings.drain_timeout = DrainTimeout(Some(time));
+        spec.settings.drain_timeout = DrainTimeout(Some(Duration::from_millis(time_ms)));
         spec
     };
     let drained = BackendSpec { draining: true, ..backend(1) };
-    proxy.snapshot(vec![draining_for(Duration::from_secs(3600))]);
+    proxy.snapshot(vec![draining_for(3_600_000)]);
     let mut clients = open(&proxy, 100);
     assert_all_busy(&proxy.statistics());
     proxy.put_backend(drained.clone());
     assert!(clients.iter_mut().all(|(_, client)| ping(client).is_ok()), "they were not given their time");
-    proxy.snapshot(vec![draining_for(Duration::from_millis(100))]);
+    proxy.snapshot(vec![draining_for(100)]);
     proxy.put_backend(drained);
     let statistics = proxy.wait_for("the deadline has passed", |statistics| statistics.proxy.active == 50);
     assert_eq!(statistics.proxy.drain_resets, 50);

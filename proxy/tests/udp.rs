@@ -4,7 +4,7 @@
 mod support;
 
 use ringlb_proxy::control::message::{Algorithm, BackendSpec, Statistics, UdpSettings};
-use ringlb_proxy::control::settings::{DrainTimeout, UdpIdleTimeout};
+use ringlb_proxy::control::settings::{DrainTimeout, UdpIdleTimeout, UdpResponses};
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -348,7 +348,7 @@ fn an_idle_session_ends_and_the_client_is_served_again() {
 
 #[test]
 fn a_session_ends_with_its_replies_where_the_service_says_so() {
-    let udp = UdpSettings { responses: 1, ..UdpSettings::default() };
+    let udp = UdpSettings { responses: UdpResponses(1), ..UdpSettings::default() };
     let mut proxy = UdpProxy::start_with(Options::default(), udp, &[backend(1), backend(2)]);
     let _servers = proxy.echo(1..=2);
     let client = proxy.client();

@@ -5,6 +5,7 @@
 
 use super::settings::SettingsArguments;
 use clap::{Args, Parser, Subcommand};
+use ringlb_proxy::threads::Count;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -89,6 +90,9 @@ pub(super) struct DaemonArguments {
     /// The proxy's program [default: ringlb-proxy beside this program]
     #[arg(long, value_name = "PATH", env = "RINGLB_PROXY")]
     pub(super) proxy_program: Option<PathBuf>,
+    /// Number of data threads of each proxy, or auto for as many as there are cores
+    #[arg(long, value_name = "N", env = "RINGLB_THREADS", default_value = "1")]
+    pub(super) threads: Count,
     /// Leave the proxies running when the daemon ends
     #[arg(long)]
     pub(super) keep: bool,

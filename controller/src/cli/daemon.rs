@@ -17,6 +17,7 @@ pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<
         admin_token_file: arguments.admin_token_file,
         metrics_listen: arguments.metrics_listen,
         proxy_program: arguments.proxy_program,
+        threads: arguments.threads,
         keep: arguments.keep,
         ..Options::new(run_dir)
     };

@@ -11,19 +11,49 @@ pub(super) struct SettingsArguments {
     /// source-hash (by the client's address) [default: rr]
     #[arg(long)]
     algorithm: Option<String>,
+    /// How many other backends are tried for a connection after the first, 0 to 10 [default: 2]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    retries: Option<i64>,
+    /// Of the connections of the last ten seconds, so many percent may be retried [default: 20]
+    #[arg(long, value_name = "PERCENT", allow_negative_numbers = true)]
+    retry_budget_percent: Option<i64>,
+    /// And so many a second in any case [default: 10]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    retry_budget_minimum: Option<i64>,
     /// How long a draining backend keeps its connections, such as 30s, or never [default: 30s]
     #[arg(long, value_name = "DURATION")]
     drain_timeout: Option<String>,
+    /// What becomes of its connections then: reset, or keep [default: reset]
+    #[arg(long, value_name = "POLICY")]
+    drain_policy: Option<String>,
     /// How long one attempt to connect to a backend may take [default: 2s]
     #[arg(long, value_name = "DURATION")]
     connect_timeout: Option<String>,
+    /// How long a connection may be without any data, from 1s on, or never [default: never]
+    #[arg(long, value_name = "DURATION")]
+    idle_timeout: Option<String>,
+    /// How long a connection may last, from 1s on, or never; it ends in a quiet moment of the last tenth [default: never]
+    #[arg(long, value_name = "DURATION")]
+    max_lifetime: Option<String>,
+    /// The silence before the first keepalive probe to client and backend, or never [default: 2m]
+    #[arg(long, value_name = "DURATION")]
+    keepalive_idle: Option<String>,
+    /// The time between keepalive probes [default: 15s]
+    #[arg(long, value_name = "DURATION")]
+    keepalive_interval: Option<String>,
+    /// So many probes without an answer end the connection, 1 to 127 [default: 4]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    keepalive_probes: Option<i64>,
+    /// How long data may be without an acknowledgement, or never: then the kernel decides [default: never]
+    #[arg(long, value_name = "DURATION")]
+    user_timeout: Option<String>,
     /// How long a UDP session may be idle [default: 60s]
     #[arg(long, value_name = "DURATION")]
     udp_idle_timeout: Option<String>,
     /// How many replies each datagram of a UDP client gets, after which its session ends at once: 1 for DNS, 0 to end sessions
     /// only by the idle timeout [default: 0]
-    #[arg(long, value_name = "NUMBER")]
-    udp_responses: Option<u64>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    udp_responses: Option<i64>,
 }
 
 impl SettingsArguments {
@@ -32,7 +62,17 @@ impl SettingsArguments {
         let mut fields = Fields::default();
         fields.put("algorithm", self.algorithm);
         fields.put("drain_timeout", self.drain_timeout);
+        fields.put("drain_policy", self.drain_policy);
         fields.put("connect_timeout", self.connect_timeout);
+        fields.put("retries", self.retries);
+        fields.put("retry_budget.percent", self.retry_budget_percent);
+        fields.put("retry_budget.minimum", self.retry_budget_minimum);
+        fields.put("idle_timeout", self.idle_timeout);
+        fields.put("max_lifetime", self.max_lifetime);
+        fields.put("keepalive.idle", self.keepalive_idle);
+        fields.put("keepalive.interval", self.keepalive_interval);
+        fields.put("keepalive.probes", self.keepalive_probes);
+        fields.put("user_timeout", self.user_timeout);
         fields.put("udp.idle_timeout", self.udp_idle_timeout);
         fields.put("udp.responses", self.udp_responses);
         fields.0

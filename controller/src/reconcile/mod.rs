@@ -24,6 +24,7 @@ pub use status::{NetworkStatus, ProxyStatus, SandboxStatus};
 use crate::model::{Name, Network, Shared};
 use ringlb_proxy::control::message::{Generation, Statistics};
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub struct Settings {
     pub name_prefix: String,
     /// The proxy's program.
     pub proxy_program: PathBuf,
+    /// How many data threads each proxy has.
+    pub threads: NonZeroUsize,
     /// How long a caller waits for an acknowledgement.
     pub acknowledge_timeout: Duration,
 }

@@ -73,6 +73,7 @@ impl Proxy {
     pub(super) fn start(settings: &Settings, network: &Name, place: &Place) -> Result<Self, ProxyError> {
         let mut command = std::process::Command::new(&settings.proxy_program);
         command.arg("--network").arg(network.as_ref());
+        command.arg("--threads").arg(settings.threads.to_string());
         let threads = &place.steered.threads;
         let listeners = threads.iter().flat_map(|thread| &thread.listeners);
         let listeners = listeners.map(|listener| ("--listener-fd", listener.as_fd()));

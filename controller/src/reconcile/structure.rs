@@ -9,13 +9,9 @@ use ringlb_netns::{Fabric, Namespace, NetworkPlan, Sandbox, SteeredSockets};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::IpAddr;
-use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use thiserror::Error;
-
-/// How many data threads a proxy has.
-const DATA_THREADS: NonZeroUsize = NonZeroUsize::MIN;
 
 /// Why a part of a network cannot be made.
 #[derive(Debug, Error)]
@@ -206,7 +202,7 @@ impl Place {
         lb_address: IpAddr,
     ) -> Result<(SteeredSockets, OwnedFd), StructureError> {
         sandbox.add_vip_route(network.vip_prefix()).await?;
-        let steered = SteeredSockets::open(sandbox.namespace(), lb_address, DATA_THREADS, None)?;
+        let steered = SteeredSockets::open(sandbox.namespace(), lb_address, settings.threads, None)?;
         let control = settings.control.listen(network.name()).map_err(|cause| StructureError::ControlSocket {
             path: settings.control.path_of(network.name()).display().to_string(),
             cause,

@@ -38,7 +38,8 @@ pub fn read<T: DeserializeOwned>(body: &[u8], format: Format, place: &str) -> Re
         // By way of a value, as only so both formats name fields the same way.
         Format::Yaml => {
             let text = std::str::from_utf8(body).map_err(|error| malformed("UTF-8", &error))?;
-            let value: serde_json::Value = serde_saphyr::from_str(text).map_err(|error| malformed("YAML", &error))?;
+            let value: serde_json::Value =
+                serde_saphyr::from_str_with_options(text, yaml_options()).map_err(|error| malformed("YAML", &error))?;
             serde_path_to_error::deserialize(value).map_err(|error| field_error(&error, place))
         }
     }
@@ -77,6 +78,14 @@ pub fn new_attachments<'a>(
     })
 }
 
+/// What aliases stand for may be this many nodes in all: enough for any state that somebody writes, and read in a moment. A
+/// few lines of aliases to aliases would otherwise keep the daemon busy for seconds.
+const MAX_ALIASED: usize = 100_000;
+
+fn yaml_options() -> serde_saphyr::Options {
+    serde_saphyr::options! { alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_ALIASED } }
+}
+
 fn read_json<T: DeserializeOwned>(body: &[u8], place: &str) -> Result<T, ReadError> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
@@ -93,9 +102,10 @@ fn malformed(format: &str, error: &dyn std::fmt::Display) -> ReadError {
 fn field_error(error: &serde_path_to_error::Error<serde_json::Error>, place: &str) -> ReadError {
     let path = error.path().to_string();
     let field = match (place, path.as_str()) {
-        ("", "." | "?") => "(document)".to_owned(),
+        // A field without a name is named by what it is in.
+        ("", "." | "?" | "") => "(document)".to_owned(),
         ("", path) => path.to_owned(),
-        (place, "." | "?") => place.to_owned(),
+        (place, "." | "?" | "") => place.to_owned(),
         (place, path) => format!("{place}.{path}"),
     };
     let reason = error.inner().to_string();

@@ -203,6 +203,9 @@ pub(crate) fn statistics(table: &Table) -> Statistics {
             backend_resets: 9,
             removed_resets: 10,
             drain_resets: 11,
+            idle_resets: 12,
+            lifetime_resets: 13,
+            retries_denied: 14,
         },
         datagrams: DatagramStatistics {
             sessions: 31,

@@ -93,7 +93,9 @@ fn every_number_has_its_own_series() {
     ] {
         assert_eq!(value(&format!("ringlb_{name}"), &[("network", "web")]), expected, "{name}");
     }
-    for (cause, expected) in [("client", 8), ("backend", 9), ("removed", 10), ("drain", 11)] {
+    for (cause, expected) in
+        [("client", 8), ("backend", 9), ("removed", 10), ("drain", 11), ("idle", 12), ("lifetime", 13)]
+    {
         let labels = [("network", "web"), ("cause", cause)];
         assert_eq!(value("ringlb_proxy_connections_reset_total", &labels), expected, "{cause}");
     }

@@ -162,23 +162,22 @@ impl Container {
         self.run(|| Load::start(options).unwrap())
     }
 
+    /// What starts a program inside, with nothing to read.
+    pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null());
+        self.namespace.enter_on_exec(&mut command).unwrap();
+        command
+    }
+
     /// A process inside.
     pub(crate) fn spawn(&self, program: &str, arguments: &[&str]) -> Process {
-        let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
-        self.namespace.enter_on_exec(&mut command).unwrap();
-        Process::spawn(&mut command)
+        Process::spawn(self.command(program, arguments).stdout(Stdio::null()))
     }
 
     /// Runs a program inside to its end; it must succeed. Gives what it printed.
     pub(crate) fn output(&self, program: &str, arguments: &[&str]) -> Vec<u8> {
-        let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null());
-        self.namespace.enter_on_exec(&mut command).unwrap();
-        let output = command.output().unwrap_or_else(|error| panic!("{program}: {error}"));
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{program} {arguments:?}: {said} {}", String::from_utf8_lossy(&output.stdout));
-        output.stdout
+        finish(&mut self.command(program, arguments))
     }
 
     /// Waits until something listens on the port inside.
@@ -226,6 +225,15 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Runs a command to its end; it must succeed. Gives what it printed.
+pub(crate) fn finish(command: &mut Command) -> Vec<u8> {
+    ringlb_netns::isolate::end_with_parent(command);
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said} {}", String::from_utf8_lossy(&output.stdout));
+    output.stdout
 }
 
 /// HTTP over the admin socket, one connection for many requests.

@@ -30,16 +30,16 @@ async fn ipv6_vips_answer_while_they_have_a_route() {
     network.remove();
 }
 
-/// What a machine asks that has known the VIP for a while: a solicitation to the VIP itself, with other checksums.
+/// What a machine asks that has known the VIP for a while: a solicitation to the VIP itself, not to a group.
 #[tokio::test]
 async fn a_known_neighbour_is_found_to_be_still_there() {
     let network = Network::of("probe-v6", Stack::V6).await;
     let vip = VIPS_V6[1];
-    network.client.set_sysctl("net/ipv6/neigh/eth0/base_reachable_time_ms", "100").unwrap();
-    network.client.set_sysctl("net/ipv6/neigh/eth0/delay_first_probe_time", "0").unwrap();
-    network.client.set_sysctl("net/ipv6/neigh/eth0/retrans_time_ms", "100").unwrap();
     assert!(ping(&network.client, vip));
-    iproute2(&network.client, &["neigh", "change", vip, "dev", "eth0", "nud", "probe"]);
+    network.client.set_sysctl("net/ipv6/neigh/eth0/delay_first_probe_time", "0").unwrap();
+    iproute2(&network.client, &["neigh", "change", vip, "dev", "eth0", "nud", "stale"]);
+    assert!(neighbour(&network.client, vip).contains("STALE"));
+    assert!(ping(&network.client, vip));
     until("the neighbour is reachable", || neighbour(&network.client, vip).contains("REACHABLE").then_some(()));
     network.remove();
 }

@@ -195,6 +195,8 @@ pub struct ProxyStatistics {
     pub connect_failures: u64,
     /// Failed attempts that were followed by an attempt on another backend.
     pub retries: u64,
+    /// Connections reset because no further attempt was allowed, by the service's limit or its budget.
+    pub retries_denied: u64,
     /// Connections ended by a reset from the client.
     pub client_resets: u64,
     /// Connections ended by a reset from the backend.
@@ -203,6 +205,10 @@ pub struct ProxyStatistics {
     pub removed_resets: u64,
     /// Connections reset because their backend's drain deadline passed.
     pub drain_resets: u64,
+    /// Connections reset because they were idle for too long.
+    pub idle_resets: u64,
+    /// Connections reset because they reached their maximum lifetime.
+    pub lifetime_resets: u64,
 }
 
 /// Counters of a proxy's UDP sessions and of their datagrams. Bytes are those of the datagrams' payload.

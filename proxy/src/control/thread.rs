@@ -4,12 +4,13 @@
 
 use super::frame::{FrameError, MAX_PACKET, Reassembler, encode};
 use super::message::{Hello, Reply, Request};
+use crate::privileges;
 use crate::shared::Shared;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::net::UnixListener;
@@ -29,22 +30,36 @@ enum ConnectionError {
     Io(#[from] io::Error),
 }
 
-/// Starts the control thread on `listener`, a listening `SOCK_SEQPACKET` socket.
+/// Starts the control thread on `listener`, a listening `SOCK_SEQPACKET` socket, and waits until it serves.
 ///
 /// # Errors
-/// If the thread cannot be started.
-pub fn start(listener: OwnedFd, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+/// If the thread cannot be started or does not get what it needs, such as a ring. A proxy that nobody can tell anything
+/// must not go on: the daemon starts another one.
+pub fn start(listener: OwnedFd, shared: Arc<Shared>) -> io::Result<()> {
+    let (ready, is_ready) = channel();
     std::thread::Builder::new().name("control".into()).spawn(move || {
-        if let Err(error) = tokio_uring::start(serve(StdListener::from(listener), shared)) {
-            tracing::error!(%error, "the control channel cannot be served; the table stays as it is");
+        if let Err(error) = run(listener, shared, &ready) {
+            // Nobody listens any more only if the process is ending.
+            let _ = ready.send(Err(error));
         }
+    })?;
+    is_ready.recv().unwrap_or_else(|_| Err(io::Error::other("the control thread panicked")))
+}
+
+fn run(listener: OwnedFd, shared: Arc<Shared>, ready: &Sender<io::Result<()>>) -> io::Result<()> {
+    let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())?;
+    privileges::give_up_locking().map_err(io::Error::other)?;
+    let listener = StdListener::from(listener);
+    listener.set_nonblocking(true)?;
+    runtime.block_on(async {
+        // A listener like any other for tokio: accepting does not depend on the type of the socket.
+        let listener = UnixListener::from_std(listener)?;
+        let _ = ready.send(Ok(()));
+        serve(listener, shared).await
     })
 }
 
-async fn serve(listener: StdListener, shared: Arc<Shared>) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    // A listener like any other for tokio: accepting does not depend on the type of the socket.
-    let listener = UnixListener::from_std(listener)?;
+async fn serve(listener: UnixListener, shared: Arc<Shared>) -> io::Result<()> {
     let places = Arc::new(tokio::sync::Semaphore::new(MOST_CONNECTIONS));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;

@@ -3,9 +3,10 @@
 //! Pure: no descriptor, no ring, no clock. Whoever carries the operations out reports each one's completion as an event,
 //! in the order in which it saw them, and does nothing else to the connection.
 //!
-//! The life of a connection: *connecting* (up to three backends are tried) → *relaying* (two directions, each on its own)
+//! The life of a connection: *connecting* (to one backend after the other, while there is one) → *relaying* (two directions, each on its own)
 //! → *closing* (what is under way is stopped) → closed.
 
+pub mod age;
 pub mod datagram;
 mod direction;
 mod slot;
@@ -13,9 +14,6 @@ mod slot;
 pub use slot::{GENERATION_MASK, Slot};
 
 use direction::{Direction, End, Mode, Receiving, Step};
-
-/// How many backends are tried before the client is reset.
-pub const MAX_ATTEMPTS: u8 = 3;
 
 /// One end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,7 +42,7 @@ pub enum Event {
     Connected,
     /// It could not be established: refused, unreachable, out of time, out of ports.
     ConnectFailed,
-    /// There is no backend left to connect to.
+    /// There is no backend left to connect to, or no further attempt may be made.
     NoBackend,
     /// Data came. `full`: the buffer was filled. `armed`: the receive goes on.
     Received {
@@ -155,7 +153,7 @@ pub enum Destination {
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// Pick a backend that has not been tried and connect to it. → `Connected`, `ConnectFailed`, `NoBackend`
+    /// Pick a backend that has not been tried and connect to it, if another attempt may be made. → `Connected`, `ConnectFailed`, `NoBackend`
     Connect,
     /// Give the attempt up. It still reports.
     StopConnect,
@@ -257,9 +255,7 @@ pub struct Flow {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    Connecting {
-        attempts: u8,
-    },
+    Connecting,
     Relaying,
     /// Only waits for what is under way; `connecting` says whether an attempt to connect is.
     Closing {
@@ -274,17 +270,13 @@ impl Flow {
     /// A connection that a client has just opened; asks for the first attempt to connect.
     pub fn new(operations: &mut Vec<Operation>) -> Self {
         operations.push(Operation::Connect);
-        Self {
-            phase: Phase::Connecting { attempts: 1 },
-            directions: [Direction::new(), Direction::new()],
-            reset_by: None,
-        }
+        Self { phase: Phase::Connecting, directions: [Direction::new(), Direction::new()], reset_by: None }
     }
 
     /// Takes an event in and adds what is to be done, in this order, to `operations`.
     pub fn on(&mut self, event: Event, operations: &mut Vec<Operation>) {
         match self.phase {
-            Phase::Connecting { attempts } => self.while_connecting(attempts, event, operations),
+            Phase::Connecting => self.while_connecting(event, operations),
             Phase::Relaying => self.while_relaying(event, operations),
             Phase::Closing { .. } => self.while_closing(event, operations),
             Phase::Closed => {}
@@ -294,20 +286,17 @@ impl Flow {
     /// Whether the connection still waits for a backend.
     #[must_use]
     pub fn is_connecting(&self) -> bool {
-        matches!(self.phase, Phase::Connecting { .. })
+        self.phase == Phase::Connecting
     }
 
-    fn while_connecting(&mut self, attempts: u8, event: Event, operations: &mut Vec<Operation>) {
+    fn while_connecting(&mut self, event: Event, operations: &mut Vec<Operation>) {
         match event {
             Event::Connected => {
                 self.phase = Phase::Relaying;
                 self.settle(operations);
             }
-            Event::ConnectFailed if attempts < MAX_ATTEMPTS => {
-                self.phase = Phase::Connecting { attempts: attempts + 1 };
-                operations.push(Operation::Connect);
-            }
-            Event::ConnectFailed | Event::NoBackend => self.close(false, true, Ending::NoBackend, operations),
+            Event::ConnectFailed => operations.push(Operation::Connect),
+            Event::NoBackend => self.close(false, true, Ending::NoBackend, operations),
             Event::Abort => {
                 operations.push(Operation::StopConnect);
                 self.close(true, true, Ending::Aborted, operations);

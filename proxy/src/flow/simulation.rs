@@ -342,7 +342,6 @@ impl World {
             match operation {
                 Operation::Connect => {
                     self.attempts += 1;
-                    assert!(self.attempts <= MAX_ATTEMPTS);
                     assert_eq!(self.connecting.replace(false), None);
                 }
                 Operation::StopConnect => assert_eq!(self.connecting.replace(true), Some(false)),

@@ -17,7 +17,9 @@ pub enum Order {
     Accept,
     /// Reset the connections of backends that are marked as removed, and give their UDP sessions other backends.
     ResetRemoved,
-    /// Do the same with this backend's connections and sessions after a time, if it still drains then.
+    /// Look at the ages of connections: what is set for a service, and concerns them, has changed.
+    WatchAges,
+    /// Reset this backend's connections after a time, and give its sessions other backends, if it still drains then.
     DrainDeadline {
         /// The backend.
         identity: Arc<Identity>,

@@ -18,10 +18,13 @@ use crate::worker::Limits;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// What all threads see.
 #[derive(Debug)]
 pub struct Shared {
+    /// The moment from which all threads count time.
+    pub started: Instant,
     /// The network's name.
     pub network: String,
     /// What the kernel offers.
@@ -53,6 +56,7 @@ impl Shared {
     pub fn new(network: String, features: Features, limits: Limits, threads: usize) -> Result<Self, nix::Error> {
         let threads = (0..threads).map(|_| DataThread::new().map(Arc::new)).collect::<Result<_, _>>()?;
         Ok(Self {
+            started: Instant::now(),
             network,
             features,
             table: ArcSwap::default(),
@@ -110,6 +114,10 @@ impl Shared {
                     identity.note_drain();
                 }
             }
+        }
+        if transition.limits_age {
+            orders.push(Order::WatchAges);
+            wake = wake.max(Wake::Busy);
         }
         if removed {
             orders.push(Order::ResetRemoved);

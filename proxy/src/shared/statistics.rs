@@ -26,10 +26,13 @@ impl Shared {
                 no_backend: sum(|counters| &counters.no_backend),
                 connect_failures: sum(|counters| &counters.connect_failures),
                 retries: sum(|counters| &counters.retries),
+                retries_denied: sum(|counters| &counters.retries_denied),
                 client_resets: sum(|counters| &counters.client_resets),
                 backend_resets: sum(|counters| &counters.backend_resets),
                 removed_resets: sum(|counters| &counters.removed_resets),
                 drain_resets: sum(|counters| &counters.drain_resets),
+                idle_resets: sum(|counters| &counters.idle_resets),
+                lifetime_resets: sum(|counters| &counters.lifetime_resets),
             },
             datagrams: DatagramStatistics {
                 sessions: sum(|counters| &counters.sessions),

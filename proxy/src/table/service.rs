@@ -2,6 +2,7 @@
 
 use super::backend::{Backend, Identity};
 use super::chooser::Chooser;
+use crate::admission::RetryBudget;
 use crate::control::message::{BackendSpec, ServiceSettings, ServiceSpec};
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
@@ -35,6 +36,8 @@ pub struct ServiceState {
     pub sessions: AtomicU64,
     /// The number of turns that round robin, weighted or not, has given.
     pub turns: AtomicU64,
+    /// The retries that its connections may have together.
+    pub retry_budget: RetryBudget,
 }
 
 impl Service {

@@ -15,6 +15,8 @@ pub struct Transition {
     pub table: Table,
     /// What the step means for backends, in the order of the changes.
     pub consequences: Vec<(Arc<Identity>, Consequence)>,
+    /// Whether connections that there are can end because of their age by a setting that is new.
+    pub limits_age: bool,
 }
 
 /// What a step means for a backend's connections.
@@ -125,6 +127,7 @@ impl Table {
 
 struct Step {
     table: Table,
+    limits_age: bool,
     /// Names of services that were put or changed.
     changed: HashSet<Arc<str>>,
     consequences: Vec<(Arc<Identity>, Consequence)>,
@@ -136,7 +139,7 @@ impl Step {
             return Err(TransitionError::NotNewer { to, current: table.generation });
         }
         let table = Table { generation: to, ..table.clone() };
-        Ok(Self { table, changed: HashSet::new(), consequences: Vec::new() })
+        Ok(Self { table, limits_age: false, changed: HashSet::new(), consequences: Vec::new() })
     }
 
     /// Frees the VIPs of all services that the changes put, so that two of them can swap theirs.
@@ -168,9 +171,10 @@ impl Step {
         }
         let service = Service::new(spec, before);
         for backend in service.backends() {
-            self.note_drain(&service, before.and_then(|service| service.backend(backend.address)), backend);
+            self.note_drain(&service, before, backend);
         }
         if let Some(before) = before {
+            self.limits_age |= service.settings.limits_age() && service.settings != before.settings;
             let gone = before.backends().iter().filter(|backend| !addresses.contains(&backend.address));
             self.consequences.extend(gone.map(removed));
         }
@@ -190,7 +194,7 @@ impl Step {
         let mut service = Service::clone(&before);
         service.put_backend(spec);
         if let Some(now) = service.backend(spec.address) {
-            self.note_drain(&service, before.backend(spec.address), now);
+            self.note_drain(&service, Some(&before), now);
         }
         self.insert(service)
     }
@@ -236,12 +240,16 @@ impl Step {
         self.consequences.extend(service.backends().iter().map(removed));
     }
 
-    fn note_drain(&mut self, service: &Service, before: Option<&Backend>, now: &Backend) {
-        let drained_before = before.is_some_and(|backend| backend.draining);
-        let consequence = match (drained_before, now.draining) {
-            (false, true) => Consequence::DrainStarted(service.settings.drain_timeout.0),
+    /// Notes a drain that starts, ends, or gets another deadline, which then counts from now.
+    fn note_drain(&mut self, service: &Service, before: Option<&Service>, now: &Backend) {
+        let deadline = service.settings.drain_deadline();
+        let drained = before.is_some_and(|before| before.backend(now.address).is_some_and(|backend| backend.draining));
+        let same_deadline = before.is_some_and(|before| before.settings.drain_deadline() == deadline);
+        let consequence = match (drained, now.draining) {
+            (true, true) if same_deadline => return,
+            (_, true) => Consequence::DrainStarted(deadline),
             (true, false) => Consequence::DrainEnded,
-            _ => return,
+            (false, false) => return,
         };
         self.consequences.push((Arc::clone(&now.identity), consequence));
     }
@@ -254,7 +262,7 @@ impl Step {
         for service in self.changed.iter().filter_map(|name| self.table.service(name)) {
             service.chooser();
         }
-        Transition { table: self.table, consequences: self.consequences }
+        Transition { table: self.table, consequences: self.consequences, limits_age: self.limits_age }
     }
 }
 

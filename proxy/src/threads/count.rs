@@ -25,10 +25,13 @@ pub struct CountError(String);
 impl Count {
     /// The number; 1 if it is `auto` and the system does not tell.
     #[must_use]
-    pub fn get(self) -> usize {
+    pub fn get(self) -> NonZeroUsize {
         match self {
-            Self::Fixed(count) => count.get(),
-            Self::Auto => std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST_THREADS),
+            Self::Fixed(count) => count,
+            Self::Auto => {
+                let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+                NonZeroUsize::new(cores.min(MOST_THREADS)).unwrap_or(NonZeroUsize::MIN)
+            }
         }
     }
 }
@@ -69,9 +72,9 @@ mod tests {
         for text in ["auto", "1", "7", "256"] {
             assert_eq!(text.parse::<Count>().unwrap().to_string(), text);
         }
-        assert_eq!("3".parse::<Count>().unwrap().get(), 3);
-        assert!((1..=MOST_THREADS).contains(&Count::Auto.get()));
-        assert_eq!(Count::default().get(), 1);
+        assert_eq!("3".parse::<Count>().unwrap().get().get(), 3);
+        assert!((1..=MOST_THREADS).contains(&Count::Auto.get().get()));
+        assert_eq!(Count::default().get().get(), 1);
         for text in ["", "0", "257", "-1", "1.5", "Auto", "18446744073709551617"] {
             assert!(text.parse::<Count>().unwrap_err().to_string().contains("from 1 to 256"), "{text}");
         }

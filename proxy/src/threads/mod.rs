@@ -7,6 +7,7 @@ mod count;
 
 pub use count::{Count, CountError, MOST_THREADS};
 
+use crate::privileges;
 use crate::shared::Shared;
 use crate::worker::{self, Settings, Worker};
 use std::io;
@@ -143,6 +144,7 @@ fn start_one(
         // The thread's state is not looked at after a panic: the process ends.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let worker = make_worker()?;
+            privileges::give_up_locking()?;
             // Nobody listens any more only if the process is ending; the same below.
             let _ = reports.send(Report::Ready);
             worker.run()

@@ -1,5 +1,6 @@
 //! Taking connections in.
 
+use super::ageing::Tick;
 use super::connections::{Connection, Private};
 use super::{Error, Timer, Worker};
 use crate::flow::Flow;
@@ -129,6 +130,7 @@ impl Worker {
         };
         self.thread.enter();
         let mut operations = std::mem::take(&mut self.operations);
+        let tick = Tick::at(self.now, self.started);
         let slot = self.connections.insert(Connection {
             flow: Flow::new(&mut operations),
             sockets: [Some(socket), None],
@@ -138,6 +140,8 @@ impl Worker {
             pipes: [None, None],
             private: [Private::No; 2],
             attempts: 0,
+            opened: tick,
+            moved: tick,
         });
         self.carry_out(slot, &mut operations)?;
         self.operations = operations;

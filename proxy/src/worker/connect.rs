@@ -1,11 +1,14 @@
 //! Finding a backend.
 
 use super::accept::reset_on_close;
-use super::connections::Attempt;
+use super::connections::{Attempt, Connection};
 use super::{Error, Timer, Worker};
+use crate::admission::RetryLimit;
 use crate::balance;
 use crate::flow::Event;
 use crate::ring::{Kind, Slot, Token};
+use crate::shared::{Counters, Shared};
+use crate::table::Service;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -29,38 +32,14 @@ pub(super) struct PendingAttempt {
 impl Worker {
     /// Picks a backend in the newest table and starts to connect to it.
     pub(super) fn connect(&mut self, slot: Slot) -> Result<(), Error> {
+        let now = self.now - self.shared.started;
         let Some(connection) = self.connections.get(slot) else { return Ok(()) };
-        let counters = &self.thread.counters;
-        if connection.attempts > 0 {
-            counters.retries.add(1);
-        }
-        connection.attempts += 1;
-        let (attempt, timeout) = loop {
-            let table = self.shared.table.load();
-            let Some(service) = table.service_at(connection.target.ip()) else {
-                counters.no_service.add(1);
-                self.events.push_back(Event::NoBackend);
-                return Ok(());
-            };
-            // One more system call, so only where it matters.
-            let client = if service.settings.algorithm.uses_client_address() {
-                connection.sockets[0].as_ref().and_then(peer_address)
-            } else {
-                None
-            };
-            let Some(backend) = balance::pick(service, client, &connection.tried, &mut self.random) else {
-                counters.no_backend.add(1);
-                self.events.push_back(Event::NoBackend);
-                return Ok(());
-            };
-            // A backend that was removed between the load and here is in no newer table, so this ends.
-            if backend.identity.enter() {
-                let identity = Arc::clone(&backend.identity);
-                let service_state = Arc::clone(&service.state);
-                let attempt = Attempt { address: backend.address, identity, service: service_state, abandoned: false };
-                break (attempt, service.settings.connect_timeout.0);
-            }
+        let Some(choice) = choose(&self.shared, &self.thread.counters, connection, now, &mut self.random) else {
+            self.events.push_back(Event::NoBackend);
+            return Ok(());
         };
+        connection.attempts += 1;
+        let Choice { attempt, timeout, ages } = choice;
         let address = SocketAddr::new(attempt.address, connection.target.port());
         connection.backend = Some(attempt);
         match new_socket(address) {
@@ -74,6 +53,9 @@ impl Worker {
                     SockAddr::from(address),
                 )?;
                 self.attempts.push_back(PendingAttempt { slot, attempt, started: self.now, timeout });
+                if ages {
+                    self.watch_ages();
+                }
             }
             // Descriptors or memory are short here: that is not the backend's fault, and no other one can help.
             Err(error) => {
@@ -128,12 +110,11 @@ impl Worker {
             attempt.identity.connections.fetch_add(1, Ordering::Relaxed);
             attempt.service.connections.fetch_add(1, Ordering::Relaxed);
         }
+        self.is_young(slot);
     }
 
     pub(super) fn connect_timed_out(&mut self, slot: Slot, attempt: u8) -> Result<(), Error> {
-        let late = |connection: &mut super::connections::Connection| {
-            connection.flow.is_connecting() && connection.attempts == attempt
-        };
+        let late = |connection: &mut Connection| connection.flow.is_connecting() && connection.attempts == attempt;
         if self.connections.get(slot).is_some_and(late) { self.stop(slot, Kind::Connect) } else { Ok(()) }
     }
 
@@ -158,6 +139,69 @@ impl Worker {
     pub(super) fn next_review(&self) -> Option<Instant> {
         self.attempts.front().map(|attempt| attempt.started + MOMENT)
     }
+}
+
+/// What was found for an attempt.
+struct Choice {
+    attempt: Attempt,
+    timeout: Duration,
+    /// Whether the service's connections can end because of their age.
+    ages: bool,
+}
+
+/// Finds a backend for the connection's next attempt, counts the connection in there, and counts the reason if there is
+/// none.
+fn choose(
+    shared: &Shared,
+    counters: &Counters,
+    connection: &Connection,
+    now: Duration,
+    random: &mut fastrand::Rng,
+) -> Option<Choice> {
+    loop {
+        let table = shared.table.load();
+        let Some(service) = table.service_at(connection.target.ip()) else {
+            counters.no_service.add(1);
+            return None;
+        };
+        let settings = &service.settings;
+        // One more system call, so only where it matters.
+        let client = if settings.algorithm.uses_client_address() {
+            connection.sockets[0].as_ref().and_then(peer_address)
+        } else {
+            None
+        };
+        let Some(backend) = balance::pick(service, client, &connection.tried, random) else {
+            counters.no_backend.add(1);
+            return None;
+        };
+        // A backend that was removed between the load and here is in no newer table, so this ends.
+        if !backend.identity.enter() {
+            continue;
+        }
+        if connection.attempts == 0 {
+            service.state.retry_budget.connection(now);
+        } else if may_retry(service, connection.attempts, now) {
+            counters.retries.add(1);
+        } else {
+            backend.identity.leave();
+            counters.retries_denied.add(1);
+            counters.no_backend.add(1);
+            return None;
+        }
+        let identity = Arc::clone(&backend.identity);
+        let service_state = Arc::clone(&service.state);
+        let attempt = Attempt { address: backend.address, identity, service: service_state, abandoned: false };
+        return Some(Choice { attempt, timeout: settings.connect_timeout.0, ages: settings.limits_age() });
+    }
+}
+
+/// Whether another attempt may be made after so many that failed.
+fn may_retry(service: &Service, attempts: u8, now: Duration) -> bool {
+    let settings = &service.settings;
+    let budget = settings.retry_budget;
+    let limit = RetryLimit { percent: budget.percent.0.into(), minimum_per_second: budget.minimum.0.into() };
+    attempts <= settings.retries.0 && service.state.retry_budget.try_retry(limit, now)
 }
 
 /// The client's address; `None` if its connection has ended already (`ENOTCONN`, getpeername(2)).

@@ -1,5 +1,6 @@
 //! The connections that are open, each in a slot.
 
+use super::ageing::Tick;
 use super::pipes::LeasedPipe;
 use crate::flow::{Flow, Side};
 use crate::ring::{GENERATION_MASK, Slot};
@@ -26,6 +27,10 @@ pub(super) struct Connection {
     pub(super) private: [Private; 2],
     /// Counts attempts, so that a timeout is not taken for one of a later attempt.
     pub(super) attempts: u8,
+    /// When it was accepted.
+    pub(super) opened: Tick,
+    /// When data was last sent to one of its ends.
+    pub(super) moved: Tick,
 }
 
 /// The backend that a connection goes to.
@@ -109,12 +114,16 @@ impl Connections {
         Some(connection)
     }
 
+    /// All open connections.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &Connection)> {
+        (0u32..).zip(&self.entries).filter_map(|(index, entry)| {
+            let slot = Slot { index, generation: entry.generation };
+            entry.connection.as_ref().map(|connection| (slot, connection))
+        })
+    }
+
     /// The slots of the connections that `wanted` accepts.
     pub(super) fn find(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<Slot> {
-        (0u32..)
-            .zip(&self.entries)
-            .filter(|(_, entry)| entry.connection.as_ref().is_some_and(&wanted))
-            .map(|(index, entry)| Slot { index, generation: entry.generation })
-            .collect()
+        self.iter().filter(|(_, connection)| wanted(connection)).map(|(slot, _)| slot).collect()
     }
 }

@@ -6,6 +6,7 @@
 //! in `datagrams`.
 
 mod accept;
+mod ageing;
 mod connect;
 mod connections;
 mod datagrams;
@@ -18,6 +19,7 @@ mod timers;
 pub use limits::Limits;
 
 use crate::flow::{Event, Operation, Side};
+use crate::privileges;
 use crate::ring::{self, Completion, Kind, Ring, Slot, Token};
 use crate::shared::{DataThread, Shared};
 use accept::{Accepting, Refusals};
@@ -51,6 +53,9 @@ pub enum Error {
     /// A listener cannot be used.
     #[error("cannot accept connections from a listener that was handed over: {0}")]
     Listener(nix::Error),
+    /// What only the set-up needs cannot be given up.
+    #[error(transparent)]
+    Privileges(#[from] privileges::Error),
     /// A steered UDP socket cannot be used.
     #[error("cannot receive datagrams from a UDP socket that was handed over: {0}")]
     Datagrams(nix::Error),
@@ -72,11 +77,16 @@ pub struct Worker {
     timers: Timers,
     /// Attempts to connect, in the order in which they began, that are not known to be over.
     attempts: VecDeque<PendingAttempt>,
+    /// Connections that have not yet lasted long, with the time at which they were established.
+    young: VecDeque<(Slot, Instant)>,
+    /// Whether ages will be looked at.
+    watches_ages: bool,
     /// Splices that are due, by connection and source, and whether to read.
     splices: VecDeque<(Slot, Side, bool)>,
     /// Receives that wait for a buffer.
     starved: VecDeque<(Slot, Side)>,
     random: fastrand::Rng,
+    started: Instant,
     /// The time of this turn.
     now: Instant,
     quiet_timer: bool,
@@ -111,9 +121,12 @@ impl Worker {
             datagrams: Datagrams::new(datagrams.into_iter().map(Steered::new).collect::<Result<_, _>>()?),
             timers: Timers::default(),
             attempts: VecDeque::new(),
+            young: VecDeque::new(),
+            watches_ages: false,
             splices: VecDeque::new(),
             starved: VecDeque::new(),
             random: fastrand::Rng::new(),
+            started: Instant::now(),
             now: Instant::now(),
             quiet_timer: false,
             stopping: false,
@@ -130,7 +143,7 @@ impl Worker {
         self.ring.read_wake(self.thread.mailbox.wake().as_fd().as_raw_fd())?;
         while !(self.stopping && self.connections.len() == 0) {
             let may_wait = self.splices.is_empty() && !self.thread.mailbox.is_full();
-            let deadlines = [self.timers.next(), self.next_review(), self.datagrams.next_expiry()];
+            let deadlines = [self.timers.next(), self.next_review(), self.next_grown(), self.datagrams.next_expiry()];
             let deadline = deadlines.into_iter().flatten().min();
             self.ring.turn(deadline, may_wait)?;
             self.now = Instant::now();
@@ -139,6 +152,7 @@ impl Worker {
             }
             self.splice()?;
             self.review_attempts();
+            self.review_young();
             self.expire_sessions()?;
             while let Some(timer) = self.timers.pop(self.now) {
                 self.fire(timer)?;
@@ -214,6 +228,7 @@ impl Worker {
             Timer::Accept { listener } => self.accept_again(listener),
             Timer::Datagrams { socket } => self.receive_datagrams(socket),
             Timer::Quiet => self.find_quiet(),
+            Timer::Age => self.sweep_ages(),
         }
     }
 

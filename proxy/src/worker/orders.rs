@@ -19,6 +19,7 @@ impl Worker {
                     self.reset_where(Identity::is_removed, |counters| &counters.removed_resets)?;
                     self.move_sessions(Identity::is_removed)?;
                 }
+                Order::WatchAges => self.watch_ages(),
                 Order::DrainDeadline { identity, note, after } => {
                     self.timers.add(self.now, after, Timer::Drain { identity, note });
                 }

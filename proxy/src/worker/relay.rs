@@ -1,6 +1,7 @@
 //! Moving a connection's data, and closing it.
 
 use super::accept::reset_on_close;
+use super::ageing::Tick;
 use super::connections::{Connection, Private};
 use super::{Error, Timer, Worker};
 use crate::flow::{Chunk, Ending, Event, Operation, ReceiveEnd, Side};
@@ -18,6 +19,7 @@ const QUIET: Duration = Duration::from_secs(1);
 impl Worker {
     /// What a completion means to its connection; `None` if that is gone.
     pub(super) fn event_of(&mut self, slot: Slot, kind: Kind, completion: &Completion) -> Option<Event> {
+        let tick = Tick::at(self.now, self.started);
         let connection = self.connections.get(slot)?;
         Some(match kind {
             Kind::Connect if completion.result.is_ok() => self.connected(slot),
@@ -50,6 +52,7 @@ impl Worker {
             }
             Kind::Send(side) => match completion.result {
                 Ok(length) => {
+                    connection.moved = tick;
                     count_bytes(connection, side, u64::from(length));
                     Event::Sent { side, length }
                 }
@@ -169,6 +172,7 @@ impl Worker {
         let (turn, moved) = leased.pipe.turn(source.as_fd(), destination.as_fd(), read);
         if moved > 0 {
             leased.moved_at = self.now;
+            connection.moved = Tick::at(self.now, self.started);
         }
         self.thread.counters.spliced_bytes.add(moved as u64);
         count_bytes(connection, from.other(), moved as u64);

@@ -22,6 +22,8 @@ pub(super) enum Timer {
     Datagrams { socket: u32 },
     /// Look for splicing directions that have nothing to do.
     Quiet,
+    /// Look for connections that have lasted or been idle for too long.
+    Age,
 }
 
 /// Timers by time.

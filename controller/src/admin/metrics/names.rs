@@ -99,7 +99,8 @@ metrics! {
     PROXY_NO_BACKEND = counter("ringlb_proxy_connections_no_backend_total", One, NETWORK, "Client connections reset because the service had no eligible backend, or all that were tried refused");
     PROXY_CONNECT_FAILURES = counter("ringlb_proxy_connect_failures_total", One, NETWORK, "Attempts to connect to a backend that failed, and UDP sessions that a backend refused");
     PROXY_CONNECT_RETRIES = counter("ringlb_proxy_connect_retries_total", One, NETWORK, "Failed attempts to connect that were followed by one to another backend");
-    PROXY_RESETS = counter("ringlb_proxy_connections_reset_total", One, &["network", "cause"], "Connections that ended by a reset: from the client, from the backend, because the backend or its service was removed, or because the drain deadline passed");
+    PROXY_RETRIES_DENIED = counter("ringlb_proxy_connect_retries_denied_total", One, NETWORK, "Client connections reset because no further attempt was allowed, by the service's limit or its retry budget");
+    PROXY_RESETS = counter("ringlb_proxy_connections_reset_total", One, &["network", "cause"], "Connections that ended by a reset, by cause: client, backend, removed (the backend or its service), drain (its deadline passed), idle, lifetime");
 
     UDP_SESSIONS = counter("ringlb_proxy_udp_sessions_total", One, NETWORK, "UDP sessions begun");
     UDP_ACTIVE = gauge("ringlb_proxy_udp_sessions_active", One, NETWORK, "UDP sessions open now");

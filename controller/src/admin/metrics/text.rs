@@ -31,7 +31,7 @@ pub(super) fn render(round: Round) -> Result<String, fmt::Error> {
 /// A metric, or the value of a label, and where its value is in what a proxy says of `T`.
 type Source<T, M = Metric> = (M, fn(&T) -> u64);
 
-const PROXY: [Source<ProxyStatistics>; 7] = [
+const PROXY: [Source<ProxyStatistics>; 8] = [
     (names::PROXY_ACCEPTED, |proxy| proxy.accepted),
     (names::PROXY_ACTIVE, |proxy| proxy.active),
     (names::PROXY_REFUSED_AT_LIMIT, |proxy| proxy.refused_at_limit),
@@ -39,13 +39,16 @@ const PROXY: [Source<ProxyStatistics>; 7] = [
     (names::PROXY_NO_BACKEND, |proxy| proxy.no_backend),
     (names::PROXY_CONNECT_FAILURES, |proxy| proxy.connect_failures),
     (names::PROXY_CONNECT_RETRIES, |proxy| proxy.retries),
+    (names::PROXY_RETRIES_DENIED, |proxy| proxy.retries_denied),
 ];
 
-const RESETS: [Source<ProxyStatistics, &str>; 4] = [
+const RESETS: [Source<ProxyStatistics, &str>; 6] = [
     ("client", |proxy| proxy.client_resets),
     ("backend", |proxy| proxy.backend_resets),
     ("removed", |proxy| proxy.removed_resets),
     ("drain", |proxy| proxy.drain_resets),
+    ("idle", |proxy| proxy.idle_resets),
+    ("lifetime", |proxy| proxy.lifetime_resets),
 ];
 
 const UDP: [Source<DatagramStatistics>; 4] = [

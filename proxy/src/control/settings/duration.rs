@@ -126,6 +126,37 @@ duration_setting! {
     ConnectTimeout, "a connect timeout", Duration::from_millis(1), Duration::from_secs(60), default Duration::from_secs(2)
 }
 
+optional_duration_setting! {
+    /// How long a connection may be without any data before it is reset: 1 s to 30 days. Seen once a second. By default
+    /// `never`: an idle connection costs a few hundred bytes, and a cut one its application an error.
+    IdleTimeout, "an idle timeout", Duration::from_secs(1), 720 * HOUR, default None
+}
+
+optional_duration_setting! {
+    /// How long a connection may last: 1 s to 30 days, by default `never`. It ends somewhere in the last tenth of this time,
+    /// at a random moment so that connections made together do not end together, as soon as it has been silent for a
+    /// second; at the end of this time in any case.
+    MaxLifetime, "a maximum lifetime", Duration::from_secs(1), 720 * HOUR, default None
+}
+
+optional_duration_setting! {
+    /// The silence before the first keepalive probe (`TCP_KEEPIDLE`): 1 s to 9 h; the kernel's limit is 32,767 s. `never`
+    /// sends none.
+    KeepaliveIdle, "a keepalive time", Duration::from_secs(1), 9 * HOUR, default Some(Duration::from_secs(120))
+}
+
+duration_setting! {
+    /// The time between keepalive probes (`TCP_KEEPINTVL`): 1 s to 1 h.
+    KeepaliveInterval, "a keepalive interval", Duration::from_secs(1), HOUR, default Duration::from_secs(15)
+}
+
+optional_duration_setting! {
+    /// How long data that was sent to a peer may be without an acknowledgement before the connection is reset
+    /// (`TCP_USER_TIMEOUT`, tcp(7)): 1 s to 24 h. By default `never`, which leaves it to the kernel: about 15 minutes. A
+    /// peer that acknowledges but reads nothing for so long is cut off too, so a short time is not for everybody.
+    UserTimeout, "a user timeout", Duration::from_secs(1), 24 * HOUR, default None
+}
+
 duration_setting! {
     /// How long a UDP session may be idle before it ends: 100 ms to 24 hours. By default 60 seconds: longer than anything that
     /// talks regularly is silent, and short enough that clients which never come back do not hold descriptors and ports for

@@ -4,12 +4,22 @@
 //! one, as numbers between daemon and proxy. So a setting is declared once, with its default and its bounds.
 
 mod duration;
+mod group;
+mod keepalive;
+mod number;
+mod retry;
 mod udp;
 
-pub use duration::{ConnectTimeout, DrainTimeout, UdpIdleTimeout};
-pub use udp::UdpSettings;
+pub use duration::{
+    ConnectTimeout, DrainTimeout, IdleTimeout, KeepaliveIdle, KeepaliveInterval, MaxLifetime, UdpIdleTimeout,
+    UserTimeout,
+};
+pub use keepalive::{Keepalive, KeepaliveProbes};
+pub use retry::{Retries, RetryBudget, RetryMinimum, RetryPercent};
+pub use udp::{UdpResponses, UdpSettings};
 
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// All settings of a service but its name, its VIP and its backends. Those that a document does not give are the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,12 +27,54 @@ use serde::{Deserialize, Serialize};
 pub struct ServiceSettings {
     /// How a backend is chosen.
     pub algorithm: Algorithm,
-    /// How long a draining backend keeps its connections.
-    pub drain_timeout: DrainTimeout,
     /// How long one attempt to connect to a backend may take.
     pub connect_timeout: ConnectTimeout,
+    /// How many other backends are tried for a connection after the first.
+    pub retries: Retries,
+    /// How many retries all connections may have together.
+    pub retry_budget: RetryBudget,
+    /// How long a draining backend keeps its connections.
+    pub drain_timeout: DrainTimeout,
+    /// What becomes of its connections then.
+    pub drain_policy: DrainPolicy,
+    /// How long a connection may be without any data.
+    pub idle_timeout: IdleTimeout,
+    /// How long a connection may last.
+    pub max_lifetime: MaxLifetime,
+    /// When a silent peer is asked whether it is still there.
+    pub keepalive: Keepalive,
+    /// How long data that was sent may be without an acknowledgement.
+    pub user_timeout: UserTimeout,
     /// What is set for its UDP sessions.
     pub udp: UdpSettings,
+}
+
+impl ServiceSettings {
+    /// The time that a backend that starts to drain gives its connections; `None` if it lets them end by themselves.
+    #[must_use]
+    pub fn drain_deadline(&self) -> Option<Duration> {
+        match self.drain_policy {
+            DrainPolicy::Reset => self.drain_timeout.0,
+            DrainPolicy::Keep => None,
+        }
+    }
+
+    /// Whether connections can end because of their age.
+    #[must_use]
+    pub fn limits_age(&self) -> bool {
+        self.idle_timeout.0.is_some() || self.max_lifetime.0.is_some()
+    }
+}
+
+/// What becomes of a draining backend's connections when their time is over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DrainPolicy {
+    /// They are reset.
+    #[default]
+    Reset,
+    /// They go on until they end or the backend is removed.
+    Keep,
 }
 
 /// How a backend is chosen for a new connection.

@@ -6,8 +6,6 @@
 //! A session is *connecting* when it picks a backend, then *connected*, and after some events connecting again: it moves.
 //! Moving loses no session: whoever was at a backend that is gone or refuses is served by another in the same moment.
 
-use crate::flow::MAX_ATTEMPTS;
-
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
@@ -98,6 +96,8 @@ pub struct Session {
     expected: Option<u64>,
     /// Replies for each datagram of the client; 0 if replies do not end the session.
     responses: u16,
+    /// How many other backends are tried after one that cannot be reached or refuses.
+    retries: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,12 +123,12 @@ enum Carries {
 }
 
 impl Session {
-    /// A session that waits for its first datagram. It ends when it has had `responses` replies for each datagram of the
+    /// A session that waits for its first datagram. So many other backends are tried when one refuses. It ends when it has had `responses` replies for each datagram of the
     /// client; never by that if it is 0.
     #[must_use]
-    pub fn new(responses: u16) -> Self {
+    pub fn new(retries: u8, responses: u16) -> Self {
         let expected = (responses > 0).then_some(0);
-        Self { phase: Phase::New, attempts: 0, kept: false, expected, responses }
+        Self { phase: Phase::New, attempts: 0, kept: false, expected, responses, retries }
     }
 
     /// Takes an event in and adds what is to be done, in this order, to `operations`.
@@ -216,13 +216,13 @@ impl Session {
 
     fn connect(&mut self, carries: Carries, operations: &mut Vec<Operation>) {
         self.phase = Phase::Connecting { carries };
-        self.attempts += 1;
+        self.attempts = self.attempts.saturating_add(1);
         operations.push(Operation::Connect);
     }
 
     /// Tries another backend, if it was not too many already.
     fn move_on(&mut self, carries: Carries, operations: &mut Vec<Operation>) {
-        if self.attempts < MAX_ATTEMPTS {
+        if self.attempts <= self.retries {
             self.connect(carries, operations);
         } else {
             self.give_up(carries, operations);

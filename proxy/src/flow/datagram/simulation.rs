@@ -191,7 +191,7 @@ impl World {
                     seen.evicted += 1;
                     self.tell(oldest, Event::End(Ending::Evicted), None, seen);
                 }
-                let flow = Session::new(self.responses);
+                let flow = Session::new(2, self.responses);
                 let open = Open { flow, vip: key.1, seat: None, tried: Vec::new(), kept: None };
                 let timeout = Duration::from_millis([2_000, 5_000][self.random.usize(..2)]);
                 self.sessions.insert(key, open, timeout, self.now)

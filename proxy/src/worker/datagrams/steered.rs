@@ -167,7 +167,7 @@ impl Worker {
         };
         self.thread.counters.sessions.add(1);
         let session = OpenSession {
-            flow: Session::new(settings.responses),
+            flow: Session::new(settings.retries.0, settings.udp.responses.0),
             key,
             picked: Some(seat),
             upstream: None,
@@ -178,7 +178,7 @@ impl Worker {
             lost: Lost::NoBackend,
             reply,
         };
-        Ok(Ok(self.datagrams.sessions.insert(key, session, settings.idle_timeout.0, self.now)))
+        Ok(Ok(self.datagrams.sessions.insert(key, session, settings.udp.idle_timeout.0, self.now)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{AtHand, Key, Lost, OpenSession, Seat, send};
 use crate::balance;
-use crate::control::message::UdpSettings;
+use crate::control::message::ServiceSettings;
 use crate::flow::Slot;
 use crate::flow::datagram::Event;
 use crate::ring::{Completion, Token};
@@ -18,7 +18,11 @@ use std::sync::atomic::Ordering;
 
 impl Worker {
     /// Picks a backend in the newest table and counts the session in there.
-    pub(super) fn pick_for_session(&mut self, key: Key, tried: &[IpAddr]) -> Result<(Seat, UdpSettings), Lost> {
+    pub(super) fn pick_for_session(
+        &mut self,
+        key: Key,
+        tried: &[IpAddr],
+    ) -> Result<(Seat, Arc<ServiceSettings>), Lost> {
         loop {
             let table = self.shared.table.load();
             let service = table.service_at(key.target.ip()).ok_or(Lost::NoService)?;
@@ -28,7 +32,7 @@ impl Worker {
             if backend.identity.enter() {
                 let identity = Arc::clone(&backend.identity);
                 let seat = Seat { address: backend.address, identity, service: Arc::clone(&service.state) };
-                return Ok((seat, service.settings.udp.clone()));
+                return Ok((seat, Arc::clone(&service.settings)));
             }
         }
     }

@@ -1,51 +1,10 @@
-//! Programs that people use, through a VIP.
+//! Streams of every shape, by iperf3, netcat and plain sockets.
 
-use crate::node::{Container, Node};
+use super::{VIP, one_backend, vip};
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
-
-const VIP: &str = "10.0.200.1";
-
-fn vip() -> IpAddr {
-    VIP.parse().unwrap()
-}
-
-fn one_backend() -> (Node, Container, Container) {
-    let node = Node::with_network();
-    let (backend, client) = (node.container(11), node.container(100));
-    node.service("web", vip(), "rr", &[&backend]);
-    (node, backend, client)
-}
-
-#[test]
-fn curl_with_keep_alive_from_nginx() {
-    let (_node, backend, client) = one_backend();
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path().to_str().unwrap();
-    let page: Vec<u8> = (0..5_000_000u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    std::fs::write(directory.path().join("large"), &page).unwrap();
-    std::fs::write(directory.path().join("small"), b"hello").unwrap();
-    let configuration = format!(
-        "worker_processes 1; pid {root}/pid; error_log {root}/error.log; daemon off; user root;
-         events {{ worker_connections 256; }}
-         http {{ access_log off; client_body_temp_path {root}/a; proxy_temp_path {root}/b; fastcgi_temp_path {root}/c;
-                 uwsgi_temp_path {root}/d; scgi_temp_path {root}/e; keepalive_requests 100000;
-                 server {{ listen 80; root {root}; }} }}"
-    );
-    std::fs::write(directory.path().join("nginx.conf"), configuration).unwrap();
-    let _nginx = backend.spawn("nginx", &["-c", &format!("{root}/nginx.conf")]);
-    backend.wait_for_port(80);
-    // One curl, one connection, a hundred requests.
-    let small = format!("http://{VIP}/small?[1-100]");
-    let said = client.output("curl", &["-sS", "--fail", "-w", "%{num_connects} ", "-o", "/dev/null", &small]);
-    let connects = String::from_utf8(said).unwrap();
-    let opened: u32 = connects.split_whitespace().map(|count| count.parse::<u32>().unwrap()).sum();
-    assert_eq!((opened, connects.split_whitespace().count()), (1, 100), "keep-alive was lost: {connects}");
-    let large = client.output("curl", &["-sS", "--fail", &format!("http://{VIP}/large")]);
-    assert!(large == page, "the file came through changed");
-}
 
 #[test]
 fn iperf3_both_ways_with_eight_streams() {

@@ -1,0 +1,58 @@
+//! Which clients may come in.
+
+use super::PrefixSet;
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// An allow and a deny list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AccessList {
+    /// `None` allows everybody.
+    allow: Option<PrefixSet>,
+    deny: PrefixSet,
+}
+
+impl AccessList {
+    /// An empty `allow` allows everybody; what is in `deny` is refused even if it is in `allow` too.
+    #[must_use]
+    pub fn new(allow: &[IpNet], deny: &[IpNet]) -> Self {
+        let set = |prefixes: &[IpNet]| prefixes.iter().copied().collect::<PrefixSet>();
+        Self { allow: (!allow.is_empty()).then(|| set(allow)), deny: set(deny) }
+    }
+
+    /// Whether a client with this address may come in: O(log n) in the number of prefixes.
+    #[must_use]
+    pub fn admits(&self, client: IpAddr) -> bool {
+        self.allow.as_ref().is_none_or(|allow| allow.contains(client)) && !self.deny.contains(client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(allow: &[&str], deny: &[&str]) -> AccessList {
+        let [allow, deny] = [allow, deny].map(|all| all.iter().map(|one| one.parse().unwrap()).collect::<Vec<_>>());
+        AccessList::new(&allow, &deny)
+    }
+
+    #[test]
+    fn deny_wins_and_an_empty_allow_list_allows_all() {
+        let admits = |list: &AccessList, client: &str| list.admits(client.parse().unwrap());
+        assert!(admits(&list(&[], &[]), "192.0.2.1"));
+        let some = list(&["192.0.2.0/24", "2001:db8::/32"], &["192.0.2.128/25", "2001:db8:1::/48"]);
+        for (client, expected) in [
+            ("192.0.2.1", true),
+            ("::ffff:192.0.2.1", true),
+            ("192.0.2.128", false),
+            ("192.0.3.1", false),
+            ("2001:db8::1", true),
+            ("2001:db8:1::1", false),
+            ("2001:db9::1", false),
+        ] {
+            assert_eq!(admits(&some, client), expected, "{client}");
+        }
+        let all_but_one = list(&[], &["192.0.2.1/32"]);
+        assert!(!admits(&all_but_one, "192.0.2.1") && admits(&all_but_one, "192.0.2.2"));
+    }
+}

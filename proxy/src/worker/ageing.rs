@@ -1,0 +1,118 @@
+//! What connections get and suffer because of their age.
+
+use super::connections::Connection;
+use super::{Error, Timer, Worker};
+use crate::control::settings::ServiceSettings;
+use crate::flow::Event;
+use crate::flow::age::{Age, Expiry};
+use crate::ring::Slot;
+use socket2::{SockRef, TcpKeepalive};
+use std::time::{Duration, Instant};
+
+/// A connection that lasts so long gets the socket options that only matter to one that lasts.
+const GROWN: Duration = Duration::from_secs(1);
+/// The time between two looks at the age of connections.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// A moment, in tenths of a second since the worker's start: 13 years of them fit in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tick(u32);
+
+impl Tick {
+    pub(super) fn at(now: Instant, started: Instant) -> Self {
+        Self(u32::try_from((now - started).as_millis() / 100).unwrap_or(u32::MAX))
+    }
+
+    fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::from(self.0.saturating_sub(earlier.0)) * 100)
+    }
+}
+
+impl Worker {
+    /// Takes note of a connection that has just been established.
+    pub(super) fn is_young(&mut self, slot: Slot) {
+        self.young.push_back((slot, self.now));
+    }
+
+    /// When the oldest of the young connections is to be looked at.
+    pub(super) fn next_grown(&self) -> Option<Instant> {
+        self.young.front().map(|(_, established)| *established + GROWN)
+    }
+
+    /// Gives connections that have lasted a while what their service's settings say. Most connections are over before, and
+    /// save the system calls.
+    pub(super) fn review_young(&mut self) {
+        while let Some(&(slot, established)) = self.young.front() {
+            if self.now < established + GROWN {
+                return;
+            }
+            self.young.pop_front();
+            let Some(connection) = self.connections.get(slot) else { continue };
+            if let Some(service) = self.shared.table.load().service_at(connection.target.ip()) {
+                set_options(connection, &service.settings);
+            }
+        }
+    }
+
+    /// Makes sure that ages are looked at.
+    pub(super) fn watch_ages(&mut self) {
+        if !self.watches_ages {
+            self.watches_ages = true;
+            self.timers.add(self.now, SWEEP, Timer::Age);
+        }
+    }
+
+    /// Ends the connections that have lasted or been idle for too long by the settings of the newest table, and comes back
+    /// as long as there is one that can.
+    pub(super) fn sweep_ages(&mut self) -> Result<(), Error> {
+        let table = self.shared.table.load_full();
+        let tick = Tick::at(self.now, self.started);
+        let mut ageing = false;
+        let mut expired = Vec::new();
+        for (slot, connection) in self.connections.iter() {
+            let Some(service) = table.service_at(connection.target.ip()) else { continue };
+            if !service.settings.limits_age() || connection.flow.is_connecting() {
+                ageing |= service.settings.limits_age();
+                continue;
+            }
+            ageing = true;
+            let age = Age {
+                lasted: tick.since(connection.opened),
+                silent: tick.since(connection.moved),
+                // Neighbours in the list of connections were often made together.
+                lot: (slot.index as u8).wrapping_mul(157).wrapping_add(slot.generation as u8),
+            };
+            expired.extend(age.expiry(&service.settings).map(|expiry| (slot, expiry)));
+        }
+        self.watches_ages = false;
+        if ageing {
+            self.watch_ages();
+        }
+        for (slot, expiry) in expired {
+            match expiry {
+                Expiry::Idle => self.thread.counters.idle_resets.add(1),
+                Expiry::Lifetime => self.thread.counters.lifetime_resets.add(1),
+            }
+            self.deliver(slot, Event::Abort)?;
+        }
+        Ok(())
+    }
+}
+
+/// Keepalive and the user timeout, towards both ends.
+fn set_options(connection: &Connection, settings: &ServiceSettings) {
+    for socket in connection.sockets.iter().flatten() {
+        let socket = SockRef::from(socket);
+        // They fail only for a connection that is over, which needs them no more.
+        if let Some(idle) = settings.keepalive.idle.0 {
+            let keepalive = TcpKeepalive::new()
+                .with_time(idle)
+                .with_interval(settings.keepalive.interval.0)
+                .with_retries(settings.keepalive.probes.0.into());
+            let _ = socket.set_tcp_keepalive(&keepalive);
+        }
+        if let Some(timeout) = settings.user_timeout.0 {
+            let _ = socket.set_tcp_user_timeout(Some(timeout));
+        }
+    }
+}
