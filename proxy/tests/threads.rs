@@ -22,7 +22,12 @@ fn start(backends: &[BackendSpec]) -> Proxy {
 }
 
 fn start_with(descriptors: Option<u64>, backends: &[BackendSpec]) -> Proxy {
-    let options = Options { arguments: vec!["--threads", "3"], listeners: listen_as_group(VIP, 3), descriptors, ..Options::default() };
+    let options = Options {
+        arguments: vec!["--threads", "3"],
+        listeners: listen_as_group(VIP, 3),
+        descriptors,
+        ..Options::default()
+    };
     Proxy::start_with(&options, Default::default(), backends)
 }
 

@@ -182,6 +182,7 @@ impl Worker {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the form that map_err wants")]
 fn failed(error: std::io::Error) -> Error {
     Error::Datagrams(Errno::from_raw(error.raw_os_error().unwrap_or(0)))
 }
