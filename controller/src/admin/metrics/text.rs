@@ -342,7 +342,7 @@ mod tests {
         };
         let text = render(round(TWO, statistics)).unwrap();
         for expected in [
-            "# HELP ringlb_backend_connections_total Connections established to the backend\n\
+            "# HELP ringlb_backend_connections_total Connections established to the backend, and UDP sessions given to it\n\
              # TYPE ringlb_backend_connections_total counter\n\
              ringlb_backend_connections_total{network=\"net.a\",service=\"api\",backend=\"10.1.0.3\"} 18446744073709551615\n\
              # HELP ",
