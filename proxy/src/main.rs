@@ -11,7 +11,7 @@ use ringlb_proxy::shared::Shared;
 use ringlb_proxy::threads::{Count, DataThreads, Sockets, share_out};
 use ringlb_proxy::worker::{Limits, Settings};
 use std::error::Error;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{OwnedFd, RawFd};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -34,6 +34,9 @@ struct Arguments {
     /// many for each
     #[arg(long, required = true, value_name = "FD", value_parser = clap::value_parser!(RawFd).range(3..))]
     listener_fd: Vec<RawFd>,
+    /// Descriptor of a UDP socket that gets the datagrams for VIPs; may be repeated, and is shared out as listeners are
+    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(RawFd).range(3..))]
+    datagram_fd: Vec<RawFd>,
     /// Descriptor to keep open and leave alone, such as that of the program which steers to the listeners
     #[arg(long, value_name = "FD", value_parser = clap::value_parser!(RawFd).range(3..))]
     keep_fd: Vec<RawFd>,
@@ -63,7 +66,15 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let listeners = take_all(&arguments.listener_fd)?.into_iter().map(TcpListener::from).collect();
     let kept = take_all(&arguments.keep_fd)?;
     let threads = arguments.threads.get().get();
-    let sockets = share_out("listeners", listeners, threads)?.into_iter().map(|listeners| Sockets { listeners });
+    let datagrams: Vec<_> = take_all(&arguments.datagram_fd)?.into_iter().map(UdpSocket::from).collect();
+    let listeners = share_out("listeners", listeners, threads)?;
+    // There may be none at all.
+    let datagrams = match datagrams.len() {
+        0 => (0..threads).map(|_| Vec::new()).collect(),
+        _ => share_out("UDP sockets", datagrams, threads)?,
+    };
+    let sockets = listeners.into_iter().zip(datagrams);
+    let sockets = sockets.map(|(listeners, datagrams)| Sockets { listeners, datagrams });
 
     let limits = Limits::of_process(threads)?;
     privileges::give_up()?;

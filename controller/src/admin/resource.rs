@@ -4,7 +4,7 @@ use crate::model::{Attachment, Backend, Network, Service, Weight};
 use crate::reconcile::NetworkStatus;
 use ipnet::IpNet;
 use ringlb_proxy::control::message::{
-    Generation, Health, ProxyStatistics, RingStatistics, ServiceSettings, Statistics,
+    DatagramStatistics, Generation, Health, ProxyStatistics, RingStatistics, ServiceSettings, Statistics,
 };
 use serde::Serialize;
 use std::collections::HashMap;
@@ -121,6 +121,7 @@ pub(super) struct NetworkStatusResource {
     #[serde(flatten)]
     status: NetworkStatus,
     connections: Option<ProxyStatistics>,
+    datagrams: Option<DatagramStatistics>,
     ring: Option<RingStatistics>,
     attachments: Vec<AttachmentResource>,
     services: Vec<ServiceStatusResource>,
@@ -132,8 +133,9 @@ struct ServiceStatusResource {
     vip: IpAddr,
     #[serde(flatten)]
     settings: ServiceSettings,
-    /// None while no proxy has told.
+    /// None while no proxy has told, like all counters.
     connections: Option<u64>,
+    sessions: Option<u64>,
     backends: Vec<BackendStatusResource>,
 }
 
@@ -152,6 +154,10 @@ struct BackendStatusResource {
     active: Option<u64>,
     connections: Option<u64>,
     connect_failures: Option<u64>,
+    sessions: Option<u64>,
+    active_sessions: Option<u64>,
+    datagrams_to_backend: Option<u64>,
+    datagrams_to_client: Option<u64>,
     bytes_to_backend: Option<u64>,
     bytes_to_client: Option<u64>,
 }
@@ -202,7 +208,7 @@ impl NetworkStatusResource {
             .map(|service| {
                 let backends: HashMap<_, _> =
                     service.backends.iter().map(|backend| (backend.address, backend)).collect();
-                (service.name.as_str(), (service.connections, backends))
+                (service.name.as_str(), (service, backends))
             })
             .collect();
         let services = network.services().values().map(|service| {
@@ -211,7 +217,8 @@ impl NetworkStatusResource {
                 name: service.name.to_string(),
                 vip: service.vip,
                 settings: service.settings.clone(),
-                connections: told.map(|(connections, _)| *connections),
+                connections: told.map(|(service, _)| service.connections),
+                sessions: told.map(|(service, _)| service.sessions),
                 backends: service
                     .backends
                     .iter()
@@ -230,6 +237,10 @@ impl NetworkStatusResource {
                             active: told.map(|told| told.active),
                             connections: told.map(|told| told.connections),
                             connect_failures: told.map(|told| told.connect_failures),
+                            sessions: told.map(|told| told.sessions),
+                            active_sessions: told.map(|told| told.active_sessions),
+                            datagrams_to_backend: told.map(|told| told.datagrams_to_backend),
+                            datagrams_to_client: told.map(|told| told.datagrams_to_client),
                             bytes_to_backend: told.map(|told| told.bytes_to_backend),
                             bytes_to_client: told.map(|told| told.bytes_to_client),
                         }
@@ -245,6 +256,7 @@ impl NetworkStatusResource {
             generation: network.generation(),
             status,
             connections: statistics.as_ref().map(|statistics| statistics.proxy.clone()),
+            datagrams: statistics.as_ref().map(|statistics| statistics.datagrams.clone()),
             ring: statistics.map(|statistics| statistics.ring),
             attachments: network
                 .attachments()

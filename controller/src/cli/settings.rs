@@ -47,6 +47,13 @@ pub(super) struct SettingsArguments {
     /// How long data may be without an acknowledgement, or never: then the kernel decides [default: never]
     #[arg(long, value_name = "DURATION")]
     user_timeout: Option<String>,
+    /// How long a UDP session may be idle [default: 60s]
+    #[arg(long, value_name = "DURATION")]
+    udp_idle_timeout: Option<String>,
+    /// How many replies each datagram of a UDP client gets, after which its session ends at once: 1 for DNS, 0 to end sessions
+    /// only by the idle timeout [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    udp_responses: Option<i64>,
     /// A line in the access log for each connection that ended: off, text or json [default: off]
     #[arg(long, value_name = "FORMAT")]
     access_log: Option<String>,
@@ -131,6 +138,8 @@ impl SettingsArguments {
         fields.put("keepalive.interval", self.keepalive_interval);
         fields.put("keepalive.probes", self.keepalive_probes);
         fields.put("user_timeout", self.user_timeout);
+        fields.put("udp.idle_timeout", self.udp_idle_timeout);
+        fields.put("udp.responses", self.udp_responses);
         fields.put("access_log.format", self.access_log);
         fields.put("access_log.sample", self.access_log_sample);
         fields.put("slow_start", self.slow_start);

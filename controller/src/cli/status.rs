@@ -4,6 +4,10 @@ use super::table::{Table, list, state, text};
 use serde_json::Value;
 use std::io::{self, Write};
 
+/// Why datagrams are dropped, as the fields of the answer.
+const DROPPED: [&str; 7] =
+    ["no_service", "no_backend", "buffer_full", "too_large", "at_limit", "unsendable", "unanswerable"];
+
 pub(super) fn write(answer: &Value, out: &mut impl Write) -> io::Result<()> {
     let ready = if answer["ready"] == true { "ready" } else { "not ready" };
     writeln!(out, "ringlb {}, daemon pid {}, {ready}", text(&answer["version"]), text(&answer["daemon_pid"]))?;
@@ -79,6 +83,27 @@ fn write_proxy(network: &Value, out: &mut impl Write) -> io::Result<()> {
             count("ports_exhausted"),
             count("refused_at_limit")
         )?;
+    }
+    let datagrams = &network["datagrams"];
+    if datagrams.is_object() {
+        let count = |field: &str| text(&datagrams[field]);
+        let dropped = DROPPED.iter().filter_map(|field| datagrams[*field].as_u64()).sum::<u64>();
+        writeln!(
+            out,
+            "  UDP sessions active {}  begun {}  moved {}  evicted {}  datagrams to backends {}  to clients {}  dropped {dropped}",
+            count("active"),
+            count("sessions"),
+            count("moved"),
+            count("evicted"),
+            count("to_backends"),
+            count("to_clients")
+        )?;
+        if dropped > 0 {
+            let reasons = DROPPED.iter().filter(|field| datagrams[**field] != 0);
+            let reasons: Vec<_> =
+                reasons.map(|field| format!("{} {}", field.replace('_', " "), count(field))).collect();
+            writeln!(out, "  datagrams dropped: {}", reasons.join("  "))?;
+        }
     }
     Ok(())
 }

@@ -74,10 +74,14 @@ impl Proxy {
         let mut command = std::process::Command::new(&settings.proxy_program);
         command.arg("--network").arg(network.as_ref());
         command.arg("--threads").arg(settings.threads.to_string());
-        let listeners = place.steered.threads.iter().flat_map(|thread| &thread.listeners);
+        let threads = &place.steered.threads;
+        let listeners = threads.iter().flat_map(|thread| &thread.listeners);
         let listeners = listeners.map(|listener| ("--listener-fd", listener.as_fd()));
+        let datagrams = threads.iter().flat_map(|thread| &thread.datagrams);
+        let datagrams = datagrams.map(|socket| ("--datagram-fd", socket.as_fd()));
         let kept = place.steered.steering.descriptors().into_iter().map(|descriptor| ("--keep-fd", descriptor));
-        let descriptors = std::iter::once(("--control-fd", place.control.as_fd())).chain(listeners).chain(kept);
+        let descriptors = std::iter::once(("--control-fd", place.control.as_fd()));
+        let descriptors = descriptors.chain(listeners).chain(datagrams).chain(kept);
         let mut mappings = Vec::new();
         for ((option, descriptor), child_fd) in descriptors.zip(FIRST_FD..) {
             let duplicate = descriptor.try_clone_to_owned();

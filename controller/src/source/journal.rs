@@ -53,6 +53,7 @@ pub enum JournalError {
 /// A wish, as it is written.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Entry<'a> {
     Change { network: std::borrow::Cow<'a, str>, change: std::borrow::Cow<'a, Change> },
     State(std::borrow::Cow<'a, DesiredState>),

@@ -5,8 +5,8 @@
 use ringlb_proxy::control::frame::{MAX_PACKET, Reassembler, encode};
 use ringlb_proxy::control::histogram::{self, Scale};
 use ringlb_proxy::control::message::{
-    BackendStatistics, Features, Health, Hello, ProxyStatistics, Reply, Request, RingStatistics, ServiceStatistics,
-    Statistics, Times,
+    BackendStatistics, DatagramStatistics, Features, Health, Hello, ProxyStatistics, Reply, Request, RingStatistics,
+    ServiceStatistics, Statistics, Times,
 };
 use ringlb_proxy::inherited;
 use ringlb_proxy::table::Table;
@@ -137,7 +137,7 @@ impl Player {
                 return Some(Reply::Refused { generation: self.generation, reason });
             }
             Request::Delta(delta) => delta.to,
-            Request::Statistics => return Some(Reply::Statistics(statistics(&self.table))),
+            Request::Statistics => return Some(Reply::Statistics(Box::new(statistics(&self.table)))),
             Request::Shutdown => std::process::exit(0),
         };
         let first = !std::mem::replace(&mut self.misbehaved, true);
@@ -161,7 +161,8 @@ impl Player {
     }
 }
 
-/// Another number for each thing that is counted: the proxy's from 1 on, the ring's from 21 on, a service's 100, and a
+/// Another number for each thing that is counted: the proxy's from 1 on, the ring's from 21 on, UDP's from
+/// 31 on, a service's from 100 on, and a
 /// backend's from a thousand times the end of its address on.
 pub(crate) fn statistics(table: &Table) -> Statistics {
     let services = table.services().map(|service| {
@@ -175,17 +176,22 @@ pub(crate) fn statistics(table: &Table) -> Statistics {
                 connect_failures: first + 3,
                 bytes_to_backend: first + 4,
                 bytes_to_client: first + 5,
+                sessions: first + 6,
+                active_sessions: first + 7,
+                datagrams_to_backend: first + 8,
+                datagrams_to_client: first + 9,
                 health: Health::Ejected,
-                ejected_for_ms: first + 6,
+                ejected_for_ms: first + 10,
                 warmth: 95,
-                ejections: first + 7,
-                check_failures: first + 8,
+                ejections: first + 11,
+                check_failures: first + 12,
             }
         });
         let times = |scale: Scale| Times { buckets: vec![2; scale.buckets()], sum_us: 1_500_000 };
         ServiceStatistics {
             name: service.name.to_string(),
             connections: 100,
+            sessions: 101,
             connect_times: times(histogram::CONNECT),
             session_times: times(histogram::SESSION),
             backends: backends.collect(),
@@ -211,6 +217,23 @@ pub(crate) fn statistics(table: &Table) -> Statistics {
             retries_denied: 14,
             access_log_dropped: 15,
             ports_exhausted: 16,
+        },
+        datagrams: DatagramStatistics {
+            sessions: 31,
+            active: 32,
+            moved: 33,
+            evicted: 34,
+            to_backends: 35,
+            to_clients: 36,
+            bytes_to_backends: 37,
+            bytes_to_clients: 38,
+            no_service: 39,
+            no_backend: 40,
+            buffer_full: 41,
+            too_large: 42,
+            at_limit: 43,
+            unsendable: 44,
+            unanswerable: 45,
         },
         ring: RingStatistics {
             enters: 21,

@@ -16,6 +16,7 @@ mod metrics;
 mod node;
 mod programs;
 mod system_calls;
+mod udp;
 mod vip;
 
 ringlb_netns::isolate_before_main!();

@@ -5,7 +5,7 @@
 //! order of the requests.
 
 pub use super::histogram::Times;
-pub use super::settings::{Algorithm, ServiceSettings};
+pub use super::settings::{Algorithm, ServiceSettings, UdpSettings};
 pub use crate::table::Health;
 
 use serde::{Deserialize, Serialize};
@@ -51,7 +51,7 @@ pub enum Reply {
         reason: String,
     },
     /// The answer to [`Request::Statistics`].
-    Statistics(Statistics),
+    Statistics(Box<Statistics>),
 }
 
 /// Who answers on this control channel.
@@ -86,7 +86,7 @@ pub struct Features {
     pub no_iowait: bool,
     /// Bulk directions can switch to `splice(2)`.
     pub splice: bool,
-    /// The most connections that the descriptor limit allows.
+    /// The most connections and UDP sessions together that the descriptor limit allows.
     pub max_connections: u64,
     /// The number of data threads, each with its own ring and listeners.
     pub threads: u32,
@@ -174,6 +174,8 @@ pub struct Statistics {
     pub generation: Generation,
     /// Counters of the whole proxy.
     pub proxy: ProxyStatistics,
+    /// Counters of its UDP sessions and datagrams.
+    pub datagrams: DatagramStatistics,
     /// Counters of the rings of all data threads together.
     pub ring: RingStatistics,
     /// One entry for each data thread: how they share the work.
@@ -195,7 +197,7 @@ pub struct ProxyStatistics {
     pub no_service: u64,
     /// Reset because the service had no eligible backend, or all that were tried refused.
     pub no_backend: u64,
-    /// Attempts to connect to a backend that failed.
+    /// Attempts to connect to a backend that failed, and UDP sessions that a backend refused.
     pub connect_failures: u64,
     /// Failed attempts that were followed by an attempt on another backend.
     pub retries: u64,
@@ -217,6 +219,41 @@ pub struct ProxyStatistics {
     pub access_log_dropped: u64,
     /// Attempts to connect that failed because all source ports towards the backend's port were in use.
     pub ports_exhausted: u64,
+}
+
+/// Counters of a proxy's UDP sessions and of their datagrams. Bytes are those of the datagrams' payload.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatagramStatistics {
+    /// Sessions begun.
+    pub sessions: u64,
+    /// Sessions open now.
+    pub active: u64,
+    /// Times that a session went on with another backend: its own was removed, had drained long enough, or refused.
+    pub moved: u64,
+    /// Sessions ended to make room for another session or a connection, as the descriptor limit was reached.
+    pub evicted: u64,
+    /// Datagrams sent to backends.
+    pub to_backends: u64,
+    /// Datagrams sent to clients.
+    pub to_clients: u64,
+    /// Bytes sent to backends.
+    pub bytes_to_backends: u64,
+    /// Bytes sent to clients.
+    pub bytes_to_clients: u64,
+    /// Datagrams dropped because no service has the address that they were sent to.
+    pub no_service: u64,
+    /// Datagrams dropped because the service had no eligible backend, or all that were tried refused.
+    pub no_backend: u64,
+    /// Datagrams dropped because the kernel's buffer for sending was full.
+    pub buffer_full: u64,
+    /// Datagrams dropped because they were longer than what can be sent on.
+    pub too_large: u64,
+    /// Datagrams dropped because the limit of descriptors, ports or memory left no room for a session.
+    pub at_limit: u64,
+    /// Datagrams dropped because the kernel would not send them, as there is no route or a firewall forbids it.
+    pub unsendable: u64,
+    /// Datagrams dropped because nobody could be answered: their source was a VIP, or their destination is not known.
+    pub unanswerable: u64,
 }
 
 /// Counters of a proxy's rings.
@@ -241,6 +278,8 @@ pub struct ThreadStatistics {
     pub accepted: u64,
     /// Client connections that it has open now.
     pub active: u64,
+    /// UDP sessions that it has open now.
+    pub sessions: u64,
     /// Calls of `io_uring_enter(2)` by it.
     pub enters: u64,
 }
@@ -250,8 +289,10 @@ pub struct ThreadStatistics {
 pub struct ServiceStatistics {
     /// The service's name.
     pub name: String,
-    /// Connections given to one of its backends.
+    /// Connections and UDP sessions given to one of its backends.
     pub connections: u64,
+    /// Of these, UDP sessions.
+    pub sessions: u64,
     /// What attempts to connect that succeeded took, by the scale [`histogram::CONNECT`].
     ///
     /// [`histogram::CONNECT`]: super::histogram::CONNECT
@@ -269,12 +310,20 @@ pub struct ServiceStatistics {
 pub struct BackendStatistics {
     /// Its address.
     pub address: IpAddr,
-    /// Connections established to it.
+    /// Connections established to it, and UDP sessions given to it.
     pub connections: u64,
-    /// Connections open now, those being established included.
+    /// Connections and UDP sessions open now, connections being established included.
     pub active: u64,
-    /// Attempts to connect to it that failed.
+    /// Of [`Self::connections`], UDP sessions.
+    pub sessions: u64,
+    /// Of [`Self::active`], UDP sessions.
+    pub active_sessions: u64,
+    /// Attempts to connect to it that failed, and UDP sessions that it refused.
     pub connect_failures: u64,
+    /// Datagrams sent to it.
+    pub datagrams_to_backend: u64,
+    /// Datagrams received from it.
+    pub datagrams_to_client: u64,
     /// Bytes sent to it.
     pub bytes_to_backend: u64,
     /// Bytes received from it.

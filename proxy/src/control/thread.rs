@@ -134,7 +134,7 @@ fn answer(request: &Request, shared: &Shared, health: &Health) -> Option<Reply> 
         Request::Statistics => {
             let mut statistics = shared.statistics();
             health.complete(&mut statistics);
-            return Some(Reply::Statistics(statistics));
+            return Some(Reply::Statistics(Box::new(statistics)));
         }
         Request::Shutdown => {
             shared.shut_down();

@@ -1,4 +1,4 @@
-//! What one TCP connection does next: events in, operations out.
+//! What one TCP connection does next: events in, operations out. [`datagram`] has the same for UDP.
 //!
 //! Pure: no descriptor, no ring, no clock. Whoever carries the operations out reports each one's completion as an event,
 //! in the order in which it saw them, and does nothing else to the connection.
@@ -7,8 +7,12 @@
 //! → *closing* (what is under way is stopped) → closed.
 
 pub mod age;
+pub mod datagram;
 mod direction;
+mod slot;
 pub mod termination;
+
+pub use slot::{GENERATION_MASK, Slot};
 
 use direction::{Direction, End, Mode, Receiving, Step};
 

@@ -5,12 +5,11 @@
 //! buffers besides: one for one receive, made when the shared ones are used up, freed after use.
 
 use super::Error;
+use super::provided::ProvidedBuffers;
 use io_uring::IoUring;
-use io_uring::types::BufRingEntry;
 use std::alloc::Layout;
 use std::collections::HashMap;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 /// The size of a buffer in bytes. Measured: 4 KiB and 32 KiB are both slower.
 pub const BUFFER_SIZE: usize = 16 * 1024;
@@ -26,9 +25,7 @@ const FIRST_PRIVATE: u32 = 1 << 16;
 /// All buffers of a ring.
 #[derive(Debug)]
 pub(super) struct Buffers {
-    ring: Memory,
-    data: Memory,
-    tail: u16,
+    shared: ProvidedBuffers,
     private: HashMap<u32, Box<[u8; BUFFER_SIZE]>>,
     free_private: Vec<u32>,
     next_private: u32,
@@ -38,13 +35,13 @@ pub(super) struct Buffers {
 /// over, which is after the ring's descriptor is closed. There is one ring a data thread, made at the start, so nothing
 /// accumulates.
 #[derive(Debug)]
-struct Memory(NonNull<u8>);
+pub(super) struct Memory(pub(super) NonNull<u8>);
 
 // SAFETY: the memory is owned by one value and reached only through it.
 unsafe impl Send for Memory {}
 
 impl Memory {
-    fn new(bytes: usize) -> Result<Self, Error> {
+    pub(super) fn new(bytes: usize) -> Result<Self, Error> {
         let layout = Layout::from_size_align(bytes, 4096).map_err(|_| Error::Memory { bytes })?;
         // SAFETY: the layout's size is not zero: all callers ask for at least one buffer.
         NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }).map(Self).ok_or(Error::Memory { bytes })
@@ -54,23 +51,12 @@ impl Memory {
 impl Buffers {
     /// Makes the shared buffers and gives them to the kernel.
     pub(super) fn register(ring: &IoUring) -> Result<Self, Error> {
-        let entries = usize::from(SHARED_BUFFERS);
-        let mut buffers = Self {
-            ring: Memory::new(entries * size_of::<BufRingEntry>())?,
-            data: Memory::new(entries * BUFFER_SIZE)?,
-            tail: 0,
+        Ok(Self {
+            shared: ProvidedBuffers::register(ring, GROUP, SHARED_BUFFERS, BUFFER_SIZE)?,
             private: HashMap::new(),
             free_private: Vec::new(),
             next_private: FIRST_PRIVATE,
-        };
-        let address = buffers.ring.0.as_ptr() as u64;
-        // SAFETY: the memory holds that many entries and is never freed.
-        unsafe { ring.submitter().register_buf_ring_with_flags(address, SHARED_BUFFERS, GROUP, 0) }
-            .map_err(|source| Error::Register { what: "a ring of provided buffers (kernel 5.19)", source })?;
-        for id in 0..SHARED_BUFFERS {
-            buffers.offer(id);
-        }
-        Ok(buffers)
+        })
     }
 
     /// A new private buffer; `None` if there are too many.
@@ -91,9 +77,7 @@ impl Buffers {
     pub(super) fn address(&mut self, buffer: u32, start: u32) -> Option<(*mut u8, u32)> {
         let room = u32::try_from(BUFFER_SIZE).ok()?.checked_sub(start)?;
         let base = if buffer < FIRST_PRIVATE {
-            let index = usize::try_from(buffer).ok().filter(|&index| index < usize::from(SHARED_BUFFERS))?;
-            // SAFETY: the index was checked to be inside the memory.
-            unsafe { self.data.0.as_ptr().add(index * BUFFER_SIZE) }
+            self.shared.address(buffer)?.as_ptr()
         } else {
             self.private.get_mut(&buffer)?.as_mut_ptr()
         };
@@ -108,25 +92,7 @@ impl Buffers {
                 self.free_private.push(buffer);
             }
         } else if let Ok(id) = u16::try_from(buffer) {
-            self.offer(id);
-        }
-    }
-
-    /// Puts a shared buffer into the ring.
-    fn offer(&mut self, id: u16) {
-        let base = self.ring.0.as_ptr().cast::<BufRingEntry>();
-        let index = usize::from(self.tail & (SHARED_BUFFERS - 1));
-        let id = id & (SHARED_BUFFERS - 1);
-        // SAFETY: both indices are masked to be inside the two pieces of memory. The kernel does not read an entry
-        // before the tail has passed it, and the tail is published below, after the entry (release).
-        unsafe {
-            let entry = &mut *base.add(index);
-            entry.set_addr(self.data.0.as_ptr().add(usize::from(id) * BUFFER_SIZE) as u64);
-            entry.set_len(BUFFER_SIZE as u32);
-            entry.set_bid(id);
-            self.tail = self.tail.wrapping_add(1);
-            let tail = BufRingEntry::tail(base).cast::<AtomicU16>();
-            (*tail).store(self.tail, Ordering::Release);
+            self.shared.offer(id);
         }
     }
 }

@@ -5,16 +5,20 @@
 #![allow(unsafe_code, reason = "operations and buffers are shared with the kernel by address")]
 
 mod buffers;
+mod datagrams;
 mod pipe;
 pub mod probe;
+mod provided;
 mod token;
 
 pub use buffers::{BUFFER_SIZE, PRIVATE_BUFFERS, SHARED_BUFFERS};
+pub use datagrams::{DATAGRAM_BUFFERS, Datagram, LONGEST_DATAGRAM};
 pub use pipe::Pipe;
 pub use token::{GENERATION_MASK, Kind, Slot, Token};
 
 use crate::flow::Chunk;
 use buffers::{Buffers, GROUP};
+use datagrams::DatagramBuffers;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use nix::errno::Errno;
@@ -80,7 +84,7 @@ pub struct Completion {
     pub result: Result<u32, Errno>,
     /// Whether the operation goes on and will report again (`IORING_CQE_F_MORE`).
     pub more: bool,
-    /// The shared buffer that was used.
+    /// The shared buffer that was used, one for datagrams if a datagram was received.
     pub buffer: Option<u32>,
 }
 
@@ -113,6 +117,7 @@ pub struct Counts {
 pub struct Ring {
     ring: IoUring,
     buffers: Buffers,
+    datagrams: DatagramBuffers,
     /// Addresses to connect to, each read by the kernel when its operation is submitted. An address is written over
     /// only after as many further connects as the submission queue has entries, when it has been submitted.
     addresses: Vec<SockAddr>,
@@ -194,6 +199,7 @@ impl Ring {
         let nowhere = SockAddr::from(std::net::SocketAddr::from(([0, 0, 0, 0], 0)));
         Ok(Self {
             buffers: Buffers::register(&ring)?,
+            datagrams: DatagramBuffers::register(&ring)?,
             no_iowait: ring.params().is_feature_no_iowait(),
             ring,
             addresses: vec![nowhere; SUBMISSIONS as usize],
@@ -252,6 +258,32 @@ impl Ring {
     /// [`Error::Enter`].
     pub fn receive(&mut self, token: Token, socket: RawFd) -> Result<(), Error> {
         self.push(opcode::RecvMulti::new(Fd(socket), GROUP).build(), token)
+    }
+
+    /// Receives datagrams from `socket` until it fails or is cancelled.
+    ///
+    /// # Errors
+    /// [`Error::Enter`].
+    pub fn receive_datagrams(&mut self, token: Token, socket: RawFd) -> Result<(), Error> {
+        let entry = self.datagrams.receive(Fd(socket));
+        self.push(entry, token)
+    }
+
+    /// The datagram that the completion of a [`Self::receive_datagrams`] has brought; `None` if it brought none.
+    #[must_use]
+    pub fn datagram(&self, completion: &Completion) -> Option<Datagram> {
+        self.datagrams.datagram(completion.buffer?, completion.result.ok()?)
+    }
+
+    /// The bytes of a datagram.
+    #[must_use]
+    pub fn datagram_bytes(&self, chunk: Chunk) -> &[u8] {
+        self.datagrams.bytes(chunk)
+    }
+
+    /// Gives a datagram's buffer back.
+    pub fn release_datagram(&mut self, buffer: u32) {
+        self.datagrams.release(buffer);
     }
 
     /// Receives from `socket` once, into a private buffer; `None` if there are none left.

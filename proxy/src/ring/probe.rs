@@ -1,6 +1,7 @@
 //! What this kernel's io_uring can do, found out by asking and by trying.
 
 use super::buffers::{Buffers, GROUP};
+use super::datagrams::DatagramBuffers;
 use super::{Error, set_up};
 use crate::control::message::Features;
 use io_uring::types::Fd;
@@ -8,7 +9,7 @@ use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use nix::errno::Errno;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::{io::Write, time::Duration};
 
 /// Checks that all that is needed is there and works.
@@ -28,6 +29,7 @@ pub fn check() -> Result<Features, Error> {
     })?;
     test._buffers = Some(buffers);
     test.multishot_receive()?;
+    test.datagrams()?;
     let multishot_accept = !accept_is_known_bad(&kernel) && test.multishot_accept().is_ok();
     Ok(Features {
         multishot_accept,
@@ -51,6 +53,7 @@ fn check_operations(ring: &IoUring, kernel: &str) -> Result<(), Error> {
         (opcode::Accept::CODE, "accept"),
         (opcode::Connect::CODE, "connect"),
         (opcode::Recv::CODE, "recv"),
+        (opcode::RecvMsgMulti::CODE, "recvmsg"),
         (opcode::Send::CODE, "send"),
         (opcode::PollAdd::CODE, "poll"),
         (opcode::Read::CODE, "read"),
@@ -99,6 +102,32 @@ impl SelfTest {
         let entry = self.wait_for(1)?;
         if entry.result() != -(Errno::ECANCELED as i32) || cqueue::more(entry.flags()) {
             return Err(Error::SelfTest(format!("cancelled multishot receive: {entry:?}")));
+        }
+        Ok(())
+    }
+
+    /// One receive delivers two datagrams and reports its cancellation. (An empty datagram is delivered and ends the receive,
+    /// on 6.18 at least.)
+    fn datagrams(&mut self) -> Result<(), Error> {
+        let failed = |what: &str, error: std::io::Error| Error::SelfTest(format!("{what}: {error}"));
+        let buffers = DatagramBuffers::register(&self.ring)?;
+        let (near, far) = UnixDatagram::pair().map_err(|error| failed("socketpair", error))?;
+        self.submit(&buffers.receive(Fd(far.as_raw_fd())).user_data(4))?;
+        for sent in ["test", "datagram"] {
+            near.send(sent.as_bytes()).map_err(|error| failed("send", error))?;
+            let entry = self.wait_for(4)?;
+            let written = u32::try_from(entry.result()).unwrap_or(0);
+            let buffer = cqueue::buffer_select(entry.flags()).map(u32::from);
+            let datagram = buffer.and_then(|buffer| buffers.datagram(buffer, written));
+            let came = datagram.map(|datagram| buffers.bytes(datagram.chunk));
+            if came != Some(sent.as_bytes()) || !cqueue::more(entry.flags()) {
+                return Err(Error::SelfTest(format!("multishot receive of datagrams: {entry:?}")));
+            }
+        }
+        self.submit(&opcode::AsyncCancel::new(4).build().user_data(2))?;
+        let entry = self.wait_for(4)?;
+        if entry.result() != -(Errno::ECANCELED as i32) || cqueue::more(entry.flags()) {
+            return Err(Error::SelfTest(format!("cancelled receive of datagrams: {entry:?}")));
         }
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! What a completion belongs to, as the 64 bits that travel through the kernel.
 
+pub use crate::flow::{GENERATION_MASK, Slot};
+
 use crate::flow::Side;
 
-/// Names an operation: its kind, and for those of a connection the slot and the slot's generation. A completion that
+/// Names an operation: its kind, and for those of a connection or a session the slot and the slot's generation. A completion that
 /// comes late finds another generation in its slot and is dropped instead of being taken for the next connection's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Token {
@@ -10,6 +12,16 @@ pub enum Token {
     Accept {
         /// The listener's place in the worker's list.
         listener: u32,
+    },
+    /// The receive of a steered UDP socket.
+    Datagrams {
+        /// The socket's place in the worker's list.
+        socket: u32,
+    },
+    /// The receive of a UDP session's socket.
+    Session {
+        /// Which session.
+        slot: Slot,
     },
     /// The read of the wake-up descriptor.
     Wake,
@@ -39,18 +51,6 @@ pub enum Kind {
     Await(Side),
 }
 
-/// A place in the worker's list of connections, at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Slot {
-    /// The place.
-    pub index: u32,
-    /// How often the place has been used before, modulo 2^24.
-    pub generation: u32,
-}
-
-/// The generations that fit into a token.
-pub const GENERATION_MASK: u32 = 0x00ff_ffff;
-
 const KINDS: [Kind; 9] = [
     Kind::Connect,
     Kind::Receive(Side::Client),
@@ -65,6 +65,8 @@ const KINDS: [Kind; 9] = [
 const ACCEPT: u64 = 0xff;
 const WAKE: u64 = 0xfe;
 const CANCEL: u64 = 0xfd;
+const DATAGRAMS: u64 = 0xfc;
+const SESSION: u64 = 0xfb;
 
 impl Token {
     /// The 64 bits: kind (8), generation (24), index (32).
@@ -72,12 +74,11 @@ impl Token {
     pub fn encode(self) -> u64 {
         match self {
             Self::Accept { listener } => (ACCEPT << 56) | u64::from(listener),
+            Self::Datagrams { socket } => (DATAGRAMS << 56) | u64::from(socket),
+            Self::Session { slot } => at_slot(SESSION, slot),
             Self::Wake => WAKE << 56,
             Self::Cancel => CANCEL << 56,
-            Self::Connection { kind, slot } => {
-                let generation = u64::from(slot.generation & GENERATION_MASK);
-                (u64::from(kind.number()) << 56) | (generation << 32) | u64::from(slot.index)
-            }
+            Self::Connection { kind, slot } => at_slot(u64::from(kind.number()), slot),
         }
     }
 
@@ -85,17 +86,23 @@ impl Token {
     #[must_use]
     pub fn decode(bits: u64) -> Option<Self> {
         let index = u32::try_from(bits & 0xffff_ffff).ok()?;
+        let slot = Slot { index, generation: u32::try_from(bits >> 32).ok()? & GENERATION_MASK };
         match bits >> 56 {
             ACCEPT => Some(Self::Accept { listener: index }),
             WAKE => Some(Self::Wake),
             CANCEL => Some(Self::Cancel),
+            DATAGRAMS => Some(Self::Datagrams { socket: index }),
+            SESSION => Some(Self::Session { slot }),
             number => {
                 let kind = *KINDS.get(usize::try_from(number).ok()?)?;
-                let generation = u32::try_from(bits >> 32).ok()? & GENERATION_MASK;
-                Some(Self::Connection { kind, slot: Slot { index, generation } })
+                Some(Self::Connection { kind, slot })
             }
         }
     }
+}
+
+fn at_slot(kind: u64, slot: Slot) -> u64 {
+    (kind << 56) | (u64::from(slot.generation & GENERATION_MASK) << 32) | u64::from(slot.index)
 }
 
 impl Kind {
@@ -121,7 +128,9 @@ mod tests {
         let connections =
             KINDS.into_iter().flat_map(|kind| slots.into_iter().map(move |slot| Token::Connection { kind, slot }));
         let listeners = [0, 1, u32::MAX].map(|listener| Token::Accept { listener });
-        let others = listeners.into_iter().chain([Token::Wake, Token::Cancel]);
+        let sockets = [0, 1, u32::MAX].map(|socket| Token::Datagrams { socket });
+        let sessions = slots.map(|slot| Token::Session { slot });
+        let others = listeners.into_iter().chain(sockets).chain(sessions).chain([Token::Wake, Token::Cancel]);
         let mut seen = std::collections::HashSet::new();
         for token in connections.chain(others) {
             assert!(seen.insert(token.encode()), "{token:?} is not unique");

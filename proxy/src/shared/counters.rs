@@ -24,11 +24,13 @@ impl Counter {
     }
 }
 
-/// Counters of one data thread; the fields of [`ProxyStatistics`] and [`RingStatistics`] say what each one counts.
+/// Counters of one data thread; the fields of [`ProxyStatistics`],
+/// [`DatagramStatistics`] and [`RingStatistics`] say what each one counts.
 ///
 /// They begin and end at 128 bytes: a cache line and the one that x86 fetches with it. So no other thread's writes take
 /// the line away from this one's core.
 ///
+/// [`DatagramStatistics`]: crate::control::message::DatagramStatistics
 /// [`ProxyStatistics`]: crate::control::message::ProxyStatistics
 /// [`RingStatistics`]: crate::control::message::RingStatistics
 #[derive(Debug, Default)]
@@ -50,9 +52,30 @@ pub struct Counters {
     pub lifetime_resets: Counter,
     pub access_log_dropped: Counter,
     pub ports_exhausted: Counter,
+    pub sessions: Counter,
+    pub sessions_moved: Counter,
+    pub sessions_evicted: Counter,
+    pub datagrams_to_backends: Counter,
+    pub datagrams_to_clients: Counter,
+    pub datagram_bytes_to_backends: Counter,
+    pub datagram_bytes_to_clients: Counter,
+    pub lost: LostDatagrams,
     pub enters: Counter,
     pub buffers_exhausted: Counter,
     pub completion_overflows: Counter,
     pub spliced_directions: Counter,
     pub spliced_bytes: Counter,
+}
+
+/// Counters of datagrams that were dropped, by reason.
+#[derive(Debug, Default)]
+#[allow(missing_docs, reason = "documented where they are sent: `control::message`")]
+pub struct LostDatagrams {
+    pub no_service: Counter,
+    pub no_backend: Counter,
+    pub buffer_full: Counter,
+    pub too_large: Counter,
+    pub at_limit: Counter,
+    pub unsendable: Counter,
+    pub unanswerable: Counter,
 }

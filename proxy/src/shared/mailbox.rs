@@ -12,14 +12,14 @@ const MOST_WAITING: usize = 1024;
 /// What a data thread is told to do.
 #[derive(Debug, Clone)]
 pub enum Order {
-    /// Accept connections: there is a table now. A proxy that was started anew must not reset the connections that wait
+    /// Accept connections and receive datagrams: there is a table now. A proxy that was started anew must not reset the connections that wait
     /// in the listeners' queues because it does not yet know their services.
     Accept,
-    /// Reset the connections of backends that are marked as removed.
+    /// Reset the connections of backends that are marked as removed, and give their UDP sessions other backends.
     ResetRemoved,
     /// Look at the ages of connections: what is set for a service, and concerns them, has changed.
     WatchAges,
-    /// Reset this backend's connections after a time, if it still drains then.
+    /// Reset this backend's connections after a time, and give its sessions other backends, if it still drains then.
     DrainDeadline {
         /// The backend.
         identity: Arc<Identity>,

@@ -9,7 +9,7 @@ mod suspects;
 mod thread;
 
 pub use budget::Budget;
-pub use counters::{Counter, Counters};
+pub use counters::{Counter, Counters, LostDatagrams};
 pub use mailbox::{Mailbox, Order};
 pub use suspects::{Suspect, Suspects};
 pub use thread::DataThread;
@@ -36,7 +36,7 @@ pub struct Shared {
     pub table: ArcSwap<Table>,
     /// Where records of connections that ended go.
     pub access_log: AccessLog,
-    /// The open connections of all data threads.
+    /// The open connections and UDP sessions of all data threads.
     pub connections: Budget,
     /// The pipes of all data threads.
     pub pipes: Budget,
@@ -50,7 +50,7 @@ pub struct Shared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Wake {
     Nobody,
-    /// Those that have connections.
+    /// Those that have connections or UDP sessions.
     Busy,
     Everybody,
 }
@@ -164,7 +164,7 @@ impl Shared {
         for thread in &self.threads {
             let woken = match wake {
                 Wake::Nobody => false,
-                Wake::Busy => thread.active() > 0,
+                Wake::Busy => thread.is_busy(),
                 Wake::Everybody => true,
             };
             thread.mailbox.put(orders, woken);

@@ -2,7 +2,8 @@
 
 use super::{Counter, Counters, DataThread, Shared};
 use crate::control::message::{
-    BackendStatistics, ProxyStatistics, RingStatistics, ServiceStatistics, Statistics, ThreadStatistics,
+    BackendStatistics, DatagramStatistics, ProxyStatistics, RingStatistics, ServiceStatistics, Statistics,
+    ThreadStatistics,
 };
 use crate::table::Service;
 use std::sync::atomic::Ordering;
@@ -35,6 +36,23 @@ impl Shared {
                 access_log_dropped: sum(|counters| &counters.access_log_dropped),
                 ports_exhausted: sum(|counters| &counters.ports_exhausted),
             },
+            datagrams: DatagramStatistics {
+                sessions: sum(|counters| &counters.sessions),
+                active: self.threads.iter().map(|thread| thread.sessions()).sum(),
+                moved: sum(|counters| &counters.sessions_moved),
+                evicted: sum(|counters| &counters.sessions_evicted),
+                to_backends: sum(|counters| &counters.datagrams_to_backends),
+                to_clients: sum(|counters| &counters.datagrams_to_clients),
+                bytes_to_backends: sum(|counters| &counters.datagram_bytes_to_backends),
+                bytes_to_clients: sum(|counters| &counters.datagram_bytes_to_clients),
+                no_service: sum(|counters| &counters.lost.no_service),
+                no_backend: sum(|counters| &counters.lost.no_backend),
+                buffer_full: sum(|counters| &counters.lost.buffer_full),
+                too_large: sum(|counters| &counters.lost.too_large),
+                at_limit: sum(|counters| &counters.lost.at_limit),
+                unsendable: sum(|counters| &counters.lost.unsendable),
+                unanswerable: sum(|counters| &counters.lost.unanswerable),
+            },
             ring: RingStatistics {
                 enters: sum(|counters| &counters.enters),
                 buffers_exhausted: sum(|counters| &counters.buffers_exhausted),
@@ -52,6 +70,7 @@ fn thread_statistics(thread: &DataThread) -> ThreadStatistics {
     ThreadStatistics {
         accepted: thread.counters.accepted.get(),
         active: thread.active(),
+        sessions: thread.sessions(),
         enters: thread.counters.enters.get(),
     }
 }
@@ -63,7 +82,11 @@ fn service_statistics(service: &Service) -> ServiceStatistics {
             address: backend.address,
             connections: identity.connections.load(Ordering::Relaxed),
             active: identity.active.load(Ordering::Relaxed),
+            sessions: identity.sessions.load(Ordering::Relaxed),
+            active_sessions: identity.active_sessions.load(Ordering::Relaxed),
             connect_failures: identity.connect_failures.load(Ordering::Relaxed),
+            datagrams_to_backend: identity.datagrams_to_backend.load(Ordering::Relaxed),
+            datagrams_to_client: identity.datagrams_to_client.load(Ordering::Relaxed),
             bytes_to_backend: identity.bytes_to_backend.load(Ordering::Relaxed),
             bytes_to_client: identity.bytes_to_client.load(Ordering::Relaxed),
             health: backend.health,
@@ -76,6 +99,7 @@ fn service_statistics(service: &Service) -> ServiceStatistics {
     ServiceStatistics {
         name: service.name.to_string(),
         connections: service.state.connections.load(Ordering::Relaxed),
+        sessions: service.state.sessions.load(Ordering::Relaxed),
         connect_times: service.state.connect_times.times(),
         session_times: service.state.session_times.times(),
         backends: backends.collect(),

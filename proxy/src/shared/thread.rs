@@ -11,11 +11,17 @@ pub struct DataThread {
     /// Orders for it.
     pub mailbox: Mailbox,
     active: AtomicU64,
+    sessions: AtomicU64,
 }
 
 impl DataThread {
     pub(super) fn new() -> Result<Self, nix::Error> {
-        Ok(Self { counters: Counters::default(), mailbox: Mailbox::new()?, active: AtomicU64::new(0) })
+        Ok(Self {
+            counters: Counters::default(),
+            mailbox: Mailbox::new()?,
+            active: AtomicU64::new(0),
+            sessions: AtomicU64::new(0),
+        })
     }
 
     /// Counts a connection in. To be called before any backend's [`Identity::enter`], so that a change of the table that
@@ -35,5 +41,27 @@ impl DataThread {
     #[must_use]
     pub fn active(&self) -> u64 {
         self.active.load(Ordering::SeqCst)
+    }
+
+    /// Counts a UDP session in; the same applies as to [`Self::enter`].
+    pub fn enter_session(&self) {
+        self.sessions.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Counts a UDP session out, after its backend's count.
+    pub fn leave_session(&self) {
+        self.sessions.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// The number of its open UDP sessions.
+    #[must_use]
+    pub fn sessions(&self) -> u64 {
+        self.sessions.load(Ordering::SeqCst)
+    }
+
+    /// Whether it has connections or UDP sessions.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.active() > 0 || self.sessions() > 0
     }
 }

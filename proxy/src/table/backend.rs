@@ -74,23 +74,31 @@ impl Backend {
 /// What belongs to a backend from the table that it first appears in to the last one.
 ///
 /// All data threads write here, two numbers for each connection and one for each send. A copy for each thread would avoid
-/// that, but take 64 bytes for each backend *and thread*, and `p2c` and a removal would have to add up all copies of
+/// that, but take 128 bytes for each backend *and thread*, and `p2c` and a removal would have to add up all copies of
 /// [`Self::active`], of which a removal needs an exact view. So the numbers are shared: a line that comes from another
 /// core costs some tens of nanoseconds, where relaying one message costs ten microseconds. But each backend has lines of
 /// its own, so that threads only meet where they serve the same backend.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct Identity {
-    /// Connections open now, those being established included.
+    /// Connections and UDP sessions open now, connections being established included.
     pub active: AtomicU64,
-    /// Connections established.
+    /// Connections established, and UDP sessions begun.
     pub connections: AtomicU64,
-    /// Attempts to connect that failed.
+    /// Attempts to connect that failed, and UDP sessions that were refused.
     pub connect_failures: AtomicU64,
     /// Bytes sent to the backend.
     pub bytes_to_backend: AtomicU64,
     /// Bytes received from the backend.
     pub bytes_to_client: AtomicU64,
+    /// Of [`Self::active`], UDP sessions.
+    pub active_sessions: AtomicU64,
+    /// Of [`Self::connections`], UDP sessions.
+    pub sessions: AtomicU64,
+    /// Datagrams sent to the backend.
+    pub datagrams_to_backend: AtomicU64,
+    /// Datagrams received from the backend.
+    pub datagrams_to_client: AtomicU64,
     removed: AtomicBool,
     failures_in_a_row: AtomicU16,
     drains: AtomicU32,

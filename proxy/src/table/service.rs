@@ -37,8 +37,10 @@ pub struct Service {
 pub struct ServiceState {
     /// Its name.
     pub name: Arc<str>,
-    /// Connections given to a backend.
+    /// Connections and UDP sessions given to a backend.
     pub connections: AtomicU64,
+    /// Of these, UDP sessions.
+    pub sessions: AtomicU64,
     /// The number of turns that round robin, weighted or not, has given.
     pub turns: AtomicU64,
     /// The retries that its connections may have together.
@@ -54,6 +56,7 @@ impl ServiceState {
         Self {
             name,
             connections: AtomicU64::new(0),
+            sessions: AtomicU64::new(0),
             turns: AtomicU64::new(0),
             retry_budget: RetryBudget::default(),
             connect_times: Histogram::new(histogram::CONNECT),

@@ -11,7 +11,7 @@ use crate::privileges;
 use crate::shared::Shared;
 use crate::worker::{self, Settings, Worker};
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -74,6 +74,8 @@ pub fn share_out<T>(what: &'static str, sockets: Vec<T>, threads: usize) -> Resu
 pub struct Sockets {
     /// Listening TCP sockets.
     pub listeners: Vec<TcpListener>,
+    /// UDP sockets that get the datagrams for VIPs.
+    pub datagrams: Vec<UdpSocket>,
 }
 
 /// Data threads that are running.
@@ -103,7 +105,7 @@ impl DataThreads {
         let mut running = 0;
         for (thread, sockets) in shared.threads.iter().zip(sockets) {
             let (shared, thread) = (Arc::clone(shared), Arc::clone(thread));
-            let make_worker = move || Worker::new(shared, thread, settings, sockets.listeners);
+            let make_worker = move || Worker::new(shared, thread, settings, sockets.listeners, sockets.datagrams);
             start_one(format!("data-{running}"), make_worker, sender.clone())?;
             running += 1;
         }

@@ -117,7 +117,8 @@ impl Worker {
     /// Gives an accepted socket a slot and its first operation.
     fn take_in(&mut self, socket: OwnedFd) -> Result<(), Error> {
         self.thread.counters.accepted.add(1);
-        if self.stopping || !self.shared.connections.take() {
+        // A UDP session that is idle can come back, a connection that is refused cannot.
+        if self.stopping || !(self.shared.connections.take() || self.evict_session()?) {
             reset_on_close(&socket);
             self.note_refusal(&"the descriptor limit is reached");
             return Ok(());

@@ -1,10 +1,12 @@
-//! How many connections the process can hold.
+//! How many connections and UDP sessions the process can hold.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Descriptors for everything that is not a connection: standard streams, control channel, a ring and listeners.
+/// Descriptors for everything that is not a connection or a session: standard streams, control channel, a ring, listeners
+/// and steered UDP sockets.
 const OTHER_DESCRIPTORS: u64 = 64;
-/// Of these, what each further data thread needs: ring, wake-up, listeners, and a connection that is about to be refused.
+/// Of these, what each further data thread needs: ring, wake-up, listeners, steered UDP sockets, and a
+/// connection that is about to be refused.
 const DESCRIPTORS_PER_THREAD: u64 = 8;
 /// The most pipes, whatever the descriptor limit.
 const MOST_PIPES: u64 = 256;
@@ -12,7 +14,8 @@ const MOST_PIPES: u64 = 256;
 /// What the descriptor limit allows to all data threads together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The most connections at once; each has two descriptors.
+    /// The most connections and UDP sessions at once. Each has two descriptors: a session may need a socket of its own to
+    /// reply from besides that to its backend.
     pub connections: usize,
     /// The most pipes at once; each has two descriptors.
     pub pipes: usize,

@@ -2,13 +2,15 @@
 //!
 //! One turn of the loop: submit what is due and wait; let each completion become an event of its connection and carry out
 //! what the connection's flow asks for; splice; fire timers; read orders. A connection's story, in the order of the
-//! files: `accept` takes it in, `connect` finds it a backend, `relay` moves its data and closes it.
+//! files: `accept` takes it in, `connect` finds it a backend, `relay` moves its data and closes it. UDP has its own story
+//! in `datagrams`.
 
 mod accept;
 mod ageing;
 mod clock;
 mod connect;
 mod connections;
+mod datagrams;
 mod limits;
 mod orders;
 mod pipes;
@@ -27,9 +29,10 @@ use accept::{Accepting, Refusals};
 use clock::Moment;
 use connect::PendingAttempt;
 use connections::Connections;
+use datagrams::{Datagrams, Steered};
 use pipes::Pipes;
 use std::collections::VecDeque;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +60,9 @@ pub enum Error {
     /// What only the set-up needs cannot be given up.
     #[error(transparent)]
     Privileges(#[from] privileges::Error),
+    /// A steered UDP socket cannot be used.
+    #[error("cannot receive datagrams from a UDP socket that was handed over: {0}")]
+    Datagrams(nix::Error),
 }
 
 /// A data thread's state. All but the first two fields is its own.
@@ -70,6 +76,7 @@ pub struct Worker {
     listeners: Vec<Accepting>,
     refusals: Refusals,
     connections: Connections,
+    datagrams: Datagrams,
     pipes: Pipes,
     timers: Timers,
     /// Attempts to connect, in the order in which they began, that are not known to be over.
@@ -94,8 +101,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker that serves the connections of `listeners`, which are its own or members of groups that spread
-    /// connections (`SO_REUSEPORT`, socket(7)). It must run on the calling thread.
+    /// A worker that serves the connections of `listeners` and the UDP sessions of `datagrams`, which are its own or members
+    /// of groups that spread connections and sessions (`SO_REUSEPORT`, socket(7)). It must run on the calling thread.
     ///
     /// # Errors
     /// If the ring cannot be set up or a listener cannot be used.
@@ -104,6 +111,7 @@ impl Worker {
         thread: Arc<DataThread>,
         settings: Settings,
         listeners: Vec<TcpListener>,
+        datagrams: Vec<UdpSocket>,
     ) -> Result<Self, Error> {
         Ok(Self {
             ring: Ring::new(settings.spin)?,
@@ -114,6 +122,7 @@ impl Worker {
             listeners: listeners.into_iter().map(Accepting::new).collect::<Result<_, _>>()?,
             refusals: Refusals::default(),
             connections: Connections::default(),
+            datagrams: Datagrams::new(datagrams.into_iter().map(Steered::new).collect::<Result<_, _>>()?),
             timers: Timers::default(),
             attempts: VecDeque::new(),
             young: VecDeque::new(),
@@ -138,7 +147,8 @@ impl Worker {
         self.ring.read_wake(self.thread.mailbox.wake().as_fd().as_raw_fd())?;
         while !(self.stopping && self.connections.len() == 0) {
             let may_wait = self.splices.is_empty() && !self.thread.mailbox.is_full();
-            let deadline = [self.timers.next(), self.next_review(), self.next_grown()].into_iter().flatten().min();
+            let deadlines = [self.timers.next(), self.next_review(), self.next_grown(), self.datagrams.next_expiry()];
+            let deadline = deadlines.into_iter().flatten().min();
             self.ring.turn(deadline, may_wait)?;
             self.now = Instant::now();
             while let Some(completion) = self.ring.next_completion() {
@@ -147,6 +157,7 @@ impl Worker {
             self.splice()?;
             self.review_attempts();
             self.review_young();
+            self.expire_sessions()?;
             while let Some(timer) = self.timers.pop(self.now) {
                 self.fire(timer)?;
             }
@@ -161,6 +172,8 @@ impl Worker {
     fn complete(&mut self, completion: Completion) -> Result<(), Error> {
         match completion.token {
             Some(Token::Accept { listener }) => self.accepted(listener, completion),
+            Some(Token::Datagrams { socket }) => self.datagrams_came(socket, &completion),
+            Some(Token::Session { slot }) => self.session_heard(slot, &completion),
             Some(Token::Wake) => Ok(self.ring.read_wake(self.thread.mailbox.wake().as_fd().as_raw_fd())?),
             Some(Token::Connection { kind, slot }) => self.progress(slot, kind, &completion),
             Some(Token::Cancel) | None => Ok(()),
@@ -229,6 +242,7 @@ impl Worker {
             Timer::Linger { slot } => self.deliver(slot, Event::LingerOver),
             Timer::Drain { identity, note } => self.drain_timed_out(&identity, note),
             Timer::Accept { listener } => self.accept_again(listener),
+            Timer::Datagrams { socket } => self.receive_datagrams(socket),
             Timer::Quiet => self.find_quiet(),
             Timer::Age => self.sweep_ages(),
         }

@@ -1,4 +1,4 @@
-//! What a new table means for open connections.
+//! What a new table means for open connections and UDP sessions.
 
 use super::{Error, Timer, Worker};
 use crate::flow::termination::Cause;
@@ -11,9 +11,13 @@ impl Worker {
     pub(super) fn read_orders(&mut self) -> Result<(), Error> {
         for order in self.thread.mailbox.take() {
             match order {
-                Order::Accept => self.start_accepting()?,
+                Order::Accept => {
+                    self.start_accepting()?;
+                    self.start_receiving_datagrams()?;
+                }
                 Order::ResetRemoved => {
                     self.reset_where(Identity::is_removed, |counters| &counters.removed_resets, Cause::Removed)?;
+                    self.move_sessions(Identity::is_removed)?;
                 }
                 Order::WatchAges => self.watch_ages(),
                 Order::DrainDeadline { identity, note, after } => {
@@ -25,13 +29,15 @@ impl Worker {
         Ok(())
     }
 
-    /// A draining backend's time is over: its connections end, unless it was put back or removed meanwhile.
+    /// A draining backend's time is over: its connections end and its sessions move, unless it was put back or removed
+    /// meanwhile.
     pub(super) fn drain_timed_out(&mut self, identity: &Arc<Identity>, note: u32) -> Result<(), Error> {
         if identity.last_drain() != note {
             return Ok(());
         }
         let is_it = |other: &Identity| std::ptr::eq(other, Arc::as_ptr(identity));
-        self.reset_where(is_it, |counters| &counters.drain_resets, Cause::Drained)
+        self.reset_where(is_it, |counters| &counters.drain_resets, Cause::Drained)?;
+        self.move_sessions(is_it)
     }
 
     fn reset_where(
@@ -58,6 +64,8 @@ impl Worker {
     fn shut_down(&mut self) -> Result<(), Error> {
         self.stopping = true;
         self.stop_accepting()?;
+        self.stop_receiving_datagrams()?;
+        self.end_all_sessions()?;
         let all: Vec<Slot> = self.connections.find(|_| true);
         for slot in all {
             self.abort(slot, Cause::Shutdown)?;

@@ -18,6 +18,8 @@ pub(super) enum Timer {
     Drain { identity: Arc<Identity>, note: u32 },
     /// Accepting from a listener failed for want of something and may be tried again.
     Accept { listener: u32 },
+    /// Receiving from a steered UDP socket failed too often and may be tried again.
+    Datagrams { socket: u32 },
     /// Look for splicing directions that have nothing to do.
     Quiet,
     /// Look for connections that have lasted or been idle for too long.

@@ -9,7 +9,7 @@ use ringlb_proxy::control::message::{
 use ringlb_proxy::control::settings::DrainTimeout;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -60,6 +60,8 @@ pub(crate) struct Options {
     pub(crate) access_log: Option<std::fs::File>,
     /// What it accepts from, the target first; one listener of its own if there is none here.
     pub(crate) listeners: Vec<TcpListener>,
+    /// What it receives datagrams from.
+    pub(crate) datagrams: Vec<UdpSocket>,
 }
 
 impl Proxy {
@@ -93,6 +95,10 @@ impl Proxy {
         for (listener, child_fd) in listeners.iter().zip(4..) {
             handed.push(mapping(listener.try_clone().unwrap().into(), child_fd));
             command.args(["--listener-fd", &child_fd.to_string()]);
+        }
+        for (socket, child_fd) in options.datagrams.iter().zip(4 + listeners.len() as i32..) {
+            handed.push(mapping(socket.try_clone().unwrap().into(), child_fd));
+            command.args(["--datagram-fd", &child_fd.to_string()]);
         }
         if let Some(descriptors) = options.descriptors {
             // Through prlimit(1) of the child's own shell, so that no unsafe code is needed here.
@@ -173,7 +179,7 @@ impl Proxy {
 
     pub(crate) fn statistics(&mut self) -> Statistics {
         match self.request(&Request::Statistics) {
-            Reply::Statistics(statistics) => statistics,
+            Reply::Statistics(statistics) => *statistics,
             other => panic!("{other:?}"),
         }
     }

@@ -104,13 +104,20 @@ metrics! {
     PROXY_REFUSED_AT_LIMIT = counter("ringlb_proxy_connections_refused_at_limit_total", One, NETWORK, "Client connections refused because the descriptor limit was reached");
     PROXY_NO_SERVICE = counter("ringlb_proxy_connections_no_service_total", One, NETWORK, "Client connections reset because no service has the address that they were for");
     PROXY_NO_BACKEND = counter("ringlb_proxy_connections_no_backend_total", One, NETWORK, "Client connections reset because the service had no eligible backend, or all that were tried refused");
-    PROXY_CONNECT_FAILURES = counter("ringlb_proxy_connect_failures_total", One, NETWORK, "Attempts to connect to a backend that failed");
+    PROXY_CONNECT_FAILURES = counter("ringlb_proxy_connect_failures_total", One, NETWORK, "Attempts to connect to a backend that failed, and UDP sessions that a backend refused");
     PROXY_CONNECT_RETRIES = counter("ringlb_proxy_connect_retries_total", One, NETWORK, "Failed attempts to connect that were followed by one to another backend");
     PROXY_PORTS_EXHAUSTED = counter("ringlb_proxy_source_ports_exhausted_total", One, NETWORK, "Attempts to connect that failed because all source ports towards the backend's port were in use");
     PROXY_RETRIES_DENIED = counter("ringlb_proxy_connect_retries_denied_total", One, NETWORK, "Client connections reset because no further attempt was allowed, by the service's limit or its retry budget");
     PROXY_RESETS = counter("ringlb_proxy_connections_reset_total", One, &["network", "cause"], "Connections that ended by a reset, by cause: client, backend, removed (the backend or its service), drain (its deadline passed), idle, lifetime");
 
     PROXY_ACCESS_LOG_DROPPED = counter("ringlb_proxy_access_log_dropped_total", One, NETWORK, "Lines of the access log that were dropped because they could not be written fast enough");
+    UDP_SESSIONS = counter("ringlb_proxy_udp_sessions_total", One, NETWORK, "UDP sessions begun");
+    UDP_ACTIVE = gauge("ringlb_proxy_udp_sessions_active", One, NETWORK, "UDP sessions open now");
+    UDP_MOVED = counter("ringlb_proxy_udp_sessions_moved_total", One, NETWORK, "Times that a UDP session went on with another backend, as its own was removed, had drained long enough, or refused");
+    UDP_EVICTED = counter("ringlb_proxy_udp_sessions_evicted_total", One, NETWORK, "UDP sessions ended to make room for another session or a connection, as the descriptor limit was reached");
+    UDP_DATAGRAMS = counter("ringlb_proxy_udp_datagrams_total", One, &["network", "to"], "Datagrams sent to backends and to clients");
+    UDP_BYTES = counter("ringlb_proxy_udp_bytes_total", Bytes, &["network", "to"], "Bytes of the datagrams sent to backends and to clients");
+    UDP_DROPPED = counter("ringlb_proxy_udp_datagrams_dropped_total", One, &["network", "reason"], "Datagrams that were not sent on");
 
     RING_ENTERS = counter("ringlb_ring_enters_total", One, NETWORK, "Calls of io_uring_enter by the proxy's data threads");
     RING_BUFFERS_EXHAUSTED = counter("ringlb_ring_buffers_exhausted_total", One, NETWORK, "Receives that found no free shared buffer");
@@ -118,19 +125,24 @@ metrics! {
     RING_SPLICED_DIRECTIONS = counter("ringlb_ring_spliced_directions_total", One, NETWORK, "Directions of connections that were switched to splice");
     RING_SPLICED_BYTES = counter("ringlb_ring_spliced_bytes_total", Bytes, NETWORK, "Bytes moved by splice");
 
-    SERVICE_CONNECTIONS = counter("ringlb_service_connections_total", One, SERVICE, "Connections given to one of the service's backends");
+    SERVICE_CONNECTIONS = counter("ringlb_service_connections_total", One, SERVICE, "Connections and UDP sessions given to one of the service's backends");
+    SERVICE_UDP_SESSIONS = counter("ringlb_service_udp_sessions_total", One, SERVICE, "UDP sessions given to one of the service's backends");
 
     SERVICE_CONNECT_TIMES = histogram("ringlb_service_connect_seconds", Seconds, SERVICE, "What connecting to one of the service's backends took, where it succeeded");
     SERVICE_SESSION_TIMES = histogram("ringlb_service_session_seconds", Seconds, SERVICE, "How long connections lasted that were given to one of the service's backends and have ended");
 
-    BACKEND_CONNECTIONS = counter("ringlb_backend_connections_total", One, BACKEND, "Connections established to the backend");
-    BACKEND_ACTIVE = gauge("ringlb_backend_connections_active", One, BACKEND, "Connections to the backend open now, those being established included");
-    BACKEND_CONNECT_FAILURES = counter("ringlb_backend_connect_failures_total", One, BACKEND, "Attempts to connect to the backend that failed");
     BACKEND_EJECTIONS = counter("ringlb_backend_ejections_total", One, BACKEND, "Times that the backend was ejected");
     BACKEND_CHECK_FAILURES = counter("ringlb_backend_check_failures_total", One, BACKEND, "Health checks of the backend that failed");
     BACKEND_EJECTED = gauge("ringlb_backend_ejected", Flag, BACKEND, "Whether the backend is left out because it could not be reached");
     BACKEND_UNHEALTHY = gauge("ringlb_backend_unhealthy", Flag, BACKEND, "Whether the backend does not pass its health checks");
     BACKEND_WARMTH = gauge("ringlb_backend_warmth_percent", One, BACKEND, "The share of its weight that the backend has now, in percent: less than 100 in its slow start");
+    BACKEND_CONNECTIONS = counter("ringlb_backend_connections_total", One, BACKEND, "Connections established to the backend, and UDP sessions given to it");
+    BACKEND_ACTIVE = gauge("ringlb_backend_connections_active", One, BACKEND, "Connections to the backend and UDP sessions with it open now, connections being established included");
+    BACKEND_CONNECT_FAILURES = counter("ringlb_backend_connect_failures_total", One, BACKEND, "Attempts to connect to the backend that failed, and UDP sessions that it refused");
+    BACKEND_UDP_SESSIONS = counter("ringlb_backend_udp_sessions_total", One, BACKEND, "UDP sessions given to the backend");
+    BACKEND_UDP_ACTIVE = gauge("ringlb_backend_udp_sessions_active", One, BACKEND, "UDP sessions with the backend open now");
+    BACKEND_SENT_DATAGRAMS = counter("ringlb_backend_sent_datagrams_total", One, BACKEND, "Datagrams sent to the backend");
+    BACKEND_RECEIVED_DATAGRAMS = counter("ringlb_backend_received_datagrams_total", One, BACKEND, "Datagrams received from the backend");
     BACKEND_SENT = counter("ringlb_backend_sent_bytes_total", Bytes, BACKEND, "Bytes sent to the backend");
     BACKEND_RECEIVED = counter("ringlb_backend_received_bytes_total", Bytes, BACKEND, "Bytes received from the backend");
     BACKEND_WEIGHT = gauge("ringlb_backend_weight", One, BACKEND, "The backend's share of new connections, as it should be");

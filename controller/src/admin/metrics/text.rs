@@ -14,7 +14,9 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use ringlb_proxy::control::histogram::{self, Scale, Times};
-use ringlb_proxy::control::message::{BackendStatistics, Health, ProxyStatistics, RingStatistics, ServiceStatistics};
+use ringlb_proxy::control::message::{
+    BackendStatistics, DatagramStatistics, Health, ProxyStatistics, RingStatistics, ServiceStatistics,
+};
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -54,6 +56,29 @@ const RESETS: [Source<ProxyStatistics, &str>; 6] = [
     ("lifetime", |proxy| proxy.lifetime_resets),
 ];
 
+const UDP: [Source<DatagramStatistics>; 4] = [
+    (names::UDP_SESSIONS, |udp| udp.sessions),
+    (names::UDP_ACTIVE, |udp| udp.active),
+    (names::UDP_MOVED, |udp| udp.moved),
+    (names::UDP_EVICTED, |udp| udp.evicted),
+];
+
+const UDP_DATAGRAMS: [Source<DatagramStatistics, &str>; 2] =
+    [("backend", |udp| udp.to_backends), ("client", |udp| udp.to_clients)];
+
+const UDP_BYTES: [Source<DatagramStatistics, &str>; 2] =
+    [("backend", |udp| udp.bytes_to_backends), ("client", |udp| udp.bytes_to_clients)];
+
+const UDP_DROPPED: [Source<DatagramStatistics, &str>; 7] = [
+    ("no_service", |udp| udp.no_service),
+    ("no_backend", |udp| udp.no_backend),
+    ("buffer_full", |udp| udp.buffer_full),
+    ("too_large", |udp| udp.too_large),
+    ("at_limit", |udp| udp.at_limit),
+    ("unsendable", |udp| udp.unsendable),
+    ("unanswerable", |udp| udp.unanswerable),
+];
+
 const RING: [Source<RingStatistics>; 5] = [
     (names::RING_ENTERS, |ring| ring.enters),
     (names::RING_BUFFERS_EXHAUSTED, |ring| ring.buffers_exhausted),
@@ -62,7 +87,7 @@ const RING: [Source<RingStatistics>; 5] = [
     (names::RING_SPLICED_BYTES, |ring| ring.spliced_bytes),
 ];
 
-const BACKEND: [Source<BackendStatistics>; 10] = [
+const BACKEND: [Source<BackendStatistics>; 14] = [
     (names::BACKEND_CONNECTIONS, |backend| backend.connections),
     (names::BACKEND_ACTIVE, |backend| backend.active),
     (names::BACKEND_CONNECT_FAILURES, |backend| backend.connect_failures),
@@ -71,6 +96,10 @@ const BACKEND: [Source<BackendStatistics>; 10] = [
     (names::BACKEND_EJECTED, |backend| (backend.health == Health::Ejected).into()),
     (names::BACKEND_UNHEALTHY, |backend| (backend.health == Health::Unhealthy).into()),
     (names::BACKEND_WARMTH, |backend| backend.warmth.into()),
+    (names::BACKEND_UDP_SESSIONS, |backend| backend.sessions),
+    (names::BACKEND_UDP_ACTIVE, |backend| backend.active_sessions),
+    (names::BACKEND_SENT_DATAGRAMS, |backend| backend.datagrams_to_backend),
+    (names::BACKEND_RECEIVED_DATAGRAMS, |backend| backend.datagrams_to_client),
     (names::BACKEND_SENT, |backend| backend.bytes_to_backend),
     (names::BACKEND_RECEIVED, |backend| backend.bytes_to_client),
 ];
@@ -116,6 +145,20 @@ impl Round {
         let resets = proxies()
             .flat_map(|(name, told)| RESETS.iter().map(move |(cause, value)| ([name, *cause], value(&told.proxy))));
         writer.family(&names::PROXY_RESETS, resets)?;
+        for (metric, value) in &UDP {
+            writer.family(metric, proxies().map(|(name, told)| ([name], value(&told.datagrams))))?;
+        }
+        let labelled: [(&Metric, &[Source<DatagramStatistics, &str>]); 3] = [
+            (&names::UDP_DATAGRAMS, &UDP_DATAGRAMS),
+            (&names::UDP_BYTES, &UDP_BYTES),
+            (&names::UDP_DROPPED, &UDP_DROPPED),
+        ];
+        for (metric, sources) in labelled {
+            let samples = proxies().flat_map(|(name, told)| {
+                sources.iter().map(move |(label, value)| ([name, *label], value(&told.datagrams)))
+            });
+            writer.family(metric, samples)?;
+        }
         for (metric, value) in &RING {
             writer.family(metric, proxies().map(|(name, told)| ([name], value(&told.ring))))?;
         }
@@ -126,6 +169,8 @@ impl Round {
         let services = self.services();
         let connections = services.iter().filter_map(|row| Some((row.labels, row.told?.connections)));
         writer.family(&names::SERVICE_CONNECTIONS, connections)?;
+        let begun = services.iter().filter_map(|row| Some((row.labels, row.told?.sessions)));
+        writer.family(&names::SERVICE_UDP_SESSIONS, begun)?;
         let told = || services.iter().filter_map(|row| Some((row.labels, row.told?)));
         let connects = told().map(|(labels, told)| (labels, &told.connect_times));
         writer.histograms(&names::SERVICE_CONNECT_TIMES, histogram::CONNECT, connects)?;
@@ -323,7 +368,7 @@ mod tests {
             Times { buckets, sum_us: 9_000_250 }
         };
         let (connect_times, session_times) = (times(histogram::CONNECT), times(histogram::SESSION));
-        ServiceStatistics { name: name.to_owned(), connections, connect_times, session_times, backends }
+        ServiceStatistics { name: name.to_owned(), connections, sessions: 0, connect_times, session_times, backends }
     }
 
     #[test]
@@ -358,6 +403,10 @@ mod tests {
                 connections: u64::MAX,
                 active: 0,
                 connect_failures: 0,
+                sessions: 0,
+                active_sessions: 0,
+                datagrams_to_backend: 0,
+                datagrams_to_client: 0,
                 bytes_to_backend: u64::from(last),
                 bytes_to_client: 0,
                 health: Health::Ejected,
@@ -373,7 +422,7 @@ mod tests {
         };
         let text = render(round(TWO, statistics)).unwrap();
         for expected in [
-            "# HELP ringlb_backend_connections_total Connections established to the backend\n\
+            "# HELP ringlb_backend_connections_total Connections established to the backend, and UDP sessions given to it\n\
              # TYPE ringlb_backend_connections_total counter\n\
              ringlb_backend_connections_total{network=\"net.a\",service=\"api\",backend=\"10.1.0.3\"} 18446744073709551615\n\
              # HELP ",

@@ -183,6 +183,14 @@ duration_setting! {
     CheckTimeout, "a check timeout", Duration::from_millis(1), Duration::from_secs(60), default Duration::from_secs(2)
 }
 
+duration_setting! {
+    /// How long a UDP session may be idle before it ends: 100 ms to 24 hours. By default 60 seconds: longer than anything that
+    /// talks regularly is silent, and short enough that clients which never come back do not hold descriptors and ports for
+    /// long. (IPVS keeps a session for 300 seconds, which costs it a few hundred bytes; here it costs a socket.) A client
+    /// that comes back later is served all the same, perhaps by another backend.
+    UdpIdleTimeout, "an idle timeout", Duration::from_millis(100), 24 * HOUR, default Duration::from_secs(60)
+}
+
 /// Reads a string and takes it as a `T`; the error is `T`'s own.
 struct Text<T>(std::marker::PhantomData<T>);
 

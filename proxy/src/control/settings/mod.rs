@@ -12,17 +12,19 @@ mod health_check;
 mod keepalive;
 mod number;
 mod retry;
+mod udp;
 
 pub use access_log::{AccessLog, AccessLogFormat, AccessLogSample};
 pub use duration::{
     CheckInterval, CheckTimeout, ConnectTimeout, DrainTimeout, EjectionBase, EjectionLongest, IdleTimeout,
-    KeepaliveIdle, KeepaliveInterval, MaxLifetime, SlowStart, UserTimeout,
+    KeepaliveIdle, KeepaliveInterval, MaxLifetime, SlowStart, UdpIdleTimeout, UserTimeout,
 };
 pub use ejection::{Ejection, EjectionFailures, EjectionShare};
 pub use eligibility::{LocalThreshold, PanicThreshold};
 pub use health_check::{CheckFall, CheckPort, CheckRise, CheckText, HealthCheck, MAX_CHECK_TEXT};
 pub use keepalive::{Keepalive, KeepaliveProbes};
 pub use retry::{Retries, RetryBudget, RetryMinimum, RetryPercent};
+pub use udp::{UdpResponses, UdpSettings};
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -65,6 +67,8 @@ pub struct ServiceSettings {
     pub ejection: Ejection,
     /// How backends are asked whether they are well.
     pub health_check: HealthCheck,
+    /// What is set for its UDP sessions.
+    pub udp: UdpSettings,
 }
 
 impl ServiceSettings {
