@@ -109,11 +109,34 @@ fn connect_until(proxy: &mut Proxy, what: &str, wanted: impl Fn(&Statistics) -> 
     }
 }
 
+/// Backend 1 serves for a moment: so the port is one that refusals count on.
+fn serve_once(proxy: &mut Proxy) {
+    let _server = Server::start(1, proxy.target.port(), "one");
+    connect_until(proxy, "it is reached", |s| of(s, 1).connections > 0);
+}
+
+/// A VIP has every port. A client that tries those on which nobody listens must not take backends away from the others.
+#[test]
+fn refusals_on_ports_that_nobody_serves_eject_nobody() {
+    let settings = ejecting(1, Duration::from_secs(3600), 100);
+    let mut proxy = start(&settings, &[backend(1), backend(2)]);
+    connect_until(&mut proxy, "both have refused", |s| (1..=2).all(|n| of(s, n).connect_failures >= 5));
+    assert!((1..=2).all(|n| of(&proxy.statistics(), n).health == Health::Healthy));
+    let port = proxy.target.port();
+    let (_one, two) = (Server::start(1, port, "one"), Server::start(2, port, "two"));
+    connect_until(&mut proxy, "both are reached", |s| (1..=2).all(|n| of(s, n).connections > 0));
+    drop(two);
+    connect_until(&mut proxy, "it is ejected", |s| of(s, 2).health == Health::Ejected);
+}
+
 #[test]
 fn a_backend_that_refuses_is_ejected_and_comes_back() {
-    let mut proxy = start(&ejecting(3, Duration::from_secs(3600), 50), &[backend(1), backend(2)]);
+    let mut proxy = start(&ejecting(0, Duration::from_secs(3600), 50), &[backend(1), backend(2)]);
     let port = proxy.target.port();
     let _two = Server::start(2, port, "two");
+    connect_until(&mut proxy, "the port is known to be served", |s| of(s, 2).connections > 0);
+    set(&mut proxy, &ejecting(3, Duration::from_secs(3600), 50), &[backend(1), backend(2)]);
+    let earlier = of(&proxy.statistics(), 1).connect_failures;
     // No client notices: each failure is followed by an attempt elsewhere.
     let deadline = Instant::now() + patience();
     while of(&proxy.statistics(), 1).health != Health::Ejected {
@@ -121,10 +144,10 @@ fn a_backend_that_refuses_is_ejected_and_comes_back() {
         assert!(Instant::now() < deadline, "{:#?}", proxy.statistics());
     }
     let before = proxy.statistics();
-    assert_eq!((of(&before, 1).ejections, of(&before, 1).connect_failures), (1, 3));
+    assert_eq!((of(&before, 1).ejections, of(&before, 1).connect_failures), (1, earlier + 3));
     assert!(of(&before, 1).ejected_for_ms > 3_500_000);
     assert!((0..20).all(|_| reached(&proxy).as_deref() == Some("two")));
-    assert_eq!(of(&proxy.statistics(), 1).connect_failures, 3, "it is left alone");
+    assert_eq!(of(&proxy.statistics(), 1).connect_failures, earlier + 3, "it is left alone");
 
     // Ejections end when they are switched off; the generation is the one of the change.
     let mut settings = ejecting(0, Duration::from_secs(3600), 50);
@@ -145,6 +168,7 @@ fn a_backend_that_refuses_is_ejected_and_comes_back() {
 fn no_more_than_the_largest_share_is_ejected() {
     let settings = ejecting(2, Duration::from_secs(3600), 50);
     let mut proxy = start(&settings, &[backend(1), backend(2), backend(3), backend(4)]);
+    serve_once(&mut proxy);
     let ejected = |s: &Statistics| (1..=4).filter(|&n| of(s, n).health == Health::Ejected).count();
     connect_until(&mut proxy, "half of them are ejected", |s| ejected(s) == 2);
     let before = proxy.statistics().proxy.connect_failures;
@@ -159,6 +183,7 @@ fn no_more_than_the_largest_share_is_ejected() {
 fn in_panic_all_are_used() {
     let mut settings = ejecting(2, Duration::from_secs(3600), 100);
     let mut proxy = start(&settings, &[backend(1), backend(2)]);
+    serve_once(&mut proxy);
     connect_until(&mut proxy, "both are ejected", |s| (1..=2).all(|n| of(s, n).health == Health::Ejected));
     let port = proxy.target.port();
     let (_one, _two) = (Server::start(1, port, "one"), Server::start(2, port, "two"));

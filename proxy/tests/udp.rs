@@ -3,8 +3,8 @@
 
 mod support;
 
-use ringlb_proxy::control::message::{Algorithm, BackendSpec, Statistics, UdpSettings};
-use ringlb_proxy::control::settings::{DrainTimeout, UdpIdleTimeout, UdpResponses};
+use ringlb_proxy::control::message::{Algorithm, BackendSpec, Health, Statistics, UdpSettings};
+use ringlb_proxy::control::settings::{DrainTimeout, EjectionFailures, UdpIdleTimeout, UdpResponses};
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -270,6 +270,30 @@ fn a_session_that_is_refused_moves_and_its_first_datagram_with_it() {
     assert_eq!(statistics.proxy.connect_failures, failures.iter().sum::<u64>());
     assert_eq!(statistics.datagrams.moved, failures.iter().sum::<u64>());
     assert_eq!(active(&statistics), [0, 0, 20]);
+}
+
+/// As with TCP: a port that nobody has answered on says nothing about a backend, one that was answered on does.
+#[test]
+fn a_backend_that_refuses_what_others_answer_is_ejected() {
+    let mut proxy = UdpProxy::start(&[]);
+    let mut spec = service("s", VIP, Algorithm::Rr, &[backend(1), backend(2)]);
+    spec.settings.ejection.failures = EjectionFailures(2);
+    proxy.proxy.snapshot(vec![spec]);
+    let health = |statistics: &Statistics| -> Vec<Health> {
+        statistics.services[0].backends.iter().map(|backend| backend.health).collect()
+    };
+    for _ in 0..3 {
+        proxy.client().send(b"x");
+    }
+    let refused = |statistics: &Statistics| statistics.proxy.connect_failures >= 6;
+    let statistics = proxy.proxy.wait_for("all have refused all", refused);
+    assert_eq!(health(&statistics), [Health::Healthy, Health::Healthy]);
+    let _servers = proxy.echo(2..=2);
+    let deadline = Instant::now() + patience();
+    while health(&proxy.proxy.statistics()) != [Health::Ejected, Health::Healthy] {
+        assert_eq!(proxy.client().number(), 2);
+        assert!(Instant::now() < deadline, "it is not ejected: {:#?}", proxy.proxy.statistics());
+    }
 }
 
 #[test]

@@ -16,9 +16,10 @@ pub use thread::DataThread;
 
 use crate::access_log::AccessLog;
 use crate::control::message::{Delta, Features, Generation, Snapshot};
-use crate::table::{Condition, Consequence, Table, Transition, TransitionError};
+use crate::table::{Condition, Consequence, Identity, Table, Transition, TransitionError};
 use crate::worker::Limits;
 use arc_swap::ArcSwap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -151,6 +152,16 @@ impl Shared {
             self.tell(&orders, wake);
         }
         generation
+    }
+
+    /// Takes note that a backend of the service at `vip` could not be reached. One that has been too often in a row becomes a
+    /// matter of the control thread.
+    pub fn note_unreachable(&self, vip: IpAddr, identity: &Arc<Identity>) {
+        let table = self.table.load();
+        let Some(service) = table.service_at(vip) else { return };
+        if identity.note_failure(service.settings.ejection.failures.0) {
+            self.suspects.put(Suspect { service: Arc::clone(&service.name), identity: Arc::clone(identity) });
+        }
     }
 
     /// Makes every data thread end its connections and then itself.

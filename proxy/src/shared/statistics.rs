@@ -5,8 +5,8 @@ use crate::control::message::{
     BackendStatistics, DatagramStatistics, ProxyStatistics, RingStatistics, ServiceStatistics, Statistics,
     ThreadStatistics,
 };
-use crate::table::Service;
-use std::sync::atomic::Ordering;
+use crate::table::{DatagramCounters, Service};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 impl Shared {
     /// All counters as they are now.
@@ -78,15 +78,18 @@ fn thread_statistics(thread: &DataThread) -> ThreadStatistics {
 fn service_statistics(service: &Service) -> ServiceStatistics {
     let backends = service.backends().iter().map(|backend| {
         let identity = &backend.identity;
+        let datagrams = |counter: fn(&DatagramCounters) -> &AtomicU64| {
+            identity.counted_datagrams().map_or(0, |counters| counter(counters).load(Ordering::Relaxed))
+        };
         BackendStatistics {
             address: backend.address,
             connections: identity.connections.load(Ordering::Relaxed),
             active: identity.active.load(Ordering::Relaxed),
-            sessions: identity.sessions.load(Ordering::Relaxed),
-            active_sessions: identity.active_sessions.load(Ordering::Relaxed),
+            sessions: datagrams(|counters| &counters.sessions),
+            active_sessions: datagrams(|counters| &counters.active_sessions),
             connect_failures: identity.connect_failures.load(Ordering::Relaxed),
-            datagrams_to_backend: identity.datagrams_to_backend.load(Ordering::Relaxed),
-            datagrams_to_client: identity.datagrams_to_client.load(Ordering::Relaxed),
+            datagrams_to_backend: datagrams(|counters| &counters.to_backend),
+            datagrams_to_client: datagrams(|counters| &counters.to_client),
             bytes_to_backend: identity.bytes_to_backend.load(Ordering::Relaxed),
             bytes_to_client: identity.bytes_to_client.load(Ordering::Relaxed),
             health: backend.health,

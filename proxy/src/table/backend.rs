@@ -3,8 +3,8 @@
 use crate::control::message::BackendSpec;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// A backend as one table sees it.
 #[derive(Debug, Clone)]
@@ -91,17 +91,24 @@ pub struct Identity {
     pub bytes_to_backend: AtomicU64,
     /// Bytes received from the backend.
     pub bytes_to_client: AtomicU64,
-    /// Of [`Self::active`], UDP sessions.
-    pub active_sessions: AtomicU64,
-    /// Of [`Self::connections`], UDP sessions.
-    pub sessions: AtomicU64,
-    /// Datagrams sent to the backend.
-    pub datagrams_to_backend: AtomicU64,
-    /// Datagrams received from the backend.
-    pub datagrams_to_client: AtomicU64,
+    /// Made with the first UDP session: most backends never have one.
+    datagrams: OnceLock<Box<DatagramCounters>>,
     removed: AtomicBool,
     failures_in_a_row: AtomicU16,
     drains: AtomicU32,
+}
+
+/// What is counted of a backend's UDP sessions.
+#[derive(Debug, Default)]
+pub struct DatagramCounters {
+    /// Of [`Identity::active`], UDP sessions.
+    pub active_sessions: AtomicU64,
+    /// Of [`Identity::connections`], UDP sessions.
+    pub sessions: AtomicU64,
+    /// Datagrams sent to the backend.
+    pub to_backend: AtomicU64,
+    /// Datagrams received from the backend.
+    pub to_client: AtomicU64,
 }
 
 /// The value of [`Identity::failures_in_a_row`] when there were too many and that is not dealt with yet.
@@ -121,6 +128,17 @@ impl Identity {
             self.leave();
         }
         !removed
+    }
+
+    /// The counters of its UDP sessions, to count one.
+    pub fn datagrams(&self) -> &DatagramCounters {
+        self.datagrams.get_or_init(Box::default)
+    }
+
+    /// The counters of its UDP sessions, if it has had any.
+    #[must_use]
+    pub fn counted_datagrams(&self) -> Option<&DatagramCounters> {
+        self.datagrams.get().map(Box::as_ref)
     }
 
     /// Counts a connection out.

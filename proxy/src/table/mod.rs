@@ -8,12 +8,14 @@ pub mod chooser;
 mod eligibility;
 pub mod histogram;
 pub mod map;
+mod served_ports;
 pub mod service;
 mod transition;
 
-pub use backend::{Backend, Health, Identity, WARM};
+pub use backend::{Backend, DatagramCounters, Health, Identity, WARM};
 pub use chooser::Chooser;
 pub use histogram::Histogram;
+pub use served_ports::ServedPorts;
 pub use service::{Condition, Service, ServiceState};
 pub use transition::{Consequence, Transition, TransitionError};
 

@@ -4,6 +4,7 @@ use super::backend::{Backend, Health, Identity, WARM};
 use super::chooser::Chooser;
 use super::eligibility::{eligible, spare};
 use super::histogram::Histogram;
+use super::served_ports::ServedPorts;
 use crate::admission::RetryBudget;
 use crate::control::histogram;
 use crate::control::message::{Algorithm, BackendSpec, ServiceSettings, ServiceSpec};
@@ -45,6 +46,10 @@ pub struct ServiceState {
     pub turns: AtomicU64,
     /// The retries that its connections may have together.
     pub retry_budget: RetryBudget,
+    /// The TCP ports on which one of its backends was reached.
+    pub tcp_ports: ServedPorts,
+    /// The UDP ports on which one of its backends answered.
+    pub udp_ports: ServedPorts,
     /// What attempts to connect that succeeded took.
     pub connect_times: Histogram,
     /// How long connections that were given to a backend lasted.
@@ -59,6 +64,8 @@ impl ServiceState {
             sessions: AtomicU64::new(0),
             turns: AtomicU64::new(0),
             retry_budget: RetryBudget::default(),
+            tcp_ports: ServedPorts::default(),
+            udp_ports: ServedPorts::default(),
             connect_times: Histogram::new(histogram::CONNECT),
             session_times: Histogram::new(histogram::SESSION),
         }

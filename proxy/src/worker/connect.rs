@@ -10,7 +10,7 @@ use crate::control::settings::AccessLogFormat;
 use crate::flow::Event;
 use crate::flow::termination::Cause;
 use crate::ring::{Kind, Slot, Token};
-use crate::shared::{Counters, Shared, Suspect};
+use crate::shared::{Counters, Shared};
 use crate::table::Service;
 use nix::errno::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -111,6 +111,8 @@ impl Worker {
             Errno::ECANCELED => {}
             // All source ports towards this backend's port are in use (connect(2)). It has not even been asked.
             Errno::EADDRNOTAVAIL => self.thread.counters.ports_exhausted.add(1),
+            // It is there and has no such port; if nobody has, it is the client that is wrong.
+            Errno::ECONNREFUSED if !self.is_served(slot) => {}
             errno if is_of_backend(errno) => self.note_unreachable(slot),
             _ => {}
         }
@@ -141,6 +143,7 @@ impl Worker {
             connection.connect_time = Some(time.into());
             attempt.service.connect_times.add(time);
             attempt.identity.note_success();
+            attempt.service.tcp_ports.note(connection.target.port());
             attempt.identity.connections.fetch_add(1, Ordering::Relaxed);
             attempt.service.connections.fetch_add(1, Ordering::Relaxed);
         }
@@ -157,16 +160,19 @@ impl Worker {
         }
     }
 
-    /// Takes note that the connection's backend could not be reached. One that has been too often in a row becomes a matter
-    /// of the control thread.
+    /// Whether a backend has been reached on the port that the client asked for.
+    fn is_served(&mut self, slot: Slot) -> bool {
+        self.connections.get(slot).is_some_and(|connection| {
+            let port = connection.target.port();
+            connection.backend.as_ref().is_some_and(|attempt| attempt.service.tcp_ports.contains(port))
+        })
+    }
+
+    /// Takes note that the connection's backend could not be reached.
     fn note_unreachable(&mut self, slot: Slot) {
         let Some(connection) = self.connections.get(slot) else { return };
-        let Some(attempt) = &connection.backend else { return };
-        let table = self.shared.table.load();
-        let Some(service) = table.service_at(connection.target.ip()) else { return };
-        if attempt.identity.note_failure(service.settings.ejection.failures.0) {
-            let (service, identity) = (Arc::clone(&service.name), Arc::clone(&attempt.identity));
-            self.shared.suspects.put(Suspect { service, identity });
+        if let Some(attempt) = &connection.backend {
+            self.shared.note_unreachable(connection.target.ip(), &attempt.identity);
         }
     }
 

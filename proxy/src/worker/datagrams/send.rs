@@ -93,7 +93,7 @@ impl Worker {
             }
         };
         if let Some(seat) = &session.backend {
-            seat.identity.datagrams_to_client.fetch_add(u64::from(at_hand.count()), Ordering::Relaxed);
+            seat.identity.datagrams().to_client.fetch_add(u64::from(at_hand.count()), Ordering::Relaxed);
             seat.identity.bytes_to_client.fetch_add(u64::from(at_hand.chunk.length), Ordering::Relaxed);
         }
         let counters = &self.thread.counters;
@@ -107,7 +107,7 @@ impl Worker {
 
 fn count_to_backend(session: &OpenSession, sent: &Sent) {
     if let Some(seat) = &session.backend {
-        seat.identity.datagrams_to_backend.fetch_add(sent.datagrams, Ordering::Relaxed);
+        seat.identity.datagrams().to_backend.fetch_add(sent.datagrams, Ordering::Relaxed);
         seat.identity.bytes_to_backend.fetch_add(sent.bytes, Ordering::Relaxed);
     }
 }

@@ -63,9 +63,9 @@ impl Worker {
             Ok(socket) => {
                 let descriptor = socket.as_raw_fd();
                 session.upstream = Some(socket.into());
-                seat.identity.active_sessions.fetch_add(1, Ordering::Relaxed);
+                seat.identity.datagrams().active_sessions.fetch_add(1, Ordering::Relaxed);
                 seat.identity.connections.fetch_add(1, Ordering::Relaxed);
-                seat.identity.sessions.fetch_add(1, Ordering::Relaxed);
+                seat.identity.datagrams().sessions.fetch_add(1, Ordering::Relaxed);
                 if std::mem::replace(&mut session.seated, true) {
                     self.thread.counters.sessions_moved.add(1);
                 } else {
@@ -98,7 +98,7 @@ impl Worker {
             self.ring.cancel(Token::Session { slot })?;
         }
         if let Some(seat) = session.backend.take() {
-            seat.identity.active_sessions.fetch_sub(1, Ordering::Relaxed);
+            seat.identity.datagrams().active_sessions.fetch_sub(1, Ordering::Relaxed);
             seat.identity.leave();
             if failed {
                 self.fail_session_attempt(slot, &seat);
@@ -113,6 +113,21 @@ impl Worker {
         self.thread.counters.connect_failures.add(1);
         if let Some(session) = self.datagrams.sessions.get(slot) {
             session.tried.push(seat.address);
+            let target = session.key.target;
+            // What nobody has ever answered on that port is more likely the client's mistake than the backend's illness.
+            if seat.service.udp_ports.contains(target.port()) {
+                self.shared.note_unreachable(target.ip(), &seat.identity);
+            }
+        }
+    }
+
+    /// Takes note of a backend that answers.
+    fn note_reply(&mut self, slot: Slot) {
+        if let Some(session) = self.datagrams.sessions.get(slot)
+            && let Some(seat) = &session.backend
+        {
+            seat.identity.note_success();
+            seat.service.udp_ports.note(session.key.target.port());
         }
     }
 
@@ -127,6 +142,7 @@ impl Worker {
                 self.lose(Lost::TooLarge, count);
             } else {
                 self.datagrams.sessions.touch(slot, self.now);
+                self.note_reply(slot);
                 self.tell_session(slot, Event::Replied { count }, Some(at_hand))?;
             }
         }
