@@ -12,12 +12,13 @@ pub use counters::{Counter, Counters};
 pub use mailbox::{Mailbox, Order};
 pub use thread::DataThread;
 
+use crate::admission::Gate;
 use crate::control::message::{Delta, Features, Generation, Snapshot};
 use crate::table::{Consequence, Table, Transition, TransitionError};
 use crate::worker::Limits;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// What all threads see.
@@ -35,6 +36,10 @@ pub struct Shared {
     pub connections: Budget,
     /// The pipes of all data threads.
     pub pipes: Budget,
+    /// What the services have let in.
+    pub gate: Gate,
+    /// Connections of all data threads that wait for a place at a backend.
+    pub waiting: AtomicU64,
     /// What belongs to one data thread each.
     pub threads: Vec<Arc<DataThread>>,
 }
@@ -62,6 +67,8 @@ impl Shared {
             table: ArcSwap::default(),
             connections: Budget::new(limits.connections),
             pipes: Budget::new(limits.pipes),
+            gate: Gate::default(),
+            waiting: AtomicU64::new(0),
             threads,
         })
     }
@@ -117,6 +124,11 @@ impl Shared {
         }
         if transition.limits_age {
             orders.push(Order::WatchAges);
+            wake = wake.max(Wake::Busy);
+        }
+        // After the swap: who begins to wait counts itself first and looks at the table then.
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            orders.push(Order::AllTurns);
             wake = wake.max(Wake::Busy);
         }
         if removed {

@@ -9,9 +9,9 @@ pub mod map;
 pub mod service;
 mod transition;
 
-pub use backend::{Backend, Identity};
+pub use backend::{Backend, Entry, Identity};
 pub use chooser::Chooser;
-pub use service::{Service, ServiceState};
+pub use service::{ClientPrefixes, Service, ServiceState};
 pub use transition::{Consequence, Transition, TransitionError};
 
 use crate::control::message::Generation;

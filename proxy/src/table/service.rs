@@ -2,7 +2,7 @@
 
 use super::backend::{Backend, Identity};
 use super::chooser::Chooser;
-use crate::admission::RetryBudget;
+use crate::admission::{AccessList, Places, PrefixSet, RetryBudget, Scope, Waiter, WaitingQueue, new_scope};
 use crate::control::message::{BackendSpec, ServiceSettings, ServiceSpec};
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
@@ -17,6 +17,8 @@ pub struct Service {
     pub vip: IpAddr,
     /// What is set for it.
     pub settings: Arc<ServiceSettings>,
+    /// What its settings say about clients' addresses, ready to be looked up.
+    pub clients: Arc<ClientPrefixes>,
     /// What outlives the table.
     pub state: Arc<ServiceState>,
     backends: Vec<Backend>,
@@ -28,14 +30,49 @@ pub struct Service {
 }
 
 /// What belongs to a service as long as its name is in the table.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ServiceState {
+    /// What it is counted under.
+    pub scope: Scope,
+    /// Connections open now, those that wait for a backend included.
+    pub places: Places,
+    /// Who waits for a place at one of its backends.
+    pub queue: WaitingQueue<Waiter>,
     /// Connections given to a backend.
     pub connections: AtomicU64,
     /// The number of turns that round robin, weighted or not, has given.
     pub turns: AtomicU64,
     /// The retries that its connections may have together.
     pub retry_budget: RetryBudget,
+}
+
+/// Which clients may come in, and which are believed when they say for whom they speak.
+#[derive(Debug, Default)]
+pub struct ClientPrefixes {
+    /// Who may come in.
+    pub access: AccessList,
+    /// Whose connections begin with a PROXY protocol header.
+    pub introducing: PrefixSet,
+}
+
+impl ClientPrefixes {
+    fn new(settings: &ServiceSettings) -> Self {
+        let [allow, deny] = [&settings.allow, &settings.deny].map(|prefixes| prefixes.iter().collect::<Vec<_>>());
+        Self { access: AccessList::new(&allow, &deny), introducing: settings.accept_proxy_protocol.iter().collect() }
+    }
+}
+
+impl Default for ServiceState {
+    fn default() -> Self {
+        Self {
+            scope: new_scope(),
+            places: Places::default(),
+            queue: WaitingQueue::default(),
+            connections: AtomicU64::default(),
+            turns: AtomicU64::default(),
+            retry_budget: RetryBudget::default(),
+        }
+    }
 }
 
 impl Service {
@@ -54,10 +91,16 @@ impl Service {
                 identity: identity_of(backend.address).unwrap_or_default(),
             })
             .collect();
+        let same = before.filter(|before| *before.settings == spec.settings);
+        let (settings, clients) = match same {
+            Some(before) => (Arc::clone(&before.settings), Arc::clone(&before.clients)),
+            None => (Arc::new(spec.settings.clone()), Arc::new(ClientPrefixes::new(&spec.settings))),
+        };
         let mut service = Self {
             name: Arc::from(spec.name.as_str()),
             vip: spec.vip,
-            settings: Arc::new(spec.settings.clone()),
+            settings,
+            clients,
             state: before.map(|service| Arc::clone(&service.state)).unwrap_or_default(),
             backends,
             eligible: Vec::new(),
@@ -78,6 +121,17 @@ impl Service {
     #[must_use]
     pub fn backend(&self, address: IpAddr) -> Option<&Backend> {
         self.backends.iter().find(|backend| backend.address == address)
+    }
+
+    /// Whether the client's address says whether a connection may come in. One more system call for each, so only where it
+    /// matters.
+    #[must_use]
+    pub fn examines_clients(&self) -> bool {
+        let settings = &self.settings;
+        !settings.allow.is_empty()
+            || !settings.deny.is_empty()
+            || settings.max_connections_per_client.0 > 0
+            || settings.client_rate.per_second.0 > 0
     }
 
     /// Indices into [`Self::backends`] of those that a new connection may go to.

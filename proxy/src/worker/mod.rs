@@ -2,12 +2,15 @@
 //!
 //! One turn of the loop: submit what is due and wait; let each completion become an event of its connection and carry out
 //! what the connection's flow asks for; splice; fire timers; read orders. A connection's story, in the order of the
-//! files: `accept` takes it in, `connect` finds it a backend, `relay` moves its data and closes it.
+//! files: `accept` takes it in, `introduce` reads who it is, `admit` lets it in, `connect` finds it a backend, `relay` moves its
+//! data and closes it.
 
 mod accept;
+mod admit;
 mod ageing;
 mod connect;
 mod connections;
+mod introduce;
 mod limits;
 mod orders;
 mod pipes;
@@ -21,6 +24,7 @@ use crate::privileges;
 use crate::ring::{self, Completion, Kind, Ring, Slot, Token};
 use crate::shared::{DataThread, Shared};
 use accept::{Accepting, Refusals};
+use admit::Waits;
 use connect::PendingAttempt;
 use connections::Connections;
 use pipes::Pipes;
@@ -61,6 +65,8 @@ pub struct Worker {
     shared: Arc<Shared>,
     /// This thread's part of the shared state.
     thread: Arc<DataThread>,
+    /// Its place among all threads.
+    index: usize,
     settings: Settings,
     ring: Ring,
     listeners: Vec<Accepting>,
@@ -70,6 +76,8 @@ pub struct Worker {
     timers: Timers,
     /// Attempts to connect, in the order in which they began, that are not known to be over.
     attempts: VecDeque<PendingAttempt>,
+    /// Connections that wait for a place or a header.
+    waits: Waits,
     /// Connections that have not yet lasted long, with the time at which they were established.
     young: VecDeque<(Slot, Instant)>,
     /// Whether ages will be looked at.
@@ -104,6 +112,7 @@ impl Worker {
         Ok(Self {
             ring: Ring::new(settings.spin)?,
             pipes: Pipes::new(&shared.pipes, shared.threads.len()),
+            index: shared.threads.iter().position(|other| Arc::ptr_eq(other, &thread)).unwrap_or_default(),
             shared,
             thread,
             settings,
@@ -112,6 +121,7 @@ impl Worker {
             connections: Connections::default(),
             timers: Timers::default(),
             attempts: VecDeque::new(),
+            waits: Waits::new(),
             young: VecDeque::new(),
             watches_ages: false,
             splices: VecDeque::new(),
@@ -134,7 +144,8 @@ impl Worker {
         self.ring.read_wake(self.thread.mailbox.wake().as_fd().as_raw_fd())?;
         while !(self.stopping && self.connections.len() == 0) {
             let may_wait = self.splices.is_empty() && !self.thread.mailbox.is_full();
-            let deadline = [self.timers.next(), self.next_review(), self.next_grown()].into_iter().flatten().min();
+            let deadlines = [self.timers.next(), self.next_review(), self.next_grown(), self.next_wait()];
+            let deadline = deadlines.into_iter().flatten().min();
             self.ring.turn(deadline, may_wait)?;
             self.now = Instant::now();
             while let Some(completion) = self.ring.next_completion() {
@@ -143,6 +154,7 @@ impl Worker {
             self.splice()?;
             self.review_attempts();
             self.review_young();
+            self.end_waits()?;
             while let Some(timer) = self.timers.pop(self.now) {
                 self.fire(timer)?;
             }
@@ -194,7 +206,8 @@ impl Worker {
         for operation in operations.drain(..) {
             match operation {
                 Operation::Connect => self.connect(slot)?,
-                Operation::StopConnect => self.stop(slot, Kind::Connect)?,
+                Operation::StopConnect => self.stop_connecting(slot)?,
+                Operation::ReadHeader => self.read_header(slot),
                 Operation::Linger => self.timers.add(self.now, relay::LINGER, Timer::Linger { slot }),
                 Operation::Close { reset, ending } => self.close(slot, reset, ending),
                 other => self.relay(slot, other)?,

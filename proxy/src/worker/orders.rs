@@ -14,6 +14,8 @@ impl Worker {
                 Order::Accept => self.start_accepting()?,
                 Order::ResetRemoved => self.reset_where(Identity::is_removed, |counters| &counters.removed_resets)?,
                 Order::WatchAges => self.watch_ages(),
+                Order::Turn { slot } => self.try_turn(slot)?,
+                Order::AllTurns => self.try_all_turns()?,
                 Order::DrainDeadline { identity, note, after } => {
                     self.timers.add(self.now, after, Timer::Drain { identity, note });
                 }
