@@ -11,6 +11,7 @@ use ringlb_proxy::threads::Count;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub struct Options {
     pub proxy_program: Option<PathBuf>,
     /// How many data threads each proxy has.
     pub threads: Count,
+    /// The most connections of each proxy; as many as the descriptor limit allows if there is no number.
+    pub max_connections: Option<NonZeroU32>,
     /// Whether proxies go on when the daemon ends.
     pub keep: bool,
     /// How long a change waits for its acknowledgement.
@@ -59,6 +62,7 @@ impl Options {
             metrics_listen: None,
             proxy_program: None,
             threads: Count::default(),
+            max_connections: None,
             keep: false,
             acknowledge_timeout: Self::ACKNOWLEDGE_TIMEOUT,
         }
@@ -183,7 +187,8 @@ pub async fn run(
 
     let acknowledge_timeout = options.acknowledge_timeout;
     let threads = options.threads.get();
-    let settings = Settings { control, name_prefix, proxy_program, threads, acknowledge_timeout };
+    let max_connections = options.max_connections;
+    let settings = Settings { control, name_prefix, proxy_program, threads, max_connections, acknowledge_timeout };
     let reconcilers = Reconcilers::new(settings);
     let desired = Arc::new(match kept {
         Some((journal, model)) => Desired::kept(reconcilers.clone(), journal, model),

@@ -18,6 +18,7 @@ pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<
         metrics_listen: arguments.metrics_listen,
         proxy_program: arguments.proxy_program,
         threads: arguments.threads,
+        max_connections: arguments.max_connections,
         keep: arguments.keep,
         ..Options::new(run_dir)
     };

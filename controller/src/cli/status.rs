@@ -69,8 +69,9 @@ fn write_proxy(network: &Value, out: &mut impl Write) -> io::Result<()> {
         let count = |field: &str| text(&connections[field]);
         writeln!(
             out,
-            "  connections active {}  accepted {}  no service {}  no backend {}  connect failures {}  retries {}  refused at limit {}",
+            "  connections active {}  waiting {}  accepted {}  no service {}  no backend {}  connect failures {}  retries {}  refused at limit {}",
             count("active"),
+            count("waiting"),
             count("accepted"),
             count("no_service"),
             count("no_backend"),
@@ -78,6 +79,15 @@ fn write_proxy(network: &Value, out: &mut impl Write) -> io::Result<()> {
             count("retries"),
             count("refused_at_limit")
         )?;
+        // By a setting of a service; most have none that does.
+        let refusals = connections.as_object().into_iter().flatten().filter_map(|(name, value)| {
+            let reason = name.strip_prefix("refused_").filter(|reason| *reason != "at_limit")?;
+            (*value != 0).then(|| format!("  {} {}", reason.replace('_', " "), text(value)))
+        });
+        let refusals: String = refusals.collect();
+        if !refusals.is_empty() {
+            writeln!(out, "  refused{refusals}")?;
+        }
     }
     Ok(())
 }

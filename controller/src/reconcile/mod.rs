@@ -24,7 +24,7 @@ pub use status::{NetworkStatus, ProxyStatus, SandboxStatus};
 use crate::model::{Name, Network, Shared};
 use ringlb_proxy::control::message::{Generation, Statistics};
 use std::collections::HashMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -43,6 +43,8 @@ pub struct Settings {
     pub proxy_program: PathBuf,
     /// How many data threads each proxy has.
     pub threads: NonZeroUsize,
+    /// The most connections of each proxy, if the descriptor limit is not to decide alone.
+    pub max_connections: Option<NonZeroU32>,
     /// How long a caller waits for an acknowledgement.
     pub acknowledge_timeout: Duration,
 }

@@ -85,6 +85,7 @@ fn every_number_has_its_own_series() {
         ("proxy_connections_no_backend_total", 5),
         ("proxy_connect_failures_total", 6),
         ("proxy_connect_retries_total", 7),
+        ("proxy_connections_waiting", 15),
         ("ring_enters_total", 21),
         ("ring_buffers_exhausted_total", 22),
         ("ring_completion_overflows_total", 23),
@@ -92,6 +93,20 @@ fn every_number_has_its_own_series() {
         ("ring_spliced_bytes_total", 25),
     ] {
         assert_eq!(value(&format!("ringlb_{name}"), &[("network", "web")]), expected, "{name}");
+    }
+    for (reason, expected) in [
+        ("denied", 31),
+        ("client-rate", 32),
+        ("client-full", 33),
+        ("service-full", 34),
+        ("backends-full", 35),
+        ("queue-full", 36),
+        ("queue-timeout", 37),
+        ("header-invalid", 38),
+        ("header-timeout", 39),
+    ] {
+        let labels = [("network", "web"), ("reason", reason)];
+        assert_eq!(value("ringlb_proxy_connections_refused_total", &labels), expected, "{reason}");
     }
     for (cause, expected) in
         [("client", 8), ("backend", 9), ("removed", 10), ("drain", 11), ("idle", 12), ("lifetime", 13)]

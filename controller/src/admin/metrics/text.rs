@@ -29,7 +29,7 @@ pub(super) fn render(round: Round) -> Result<String, fmt::Error> {
 /// A metric, or the value of a label, and where its value is in what a proxy says of `T`.
 type Source<T, M = Metric> = (M, fn(&T) -> u64);
 
-const PROXY: [Source<ProxyStatistics>; 8] = [
+const PROXY: [Source<ProxyStatistics>; 9] = [
     (names::PROXY_ACCEPTED, |proxy| proxy.accepted),
     (names::PROXY_ACTIVE, |proxy| proxy.active),
     (names::PROXY_REFUSED_AT_LIMIT, |proxy| proxy.refused_at_limit),
@@ -38,6 +38,19 @@ const PROXY: [Source<ProxyStatistics>; 8] = [
     (names::PROXY_CONNECT_FAILURES, |proxy| proxy.connect_failures),
     (names::PROXY_CONNECT_RETRIES, |proxy| proxy.retries),
     (names::PROXY_RETRIES_DENIED, |proxy| proxy.retries_denied),
+    (names::PROXY_WAITING, |proxy| proxy.waiting),
+];
+
+const REFUSALS: [Source<ProxyStatistics, &str>; 9] = [
+    ("denied", |proxy| proxy.refused_denied),
+    ("client-rate", |proxy| proxy.refused_client_rate),
+    ("client-full", |proxy| proxy.refused_client_full),
+    ("service-full", |proxy| proxy.refused_service_full),
+    ("backends-full", |proxy| proxy.refused_backends_full),
+    ("queue-full", |proxy| proxy.refused_queue_full),
+    ("queue-timeout", |proxy| proxy.refused_queue_timeout),
+    ("header-invalid", |proxy| proxy.refused_header_invalid),
+    ("header-timeout", |proxy| proxy.refused_header_timeout),
 ];
 
 const RESETS: [Source<ProxyStatistics, &str>; 6] = [
@@ -103,6 +116,9 @@ impl Round {
         for (metric, value) in &PROXY {
             writer.family(metric, proxies().map(|(name, told)| ([name], value(&told.proxy))))?;
         }
+        let refusals = proxies()
+            .flat_map(|(name, told)| REFUSALS.iter().map(move |(reason, value)| ([name, *reason], value(&told.proxy))));
+        writer.family(&names::PROXY_REFUSED, refusals)?;
         let resets = proxies()
             .flat_map(|(name, told)| RESETS.iter().map(move |(cause, value)| ([name, *cause], value(&told.proxy))));
         writer.family(&names::PROXY_RESETS, resets)?;
