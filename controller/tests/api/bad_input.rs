@@ -255,7 +255,7 @@ const CASES: &[Case] = &[
         r#"{"max_connections": -1}"#,
         422,
         "networks.web.services.new.max_connections",
-        "a whole number from 0 to 10_000_000",
+        "a whole number from 0 to 10000000",
     ),
     case(
         "PUT",

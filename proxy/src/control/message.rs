@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// The version of the messages below. Two ends that differ in it do not understand each other: a packet with
 /// another version closes the connection.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// The number of a table. It only ever grows within one network.
 pub type Generation = u64;

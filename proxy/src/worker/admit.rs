@@ -11,7 +11,7 @@ use crate::table::ServiceState;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Connections that wait for something for no longer than a time: for a place, or for their client's header. By deadline; the
 /// second part of the key, a slot's index, tells those apart that have the same.
@@ -29,7 +29,7 @@ impl Worker {
             self.refuse(if length == 0 { Refusal::BackendsFull } else { Refusal::QueueFull });
             return Ok(());
         };
-        let deadline = self.now + settings.timeout.0;
+        let deadline = later(self.now, settings.timeout.0);
         connection.waiting = Some(Box::new(Waiting { ticket, deadline }));
         self.waits.insert((deadline, slot.index), slot);
         // Before the table is looked at again: see `Shared::publish`.
@@ -130,6 +130,11 @@ impl Worker {
             self.shared.gate.leave(admitted);
         }
     }
+}
+
+/// When a wait that begins now is over. A time too far away to be expressed is a day.
+pub(super) fn later(now: Instant, after: Duration) -> Instant {
+    now.checked_add(after).unwrap_or(now + Duration::from_secs(86_400))
 }
 
 /// Tells who has waited longest for a place at the service's backends that there may be one.

@@ -1,6 +1,7 @@
 //! Who the client is: read from a header that a trusted peer sends first, told to a backend by a header that goes first.
 
 use super::Worker;
+use super::admit::later;
 use super::connections::{Connection, Introduction, Reading};
 use crate::admission::Refusal;
 use crate::flow::{Chunk, Event};
@@ -86,7 +87,7 @@ impl Connection {
         if trusted.is_empty() || !self.peer().is_some_and(|peer| trusted.contains(peer.ip())) {
             return None;
         }
-        let deadline = now + service.settings.proxy_protocol_timeout.0;
+        let deadline = later(now, service.settings.proxy_protocol_timeout.0);
         self.introduction = Introduction::Reading(Box::new(Reading { bytes: Vec::new(), deadline }));
         Some(deadline)
     }
