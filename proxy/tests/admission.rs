@@ -87,7 +87,7 @@ fn assert_all_given_back(proxy: &mut Proxy) {
 /// Many clients at once: never more than the limit, all of the limit is used, and every refusal is counted.
 fn race(settings: ServiceSettings, limit: usize, refused: fn(&Statistics) -> u64) {
     const CLIENTS: usize = 60;
-    let mut proxy = start(settings.clone(), &[backend(1), backend(2)]);
+    let mut proxy = start(settings, &[backend(1), backend(2)]);
     serve(1, proxy.target.port(), echo);
     serve(2, proxy.target.port(), echo);
     for round in 1..=3 {

@@ -63,7 +63,7 @@ pub(super) struct Changed<T> {
 pub(super) enum Resource {
     Network(NetworkResource),
     Attachment(AttachmentResource),
-    Service(ServiceResource),
+    Service(Box<ServiceResource>),
     Backend(BackendResource),
 }
 

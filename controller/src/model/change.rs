@@ -50,7 +50,7 @@ pub enum Change {
 #[serde(rename_all = "snake_case")]
 pub enum ServiceChange {
     /// Make it or give it these settings.
-    Put(ServiceSpec),
+    Put(Box<ServiceSpec>),
     /// Remove it.
     Remove,
     /// Change a backend.

@@ -22,7 +22,7 @@ fn put_attachment(name: &str, netns: &str, ip: Option<&str>) -> Change {
 }
 
 fn put_service(name: &str, spec: ServiceSpec) -> Change {
-    Change::Service { service: name.to_owned(), change: ServiceChange::Put(spec) }
+    Change::Service { service: name.to_owned(), change: ServiceChange::Put(Box::new(spec)) }
 }
 
 fn with_vip(vip: &str) -> ServiceSpec {

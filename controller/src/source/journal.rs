@@ -276,7 +276,7 @@ mod tests {
     fn all_changes() -> Vec<Change> {
         vec![
             put_network(),
-            service(ServiceChange::Put(ServiceSpec::default())),
+            service(ServiceChange::Put(Box::default())),
             backend(1, BackendChange::Put(BackendSpec::default())),
             backend(2, BackendChange::Put(BackendSpec::default())),
             backend(2, BackendChange::Drain),

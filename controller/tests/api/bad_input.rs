@@ -319,7 +319,7 @@ const CASES: &[Case] = &[
         SERVICE,
         r#"{"allow": ["10.0.0.0/8", "10.0.0.0/33"]}"#,
         422,
-        "networks.web.services.new.allow.1",
+        "networks.web.services.new.allow[1]",
         "is not a prefix",
     ),
     case(
@@ -327,7 +327,7 @@ const CASES: &[Case] = &[
         SERVICE,
         r#"{"deny": ["10.0.0.1/8"]}"#,
         422,
-        "networks.web.services.new.deny.0",
+        "networks.web.services.new.deny[0]",
         "write `10.0.0.0/8` for the prefix, `10.0.0.1` for the address",
     ),
     case(
@@ -343,7 +343,7 @@ const CASES: &[Case] = &[
         SERVICE,
         r#"{"accept_proxy_protocol": [true]}"#,
         422,
-        "networks.web.services.new.accept_proxy_protocol.0",
+        "networks.web.services.new.accept_proxy_protocol[0]",
         "a prefix as text",
     ),
     case(

@@ -135,7 +135,7 @@ impl Player {
                 return Some(Reply::Refused { generation: self.generation, reason });
             }
             Request::Delta(delta) => delta.to,
-            Request::Statistics => return Some(Reply::Statistics(statistics(&self.table))),
+            Request::Statistics => return Some(Reply::Statistics(Box::new(statistics(&self.table)))),
             Request::Shutdown => std::process::exit(0),
         };
         let first = !std::mem::replace(&mut self.misbehaved, true);

@@ -49,7 +49,7 @@ pub enum Reply {
         reason: String,
     },
     /// The answer to [`Request::Statistics`].
-    Statistics(Statistics),
+    Statistics(Box<Statistics>),
 }
 
 /// Who answers on this control channel.

@@ -128,7 +128,7 @@ fn answer(request: &Request, shared: &Shared) -> Option<Reply> {
     let result = match request {
         Request::Snapshot(snapshot) => shared.replace(snapshot),
         Request::Delta(delta) => shared.change(delta),
-        Request::Statistics => return Some(Reply::Statistics(shared.statistics())),
+        Request::Statistics => return Some(Reply::Statistics(Box::new(shared.statistics()))),
         Request::Shutdown => {
             shared.shut_down();
             return None;

@@ -154,7 +154,7 @@ fn replies() -> Vec<(String, Vec<u8>)> {
     vec![
         taken("reply", "hello", messages(&[Reply::Hello(hello)])),
         taken("reply", "refused", messages(&[Reply::Acknowledged { generation: u64::MAX }, refused])),
-        taken("reply", "statistics", messages(&[Reply::Statistics(statistics)])),
+        taken("reply", "statistics", messages(&[Reply::Statistics(Box::new(statistics))])),
     ]
 }
 
@@ -208,17 +208,17 @@ fn malformed() -> Vec<(String, Vec<u8>)> {
 }
 
 fn taken(kind: &str, name: &str, packets: Packets) -> (String, Vec<u8>) {
-    (format!("taken-{kind}-{name}"), with_lengths(&packets))
+    (format!("taken-{kind}-{name}"), with_lengths(packets))
 }
 
 fn refused(name: &str, packets: Packets) -> (String, Vec<u8>) {
-    (format!("refused-{name}"), with_lengths(&packets))
+    (format!("refused-{name}"), with_lengths(packets))
 }
 
 /// What the fuzz target reads: packets, each with its length before it.
-fn with_lengths(packets: &[Vec<u8>]) -> Vec<u8> {
-    let with_length = |packet: &Vec<u8>| [&u16::try_from(packet.len()).unwrap().to_le_bytes()[..], packet].concat();
-    packets.iter().flat_map(with_length).collect()
+fn with_lengths(packets: Packets) -> Vec<u8> {
+    let with_length = |packet: Vec<u8>| [&u16::try_from(packet.len()).unwrap().to_le_bytes()[..], &packet].concat();
+    packets.into_iter().flat_map(with_length).collect()
 }
 
 fn messages<T: Serialize>(messages: &[T]) -> Packets {

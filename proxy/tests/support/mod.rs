@@ -169,7 +169,7 @@ impl Proxy {
 
     pub(crate) fn statistics(&mut self) -> Statistics {
         match self.request(&Request::Statistics) {
-            Reply::Statistics(statistics) => statistics,
+            Reply::Statistics(statistics) => *statistics,
             other => panic!("{other:?}"),
         }
     }

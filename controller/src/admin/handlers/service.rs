@@ -33,11 +33,11 @@ pub(in crate::admin) async fn put(
 ) -> Answer {
     let mutation = Mutation::begin(&context, &network);
     let spec = body::json_or_default(&headers, body, &format!("networks.{network}.services.{service}")).await?;
-    let change = Change::Service { service: service.clone(), change: ServiceChange::Put(spec) };
+    let change = Change::Service { service: service.clone(), change: ServiceChange::Put(Box::new(spec)) };
     let (taken, generation) = mutation.make(&change).await?;
     let existed = existing(&taken.before, &network, &service).is_ok();
     let resource = ServiceResource::from(&**existing(&taken.after, &network, &service).map_err(|_| vanished())?);
-    Ok(mutation.changed(existed, generation, Resource::Service(resource)))
+    Ok(mutation.changed(existed, generation, Resource::Service(Box::new(resource))))
 }
 
 pub(in crate::admin) async fn remove(
