@@ -25,7 +25,7 @@ pub(crate) fn check(input: &[u8]) -> bool {
     let network = read_spec::<NetworkSpec>(body).map(Change::PutNetwork);
     let attachment = |spec| Change::PutAttachment { attachment: name.to_owned(), spec };
     let attachment = read_spec::<AttachmentSpec>(body).map(attachment);
-    let named_service = or_default::<ServiceSpec>(body).map(|spec| service(ServiceChange::Put(spec)));
+    let named_service = or_default::<ServiceSpec>(body).map(|spec| service(ServiceChange::Put(Box::new(spec))));
     let backend = parse_address(name).ok().zip(or_default::<BackendSpec>(body)).map(|(address, spec)| {
         let change = ServiceChange::Backend { address, change: BackendChange::Put(spec) };
         Change::Service { service: "api".to_owned(), change }

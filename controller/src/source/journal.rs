@@ -258,7 +258,7 @@ fn damaged(path: &Path, reason: &dyn std::fmt::Display) -> JournalError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{BackendChange, BackendSpec, NetworkSpec, ServiceChange, ServiceSpec};
+    use crate::model::{BackendChange, BackendSpec, NetworkSpec, ServiceChange};
     use std::os::unix::fs::PermissionsExt;
 
     fn put_network() -> Change {
