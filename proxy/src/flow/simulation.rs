@@ -198,7 +198,9 @@ impl World {
         if self.faulty && self.flow.is_introducing() && self.random.u8(..10) == 0 {
             actions.push(Action::HeaderTimeout);
         }
-        if self.faulty && self.random.u16(..2000) == 0 {
+        // What comes before the relaying has few steps.
+        let early = self.flow.is_connecting() || self.flow.is_introducing();
+        if self.faulty && self.random.u16(..if early { 50 } else { 2000 }) == 0 {
             actions.push(Action::Abort);
         }
         assert!(!actions.is_empty(), "nothing is under way and the connection is not closed: {:?}", self.flow);
