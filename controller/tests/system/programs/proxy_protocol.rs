@@ -84,5 +84,6 @@ fn the_clients_address_comes_through() {
     let refused = client.command("curl", &["-sS", &format!("http://{through}:8080/")]).output().unwrap();
     assert!(!refused.status.success(), "a client that is denied came in through the front");
     let connections = &node.ringlb(&["status"])["networks"][0]["connections"];
-    assert_eq!(connections["refused_denied"], 1, "{connections:#}");
+    // HAProxy takes a reset that comes early for a failed connect, and tries again.
+    assert!(connections["refused_denied"].as_u64() >= Some(1), "{connections:#}");
 }
