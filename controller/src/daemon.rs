@@ -11,6 +11,7 @@ use ringlb_proxy::threads::Count;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub struct Options {
     pub access_log: Option<PathBuf>,
     /// How many data threads each proxy has.
     pub threads: Count,
+    /// The most connections of each proxy; as many as the descriptor limit allows if there is no number.
+    pub max_connections: Option<NonZeroU32>,
     /// Whether proxies go on when the daemon ends.
     pub keep: bool,
     /// How long a change waits for its acknowledgement.
@@ -62,6 +65,7 @@ impl Options {
             proxy_program: None,
             access_log: None,
             threads: Count::default(),
+            max_connections: None,
             keep: false,
             acknowledge_timeout: Self::ACKNOWLEDGE_TIMEOUT,
         }
@@ -195,7 +199,9 @@ pub async fn run(
     let acknowledge_timeout = options.acknowledge_timeout;
     let threads = options.threads.get();
     let access_log = options.access_log.as_deref().map(open_access_log).transpose()?;
-    let settings = Settings { control, name_prefix, proxy_program, access_log, threads, acknowledge_timeout };
+    let max_connections = options.max_connections;
+    let settings =
+        Settings { control, name_prefix, proxy_program, access_log, threads, max_connections, acknowledge_timeout };
     let reconcilers = Reconcilers::new(settings);
     let desired = Arc::new(match kept {
         Some((journal, model)) => Desired::kept(reconcilers.clone(), journal, model),

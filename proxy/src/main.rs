@@ -40,6 +40,9 @@ struct Arguments {
     /// Descriptor to keep open and leave alone, such as that of the program which steers to the listeners
     #[arg(long, value_name = "FD", value_parser = clap::value_parser!(RawFd).range(3..))]
     keep_fd: Vec<RawFd>,
+    /// Most connections at once; never more than the descriptor limit allows
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: Option<u32>,
     /// Microseconds to look for completions before sleeping; 0 to sleep at once
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 30)]
     spin: u64,
@@ -76,7 +79,10 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let sockets = listeners.into_iter().zip(datagrams);
     let sockets = sockets.map(|(listeners, datagrams)| Sockets { listeners, datagrams });
 
-    let limits = Limits::of_process(threads)?;
+    let mut limits = Limits::of_process(threads)?;
+    if let Some(most) = arguments.max_connections {
+        limits.connections = limits.connections.min(most as usize);
+    }
     privileges::give_up()?;
     let mut features = probe::check()?;
     features.multishot_accept &= !arguments.one_shot_accept;

@@ -7,6 +7,7 @@ use super::settings::SettingsArguments;
 use clap::{Args, Parser, Subcommand};
 use ringlb_proxy::threads::Count;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 /// Service VIPs for container networks, without sidecars and without kernel IPVS.
@@ -96,6 +97,9 @@ pub(super) struct DaemonArguments {
     /// Number of data threads of each proxy, or auto for as many as there are cores
     #[arg(long, value_name = "N", env = "RINGLB_THREADS", default_value = "1")]
     pub(super) threads: Count,
+    /// Most connections of each proxy at once; never more than the descriptor limit allows
+    #[arg(long, value_name = "N", env = "RINGLB_MAX_CONNECTIONS")]
+    pub(super) max_connections: Option<NonZeroU32>,
     /// Leave the proxies running when the daemon ends
     #[arg(long)]
     pub(super) keep: bool,

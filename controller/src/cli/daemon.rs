@@ -19,6 +19,7 @@ pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<
         proxy_program: arguments.proxy_program,
         access_log: arguments.access_log,
         threads: arguments.threads,
+        max_connections: arguments.max_connections,
         keep: arguments.keep,
         ..Options::new(run_dir)
     };

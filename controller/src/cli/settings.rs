@@ -47,6 +47,42 @@ pub(super) struct SettingsArguments {
     /// How long data may be without an acknowledgement, or never: then the kernel decides [default: never]
     #[arg(long, value_name = "DURATION")]
     user_timeout: Option<String>,
+    /// Most connections of the service at once; 0 for no limit [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_connections: Option<i64>,
+    /// Most connections of each backend at once; a full one is not picked; 0 for no limit [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_connections_per_backend: Option<i64>,
+    /// Most connections of a client (an IPv4 address, or the /64 of an IPv6 address) at once; 0 for no limit [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_connections_per_client: Option<i64>,
+    /// So many connections may wait for a place when all backends are full [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    queue_length: Option<i64>,
+    /// For so long [default: 5s]
+    #[arg(long, value_name = "DURATION")]
+    queue_timeout: Option<String>,
+    /// So many new connections a second may a client open; 0 for no limit [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    client_rate_per_second: Option<i64>,
+    /// And so many at once after a pause [default: 10]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    client_rate_burst: Option<i64>,
+    /// Only clients with these addresses may come in; may be repeated [default: all]
+    #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
+    allow: Option<Vec<String>>,
+    /// Clients with these addresses may not come in, even if they are allowed; may be repeated
+    #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
+    deny: Option<Vec<String>>,
+    /// Tell backends who the client is by a PROXY protocol header: off, v1 or v2 [default: off]
+    #[arg(long, value_name = "VERSION")]
+    proxy_protocol: Option<String>,
+    /// Connections from these addresses begin with a PROXY protocol header that is believed; may be repeated
+    #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
+    accept_proxy_protocol: Option<Vec<String>>,
+    /// How long the header may take [default: 5s]
+    #[arg(long, value_name = "DURATION")]
+    proxy_protocol_timeout: Option<String>,
     /// How long a UDP session may be idle [default: 60s]
     #[arg(long, value_name = "DURATION")]
     udp_idle_timeout: Option<String>,
@@ -138,6 +174,18 @@ impl SettingsArguments {
         fields.put("keepalive.interval", self.keepalive_interval);
         fields.put("keepalive.probes", self.keepalive_probes);
         fields.put("user_timeout", self.user_timeout);
+        fields.put("max_connections", self.max_connections);
+        fields.put("max_connections_per_backend", self.max_connections_per_backend);
+        fields.put("max_connections_per_client", self.max_connections_per_client);
+        fields.put("queue.length", self.queue_length);
+        fields.put("queue.timeout", self.queue_timeout);
+        fields.put("client_rate.per_second", self.client_rate_per_second);
+        fields.put("client_rate.burst", self.client_rate_burst);
+        fields.put("allow", self.allow);
+        fields.put("deny", self.deny);
+        fields.put("proxy_protocol", self.proxy_protocol);
+        fields.put("accept_proxy_protocol", self.accept_proxy_protocol);
+        fields.put("proxy_protocol_timeout", self.proxy_protocol_timeout);
         fields.put("udp.idle_timeout", self.udp_idle_timeout);
         fields.put("udp.responses", self.udp_responses);
         fields.put("access_log.format", self.access_log);

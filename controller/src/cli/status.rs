@@ -5,8 +5,8 @@ use serde_json::Value;
 use std::io::{self, Write};
 
 /// Why datagrams are dropped, as the fields of the answer.
-const DROPPED: [&str; 7] =
-    ["no_service", "no_backend", "buffer_full", "too_large", "at_limit", "unsendable", "unanswerable"];
+const DROPPED: [&str; 8] =
+    ["no_service", "no_backend", "buffer_full", "too_large", "at_limit", "unsendable", "unanswerable", "refused"];
 
 pub(super) fn write(answer: &Value, out: &mut impl Write) -> io::Result<()> {
     let ready = if answer["ready"] == true { "ready" } else { "not ready" };
@@ -73,8 +73,9 @@ fn write_proxy(network: &Value, out: &mut impl Write) -> io::Result<()> {
         let count = |field: &str| text(&connections[field]);
         writeln!(
             out,
-            "  connections active {}  accepted {}  no service {}  no backend {}  connect failures {}  retries {}  ports exhausted {}  refused at limit {}",
+            "  connections active {}  waiting {}  accepted {}  no service {}  no backend {}  connect failures {}  retries {}  ports exhausted {}  refused at limit {}",
             count("active"),
+            count("waiting"),
             count("accepted"),
             count("no_service"),
             count("no_backend"),
@@ -83,6 +84,15 @@ fn write_proxy(network: &Value, out: &mut impl Write) -> io::Result<()> {
             count("ports_exhausted"),
             count("refused_at_limit")
         )?;
+        // By a setting of a service; most have none that does.
+        let refusals = connections.as_object().into_iter().flatten().filter_map(|(name, value)| {
+            let reason = name.strip_prefix("refused_").filter(|reason| *reason != "at_limit")?;
+            (*value != 0).then(|| format!("  {} {}", reason.replace('_', " "), text(value)))
+        });
+        let refusals: String = refusals.collect();
+        if !refusals.is_empty() {
+            writeln!(out, "  refused{refusals}")?;
+        }
     }
     let datagrams = &network["datagrams"];
     if datagrams.is_object() {

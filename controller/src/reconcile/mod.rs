@@ -25,7 +25,7 @@ use crate::model::{Name, Network, Shared};
 use ringlb_proxy::control::message::{Generation, Statistics};
 use std::collections::HashMap;
 use std::fs::File;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -46,6 +46,8 @@ pub struct Settings {
     pub access_log: Option<File>,
     /// How many data threads each proxy has.
     pub threads: NonZeroUsize,
+    /// The most connections of each proxy, if the descriptor limit is not to decide alone.
+    pub max_connections: Option<NonZeroU32>,
     /// How long a caller waits for an acknowledgement.
     pub acknowledge_timeout: Duration,
 }

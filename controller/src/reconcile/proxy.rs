@@ -74,6 +74,9 @@ impl Proxy {
         let mut command = std::process::Command::new(&settings.proxy_program);
         command.arg("--network").arg(network.as_ref());
         command.arg("--threads").arg(settings.threads.to_string());
+        if let Some(most) = settings.max_connections {
+            command.arg("--max-connections").arg(most.to_string());
+        }
         let threads = &place.steered.threads;
         let listeners = threads.iter().flat_map(|thread| &thread.listeners);
         let listeners = listeners.map(|listener| ("--listener-fd", listener.as_fd()));

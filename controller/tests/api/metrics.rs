@@ -88,6 +88,7 @@ fn every_number_has_its_own_series() {
         ("proxy_connect_retries_denied_total", 14),
         ("proxy_access_log_dropped_total", 15),
         ("proxy_source_ports_exhausted_total", 16),
+        ("proxy_connections_waiting", 17),
         ("ring_enters_total", 21),
         ("ring_buffers_exhausted_total", 22),
         ("ring_completion_overflows_total", 23),
@@ -95,6 +96,20 @@ fn every_number_has_its_own_series() {
         ("ring_spliced_bytes_total", 25),
     ] {
         assert_eq!(value(&format!("ringlb_{name}"), &[("network", "web")]), expected, "{name}");
+    }
+    for (reason, expected) in [
+        ("denied", 51),
+        ("client-rate", 52),
+        ("client-full", 53),
+        ("service-full", 54),
+        ("backends-full", 55),
+        ("queue-full", 56),
+        ("queue-timeout", 57),
+        ("header-invalid", 58),
+        ("header-timeout", 59),
+    ] {
+        let labels = [("network", "web"), ("reason", reason)];
+        assert_eq!(value("ringlb_proxy_connections_refused_total", &labels), expected, "{reason}");
     }
     for (cause, expected) in
         [("client", 8), ("backend", 9), ("removed", 10), ("drain", 11), ("idle", 12), ("lifetime", 13)]

@@ -8,7 +8,7 @@ pub mod maglev;
 pub mod rendezvous;
 pub mod turns;
 
-use crate::table::{Backend, Chooser, Service};
+use crate::table::{Backend, Chooser, Entry, Service};
 use hash::{Purpose, hash};
 use rendezvous::Rendezvous;
 use std::net::IpAddr;
@@ -33,15 +33,62 @@ pub fn pick<'a>(
         return choose(service, service.eligible(), client, random);
     }
     let is_untried = |backend: &Backend| !tried.contains(&backend.address);
-    let untried: Vec<u32> =
-        service.eligible().iter().copied().filter(|&index| is_untried(&service.backends()[index as usize])).collect();
-    if untried.is_empty() {
-        return choose_spare(service, &service.spare(is_untried), client, random);
+    if let Some(backend) = pick_where(service, client, is_untried, random) {
+        return Some(backend);
     }
-    choose(service, &untried, client, random)
+    choose_spare(service, &service.spare(is_untried), client, random)
 }
 
-/// Chooses among eligible backends, all or some.
+fn pick_where<'a>(
+    service: &'a Service,
+    client: Option<IpAddr>,
+    wanted: impl Fn(&Backend) -> bool,
+    random: &mut fastrand::Rng,
+) -> Option<&'a Backend> {
+    let wanted = |&index: &u32| wanted(&service.backends()[index as usize]);
+    let among: Vec<u32> = service.eligible().iter().copied().filter(wanted).collect();
+    choose(service, &among, client, random)
+}
+
+/// What came of a pick that takes the limit of a backend's connections into account.
+#[derive(Debug)]
+pub enum Taken<'a> {
+    /// The connection is counted in at this backend; it is to be counted out by `Identity::leave`.
+    Backend(&'a Backend),
+    /// There is no eligible backend that has not been tried.
+    NoBackend,
+    /// Those that could be picked have as many connections as they may have.
+    Full,
+    /// The backend that was picked has been removed meanwhile: pick again in the newest table.
+    Removed,
+}
+
+/// Picks a backend as [`pick`] does, but none that has its maximum of connections, and counts the connection in there.
+pub fn take<'a>(
+    service: &'a Service,
+    client: Option<IpAddr>,
+    tried: &[IpAddr],
+    random: &mut fastrand::Rng,
+) -> Taken<'a> {
+    let limit = service.settings.max_connections_per_backend.limit();
+    // Most services have no full backend: the first pick does not look.
+    let Some(mut backend) = pick(service, client, tried, random) else { return Taken::NoBackend };
+    loop {
+        match backend.identity.enter(limit) {
+            Entry::Entered => return Taken::Backend(backend),
+            Entry::Removed => return Taken::Removed,
+            Entry::Full => {}
+        }
+        let open = |backend: &Backend| !backend.identity.is_full(limit) && !tried.contains(&backend.address);
+        // Ends: each further turn means that another thread has got a place between two looks.
+        match pick_where(service, client, open, random) {
+            Some(other) => backend = other,
+            None => return Taken::Full,
+        }
+    }
+}
+
+/// Chooses among eligible backends, all or some, in ascending order.
 fn choose<'a>(
     service: &'a Service,
     among: &[u32],
@@ -71,7 +118,7 @@ fn choose<'a>(
         // A table for what is left would cost too much; the next entry serves.
         (Chooser::Maglev(table), _) => {
             let eligible = service.eligible();
-            let acceptable = |position: usize| all || among.contains(&eligible[position]);
+            let acceptable = |position: usize| all || among.binary_search(&eligible[position]).is_ok();
             let position = table.find(client(random), acceptable)?;
             return eligible.get(position).map(|&index| backend(index));
         }

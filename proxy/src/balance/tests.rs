@@ -57,7 +57,7 @@ fn p2c_fills_backends_by_weight() {
     let service = service(Algorithm::P2c, &[(1, false), (2, false), (5, false)]);
     let mut random = fastrand::Rng::with_seed(3);
     for _ in 0..8_000 {
-        assert!(pick(&service, None, &[], &mut random).unwrap().identity.enter());
+        assert_eq!(pick(&service, None, &[], &mut random).unwrap().identity.enter(u64::MAX), Entry::Entered);
     }
     let loads: Vec<_> = service.backends().iter().map(|b| b.identity.active.load(Ordering::Relaxed)).collect();
     for (load, share) in loads.iter().zip([1000u64, 2000, 5000]) {
@@ -75,7 +75,7 @@ fn p2c_avoids_a_slow_backend() {
     let mut running = std::collections::BinaryHeap::new();
     let mut start = |now: u64, running: &mut std::collections::BinaryHeap<_>| {
         let chosen = pick(&service, None, &[], &mut random).unwrap();
-        assert!(chosen.identity.enter());
+        assert_eq!(chosen.identity.enter(u64::MAX), Entry::Entered);
         let index = service.backends().iter().position(|b| b.address == chosen.address).unwrap();
         totals[index] += 1;
         // 1 ms or 10 ms, with some spread so that nothing runs in step.
@@ -234,7 +234,7 @@ fn a_cold_backend_gets_its_share_with_every_algorithm() {
         for number in 0..10_000u32 {
             let client = IpAddr::from(std::net::Ipv4Addr::from(0x0a09_0000 + number));
             let chosen = pick(&service, Some(client), &[], &mut random).unwrap();
-            assert!(chosen.identity.enter());
+            assert_eq!(chosen.identity.enter(u64::MAX), Entry::Entered);
             count += u32::from(chosen.address == cold);
         }
         assert!(count.abs_diff(164) <= 65, "{algorithm:?}: {count}");

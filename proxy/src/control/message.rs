@@ -191,8 +191,28 @@ pub struct ProxyStatistics {
     pub accepted: u64,
     /// Client connections open now.
     pub active: u64,
-    /// Refused because the descriptor limit was reached.
+    /// Client connections that wait for a place at a backend now.
+    pub waiting: u64,
+    /// Refused because the proxy had its maximum of connections, or no descriptor or memory for one more.
     pub refused_at_limit: u64,
+    /// Refused because the client's address is not allowed, or denied.
+    pub refused_denied: u64,
+    /// Refused because the client opened connections too fast.
+    pub refused_client_rate: u64,
+    /// Refused because the client had its maximum of connections to the service.
+    pub refused_client_full: u64,
+    /// Refused because the service had its maximum of connections.
+    pub refused_service_full: u64,
+    /// Refused because all backends had their maximum of connections, and none may wait.
+    pub refused_backends_full: u64,
+    /// Refused because all backends had their maximum of connections, and the queue was full.
+    pub refused_queue_full: u64,
+    /// Refused because no backend had a place within the queue's timeout.
+    pub refused_queue_timeout: u64,
+    /// Refused because a trusted peer sent no valid PROXY protocol header.
+    pub refused_header_invalid: u64,
+    /// Refused because a trusted peer sent no whole PROXY protocol header in time.
+    pub refused_header_timeout: u64,
     /// Reset because no service has the address that the client connected to.
     pub no_service: u64,
     /// Reset because the service had no eligible backend, or all that were tried refused.
@@ -254,6 +274,9 @@ pub struct DatagramStatistics {
     pub unsendable: u64,
     /// Datagrams dropped because nobody could be answered: their source was a VIP, or their destination is not known.
     pub unanswerable: u64,
+    /// Datagrams dropped because their client was not let in, or all backends are full; the reasons are counted with those
+    /// of connections.
+    pub refused: u64,
 }
 
 /// Counters of a proxy's rings.

@@ -3,8 +3,9 @@
 //! Pure: no descriptor, no ring, no clock. Whoever carries the operations out reports each one's completion as an event,
 //! in the order in which it saw them, and does nothing else to the connection.
 //!
-//! The life of a connection: *connecting* (to one backend after the other, while there is one) → *relaying* (two directions, each on its own)
-//! → *closing* (what is under way is stopped) → closed.
+//! The life of a connection: *connecting* (to one backend after the other, while there is one; it may have to wait for a place)
+//! → *relaying* (two directions, each on its own) → *closing* (what is under way is stopped) → closed. Where the client has to
+//! say first for whom it speaks, by a PROXY protocol header, *introducing* comes between: the first attempt to connect asks for it.
 
 pub mod age;
 pub mod datagram;
@@ -40,11 +41,24 @@ pub struct Chunk {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// The connection to the backend is established.
-    Connected,
+    Connected {
+        /// What the backend is to be told before anything that the client says: a PROXY protocol header.
+        header: Option<Chunk>,
+    },
     /// It could not be established: refused, unreachable, out of time, out of ports.
     ConnectFailed,
     /// There is no backend left to connect to, or no further attempt may be made.
     NoBackend,
+    /// The client must introduce itself by a PROXY protocol header before a backend can be picked.
+    HeaderDue,
+    /// The header has not come whole yet.
+    HeaderMissing,
+    /// The header has been read, and nothing that lies behind it.
+    HeaderRead,
+    /// The connection may not come in, or not wait any longer.
+    Refused,
+    /// The client has ended the connection before it came to anything.
+    ClientGone,
     /// Data came. `full`: the buffer was filled. `armed`: the receive goes on.
     Received {
         /// From whom.
@@ -154,10 +168,13 @@ pub enum Destination {
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// Pick a backend that has not been tried and connect to it, if another attempt may be made. → `Connected`, `ConnectFailed`, `NoBackend`
+    /// Let the connection in, pick a backend that has not been tried and connect to it, if another attempt may be made; wait
+    /// for a place before, if need be. → `Connected`, `ConnectFailed`, `NoBackend`, `HeaderDue`, `Refused`, `ClientGone`
     Connect,
     /// Give the attempt up. It still reports.
     StopConnect,
+    /// Read of the client's header what is there. → `HeaderMissing`, `HeaderRead`, `Refused`, `ClientGone`
+    ReadHeader,
     /// Receive from that side until told to stop. → `Received`…, `ReceiveEnded`
     Receive {
         /// From whom.
@@ -241,6 +258,8 @@ pub enum Ending {
     BackendReset,
     /// There was no backend.
     NoBackend,
+    /// It was not let in.
+    Refused,
     /// It was told to end.
     Aborted,
 }
@@ -257,10 +276,14 @@ pub struct Flow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Connecting,
+    /// The client's header is read; `waiting` says whether a wait for more of it is under way.
+    Introducing {
+        waiting: bool,
+    },
     Relaying,
-    /// Only waits for what is under way; `connecting` says whether an attempt to connect is.
+    /// Only waits for what is under way; `preparing` says whether an attempt to connect or the wait for a header is.
     Closing {
-        connecting: bool,
+        preparing: bool,
         reset: bool,
         ending: Ending,
     },
@@ -278,6 +301,7 @@ impl Flow {
     pub fn on(&mut self, event: Event, operations: &mut Vec<Operation>) {
         match self.phase {
             Phase::Connecting => self.while_connecting(event, operations),
+            Phase::Introducing { waiting } => self.while_introducing(waiting, event, operations),
             Phase::Relaying => self.while_relaying(event, operations),
             Phase::Closing { .. } => self.while_closing(event, operations),
             Phase::Closed => {}
@@ -296,20 +320,61 @@ impl Flow {
         self.directions.iter().any(|direction| direction.end == Some(End::Finished))
     }
 
+    /// Whether the client's header is still being read.
+    #[must_use]
+    pub fn is_introducing(&self) -> bool {
+        matches!(self.phase, Phase::Introducing { .. })
+    }
+
     fn while_connecting(&mut self, event: Event, operations: &mut Vec<Operation>) {
         match event {
-            Event::Connected => {
+            Event::Connected { header } => {
                 self.phase = Phase::Relaying;
+                self.directions[Side::Client.index()].queue.extend(header);
                 self.settle(operations);
             }
             Event::ConnectFailed => operations.push(Operation::Connect),
+            Event::HeaderDue => self.await_header(operations),
             Event::NoBackend => self.close(false, true, Ending::NoBackend, operations),
+            Event::Refused => self.close(false, true, Ending::Refused, operations),
+            Event::ClientGone => self.close(false, true, Ending::ClientReset, operations),
             Event::Abort => {
                 operations.push(Operation::StopConnect);
                 self.close(true, true, Ending::Aborted, operations);
             }
             _ => {}
         }
+    }
+
+    fn while_introducing(&mut self, waiting: bool, event: Event, operations: &mut Vec<Operation>) {
+        match event {
+            Event::Ready { from: Side::Client } => {
+                self.phase = Phase::Introducing { waiting: false };
+                operations.push(Operation::ReadHeader);
+            }
+            Event::HeaderMissing => self.await_header(operations),
+            Event::HeaderRead => {
+                self.phase = Phase::Connecting;
+                operations.push(Operation::Connect);
+            }
+            Event::Refused | Event::ClientGone | Event::Abort => {
+                if waiting {
+                    operations.push(Operation::StopAwait { from: Side::Client });
+                }
+                let ending = match event {
+                    Event::Refused => Ending::Refused,
+                    Event::ClientGone => Ending::ClientReset,
+                    _ => Ending::Aborted,
+                };
+                self.close(waiting, true, ending, operations);
+            }
+            _ => {}
+        }
+    }
+
+    fn await_header(&mut self, operations: &mut Vec<Operation>) {
+        self.phase = Phase::Introducing { waiting: true };
+        operations.push(Operation::AwaitReadable { from: Side::Client });
     }
 
     fn while_relaying(&mut self, event: Event, operations: &mut Vec<Operation>) {
@@ -355,7 +420,14 @@ impl Flow {
                 let ending = self.reset_by.map_or(Ending::Aborted, Side::reset);
                 return self.stop(ending, operations);
             }
-            Event::Connected | Event::ConnectFailed | Event::NoBackend => {}
+            Event::Connected { .. }
+            | Event::ConnectFailed
+            | Event::NoBackend
+            | Event::HeaderDue
+            | Event::HeaderMissing
+            | Event::HeaderRead
+            | Event::Refused
+            | Event::ClientGone => {}
         }
         self.settle(operations);
     }
@@ -523,8 +595,8 @@ impl Flow {
         self.close(false, true, ending, operations);
     }
 
-    fn close(&mut self, connecting: bool, reset: bool, ending: Ending, operations: &mut Vec<Operation>) {
-        self.phase = Phase::Closing { connecting, reset, ending };
+    fn close(&mut self, preparing: bool, reset: bool, ending: Ending, operations: &mut Vec<Operation>) {
+        self.phase = Phase::Closing { preparing, reset, ending };
         self.close_if_idle(operations);
     }
 
@@ -538,21 +610,40 @@ impl Flow {
             }
             Event::ReceiveEnded { side, .. } => self.directions[side.index()].receiving = Receiving::Idle,
             Event::Sent { side, .. } | Event::SendFailed { side } => self.finish_send(side, operations),
-            Event::Spliced { from, .. } | Event::Ready { from } | Event::SpliceUnavailable { from } => {
+            Event::Spliced { from, .. } | Event::SpliceUnavailable { from } => {
                 self.directions[from.index()].copy(Mode::CopyOnly);
             }
-            Event::Connected | Event::ConnectFailed | Event::NoBackend => {
-                if let Phase::Closing { connecting, .. } = &mut self.phase {
-                    *connecting = false;
-                }
+            Event::Ready { from } => {
+                self.directions[from.index()].copy(Mode::CopyOnly);
+                self.is_prepared();
             }
-            Event::Quiet { .. } | Event::LingerOver | Event::Abort => {}
+            Event::Connected { header } => {
+                operations.extend(header.map(|chunk| Operation::Release { buffer: chunk.buffer }));
+                self.is_prepared();
+            }
+            Event::ConnectFailed | Event::NoBackend => self.is_prepared(),
+            // The answer to an attempt that was told to stop is one of those above.
+            Event::HeaderDue
+            | Event::HeaderMissing
+            | Event::HeaderRead
+            | Event::Refused
+            | Event::ClientGone
+            | Event::Quiet { .. }
+            | Event::LingerOver
+            | Event::Abort => {}
         }
         self.close_if_idle(operations);
     }
 
+    /// What was under way before the relaying is over.
+    fn is_prepared(&mut self) {
+        if let Phase::Closing { preparing, .. } = &mut self.phase {
+            *preparing = false;
+        }
+    }
+
     fn close_if_idle(&mut self, operations: &mut Vec<Operation>) {
-        if let Phase::Closing { connecting: false, reset, ending } = self.phase
+        if let Phase::Closing { preparing: false, reset, ending } = self.phase
             && self.directions.iter().map(Direction::outstanding).sum::<usize>() == 0
         {
             self.phase = Phase::Closed;

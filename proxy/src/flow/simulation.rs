@@ -15,6 +15,17 @@ const WORLDS: u64 = 60_000;
 struct Faults {
     connect_failures: u64,
     no_backend: u64,
+    refused: u64,
+    clients_gone: u64,
+    headers_in: u64,
+    headers_split: u64,
+    headers_refused: u64,
+    headers_late: u64,
+    headers_reset: u64,
+    aborts_while_introducing: u64,
+    headers_out: u64,
+    headers_out_short: u64,
+    headers_out_unused: u64,
     starved: u64,
     lost_more: u64,
     short_sends: u64,
@@ -71,6 +82,12 @@ struct World {
     ways: [Way; 2],
     connecting: Option<bool>,
     attempts: u8,
+    /// Bytes of its header that have not been read, if the client must introduce itself.
+    header_in: Option<u64>,
+    /// Whether what is there of it must be read at once.
+    reads_header: bool,
+    /// The buffer with the header for the backend, its bytes and how many are sent.
+    header_out: Option<(u32, u32, u32)>,
     buffers: HashMap<u32, (Side, u64)>,
     next_buffer: u32,
     linger: bool,
@@ -82,6 +99,8 @@ struct World {
 #[derive(Debug, Clone, Copy)]
 enum Action {
     Connect,
+    ReadHeader,
+    HeaderTimeout,
     Receive(Side),
     Send(Side),
     Splice(Side),
@@ -116,6 +135,9 @@ impl World {
             ways: [Way::default(), Way::default()],
             connecting: None,
             attempts: 0,
+            header_in: None,
+            reads_header: false,
+            header_out: None,
             buffers: HashMap::new(),
             next_buffer: 0,
             linger: false,
@@ -123,6 +145,7 @@ impl World {
             faulty,
             closed: None,
         };
+        world.header_in = world.random.bool().then(|| world.random.u64(1..100));
         world.carry_out(operations);
         world
     }
@@ -144,6 +167,10 @@ impl World {
     }
 
     fn choose(&mut self) -> Action {
+        // It is read in the step that asks for it.
+        if self.reads_header {
+            return Action::ReadHeader;
+        }
         let mut actions = Vec::with_capacity(10);
         if self.connecting.is_some() {
             actions.push(Action::Connect);
@@ -168,7 +195,12 @@ impl World {
         if self.linger && (actions.is_empty() || self.random.u8(..40) == 0) {
             actions.push(Action::LingerOver);
         }
-        if self.faulty && self.random.u16(..2000) == 0 {
+        if self.faulty && self.flow.is_introducing() && self.random.u8(..10) == 0 {
+            actions.push(Action::HeaderTimeout);
+        }
+        // What comes before the relaying has few steps.
+        let early = self.flow.is_connecting() || self.flow.is_introducing();
+        if self.faulty && self.random.u16(..if early { 50 } else { 2000 }) == 0 {
             actions.push(Action::Abort);
         }
         assert!(!actions.is_empty(), "nothing is under way and the connection is not closed: {:?}", self.flow);
@@ -179,6 +211,11 @@ impl World {
     fn act(&mut self, action: Action, faults: &mut Faults) -> Event {
         match action {
             Action::Connect => self.connect(faults),
+            Action::ReadHeader => self.read_header(faults),
+            Action::HeaderTimeout => {
+                faults.headers_late += 1;
+                Event::Refused
+            }
             Action::Receive(side) => self.receive(side, faults),
             Action::Send(side) => self.send(side, faults),
             Action::Splice(from) => self.splice(from, faults),
@@ -199,6 +236,7 @@ impl World {
             Action::Abort => {
                 faults.aborts += 1;
                 faults.aborts_while_connecting += u64::from(self.flow.is_connecting());
+                faults.aborts_while_introducing += u64::from(self.flow.is_introducing());
                 self.lingered = true;
                 Event::Abort
             }
@@ -206,8 +244,12 @@ impl World {
     }
 
     fn connect(&mut self, faults: &mut Faults) -> Event {
-        self.connecting = None;
-        match self.random.u8(..10) {
+        let stopping = self.connecting.take().unwrap();
+        // What was told to stop is an attempt: who must introduce itself or is refused is told so at once.
+        if !stopping && self.attempts == 1 && self.header_in.is_some_and(|left| left > 0) {
+            return Event::HeaderDue;
+        }
+        match self.random.u8(..12) {
             0..3 if self.faulty => {
                 faults.connect_failures += 1;
                 Event::ConnectFailed
@@ -216,8 +258,64 @@ impl World {
                 faults.no_backend += 1;
                 Event::NoBackend
             }
-            _ => Event::Connected,
+            4 if self.faulty && !stopping => {
+                faults.refused += 1;
+                Event::Refused
+            }
+            5 if self.faulty && !stopping => {
+                faults.clients_gone += 1;
+                self.peers[0].reset = true;
+                Event::ClientGone
+            }
+            _ => Event::Connected { header: self.header_for_backend(stopping, faults) },
         }
+    }
+
+    fn header_for_backend(&mut self, stopping: bool, faults: &mut Faults) -> Option<Chunk> {
+        if self.random.bool() {
+            return None;
+        }
+        let (buffer, length) = (self.next_buffer, self.random.u32(28..108));
+        self.next_buffer += 1;
+        self.buffers.insert(buffer, (Side::Client, 0));
+        if stopping {
+            faults.headers_out_unused += 1;
+        } else {
+            faults.headers_out += 1;
+            self.header_out = Some((buffer, length, 0));
+        }
+        Some(Chunk { buffer, start: 0, length })
+    }
+
+    fn read_header(&mut self, faults: &mut Faults) -> Event {
+        self.reads_header = false;
+        let left = self.header_in.unwrap();
+        let come = self.random.u64(0..=left);
+        match self.random.u8(..20) {
+            0 if self.faulty => {
+                faults.headers_refused += 1;
+                Event::Refused
+            }
+            1 if self.faulty => {
+                faults.headers_reset += 1;
+                self.peers[0].reset = true;
+                Event::ClientGone
+            }
+            2..10 if come < left => {
+                faults.headers_split += 1;
+                self.header_in = Some(left - come);
+                Event::HeaderMissing
+            }
+            _ => {
+                faults.headers_in += 1;
+                self.header_in = Some(0);
+                Event::HeaderRead
+            }
+        }
+    }
+
+    fn is_header_sent(&self) -> bool {
+        self.header_out.is_none_or(|(_, length, sent)| length == sent)
     }
 
     fn receive(&mut self, side: Side, faults: &mut Faults) -> Event {
@@ -272,6 +370,17 @@ impl World {
             faults.send_failures += 1;
             return Event::SendFailed { side };
         }
+        if let Some((buffer, whole, sent)) = self.header_out
+            && buffer == chunk.buffer
+        {
+            assert_eq!((chunk.start, chunk.length, peer.received), (sent, whole - sent, 0), "the header is not first");
+            let length = if self.random.u8(..3) == 0 { self.random.u32(0..=chunk.length) } else { chunk.length };
+            faults.headers_out_short += u64::from(length < chunk.length);
+            self.header_out = Some((buffer, whole, sent + length));
+            return Event::Sent { side, length };
+        }
+        assert!(side == Side::Client || self.is_header_sent(), "data before the whole header");
+        let peer = &mut self.peers[side.index()];
         let (source, position) = self.buffers[&chunk.buffer];
         assert_eq!(source, side.other());
         assert_eq!(position + u64::from(chunk.start), peer.received, "bytes out of order, lost or repeated");
@@ -344,10 +453,16 @@ impl World {
                     self.attempts += 1;
                     assert_eq!(self.connecting.replace(false), None);
                 }
+                Operation::ReadHeader => {
+                    let waits = self.ways[Side::Client.index()].wait.is_some();
+                    assert!(!waits && self.header_in.is_some_and(|left| left > 0), "reads behind the header");
+                    self.reads_header = true;
+                }
                 Operation::StopConnect => assert_eq!(self.connecting.replace(true), Some(false)),
                 Operation::Receive { side, private } => {
                     let peer = &mut self.peers[side.index()];
                     assert!(peer.receive.is_none() && !peer.end_seen);
+                    assert!(self.header_in.is_none_or(|left| left == 0), "a header is received as data");
                     peer.receive = Some(Receive { private, stopping: false });
                 }
                 Operation::StopReceive { side } => {
@@ -367,6 +482,7 @@ impl World {
                     assert!(!in_use, "buffer {buffer} freed while it is being sent");
                 }
                 Operation::Splice { from, read } => {
+                    assert!(self.is_header_sent());
                     assert!(
                         self.peers[from.index()].receive.is_none() && self.peers[from.other().index()].send.is_none()
                     );
@@ -407,7 +523,7 @@ impl World {
         let all_delivered = client.received == backend.total && backend.received == client.total;
         match ending {
             Ending::Completed => {
-                assert!(!reset && all_delivered);
+                assert!(!reset && all_delivered && self.is_header_sent());
                 faults.completed += 1;
             }
             Ending::ClientReset => assert!(reset && client.reset),
@@ -417,6 +533,7 @@ impl World {
                 assert!(self.lingered || client.reset || client.received == backend.read);
             }
             Ending::NoBackend => assert!(reset && self.faulty && client.read == 0),
+            Ending::Refused => assert!(reset && self.faulty && client.read == 0),
             Ending::Aborted => assert!(reset && self.faulty),
         }
         assert!(self.faulty || ending == Ending::Completed, "a healthy connection ended by {ending:?}");
@@ -442,6 +559,17 @@ fn connections_survive_every_order_of_events() {
     for (name, count) in [
         ("connect failures", faults.connect_failures),
         ("no backend", faults.no_backend),
+        ("refusals", faults.refused),
+        ("clients that are gone before they are served", faults.clients_gone),
+        ("headers of clients", faults.headers_in),
+        ("headers in pieces", faults.headers_split),
+        ("headers that are refused", faults.headers_refused),
+        ("headers that are late", faults.headers_late),
+        ("resets within a header", faults.headers_reset),
+        ("aborts within a header", faults.aborts_while_introducing),
+        ("headers for backends", faults.headers_out),
+        ("headers that are sent in pieces", faults.headers_out_short),
+        ("headers for an attempt that was given up", faults.headers_out_unused),
         ("starved receives", faults.starved),
         ("lost F_MORE", faults.lost_more),
         ("short sends", faults.short_sends),

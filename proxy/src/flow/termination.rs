@@ -8,9 +8,9 @@
 //! | `-` | both sides, each of which said that it was done |
 //! | `C` | a reset from the client |
 //! | `S` | the backend: a reset, or it refused or could not be reached |
-//! | `s` | no answer from the backend within the connect timeout |
-//! | `c` | the idle timeout |
-//! | `P` | the proxy, which has no service or no eligible backend, or may not try another one |
+//! | `s` | no answer from the backend within the connect timeout, or no place at one within the queue's |
+//! | `c` | the idle timeout, or a PROXY protocol header that did not come in time |
+//! | `P` | the proxy, which has no service or no eligible backend, may not try another one, or does not let the client in |
 //! | `R` | a shortage of the proxy's: descriptors, source ports or memory |
 //! | `D` | the removal of its backend or service |
 //! | `K` | its backend's drain deadline, its maximum lifetime, or the end of the proxy |
@@ -18,11 +18,14 @@
 //! | second | while |
 //! |---|---|
 //! | `-` | nothing was left to do |
-//! | `C` | it was being connected to a backend |
+//! | `R` | its PROXY protocol header was being read |
+//! | `Q` | it waited for a place at a backend, or could not |
+//! | `C` | it was let in, or being connected to a backend |
 //! | `D` | both directions were open |
 //! | `L` | one side had said that it was done: the last data of the other one was under way |
 
 use super::Ending;
+use crate::admission::Refusal;
 use std::fmt;
 
 /// The two letters.
@@ -42,6 +45,8 @@ pub enum Cause {
     TimedOut,
     /// No further attempt was allowed.
     RetriesDenied,
+    /// It was not let in.
+    NotAdmitted(Refusal),
     /// Descriptors, source ports or memory were short.
     Shortage,
     /// Its backend or service was removed.
@@ -59,6 +64,8 @@ pub enum Cause {
 /// What a connection was doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    /// The client's header was being read.
+    Header,
     /// It was being connected.
     Connecting,
     /// Both directions were open.
@@ -75,10 +82,12 @@ impl TerminationCode {
             (Ending::Completed, _) => return Self('-', '-'),
             (Ending::ClientReset, _) => 'C',
             (Ending::BackendReset, _) => 'S',
-            (Ending::NoBackend | Ending::Aborted, Some(cause)) => cause.letter(),
-            (Ending::NoBackend | Ending::Aborted, None) => 'P',
+            (Ending::NoBackend | Ending::Refused | Ending::Aborted, Some(cause)) => cause.letter(),
+            (Ending::NoBackend | Ending::Refused | Ending::Aborted, None) => 'P',
         };
         let doing = match stage {
+            Stage::Header => 'R',
+            Stage::Connecting if cause.is_some_and(Cause::is_of_queue) => 'Q',
             Stage::Connecting => 'C',
             Stage::Data => 'D',
             Stage::LastData => 'L',
@@ -88,9 +97,15 @@ impl TerminationCode {
 }
 
 impl Cause {
+    fn is_of_queue(self) -> bool {
+        matches!(self, Self::NotAdmitted(Refusal::BackendsFull | Refusal::QueueFull | Refusal::QueueTimeout))
+    }
+
     fn letter(self) -> char {
         match self {
-            Self::NoService | Self::NoBackend | Self::RetriesDenied => 'P',
+            Self::NotAdmitted(Refusal::QueueTimeout) => 's',
+            Self::NotAdmitted(Refusal::HeaderTimeout) => 'c',
+            Self::NoService | Self::NoBackend | Self::RetriesDenied | Self::NotAdmitted(_) => 'P',
             Self::Refused => 'S',
             Self::TimedOut => 's',
             Self::Shortage => 'R',
@@ -123,5 +138,11 @@ mod tests {
         assert_eq!(code(Ending::Aborted, Some(Cause::Removed), Stage::Data), "DD");
         assert_eq!(code(Ending::Aborted, Some(Cause::Lifetime), Stage::Data), "KD");
         assert_eq!(code(Ending::Aborted, Some(Cause::Idle), Stage::LastData), "cL");
+        let refused = |refusal, stage| code(Ending::Refused, Some(Cause::NotAdmitted(refusal)), stage);
+        assert_eq!(refused(Refusal::Denied, Stage::Connecting), "PC");
+        assert_eq!(refused(Refusal::QueueTimeout, Stage::Connecting), "sQ");
+        assert_eq!(refused(Refusal::BackendsFull, Stage::Connecting), "PQ");
+        assert_eq!(refused(Refusal::HeaderInvalid, Stage::Header), "PR");
+        assert_eq!(refused(Refusal::HeaderTimeout, Stage::Header), "cR");
     }
 }

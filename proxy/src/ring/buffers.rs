@@ -73,6 +73,12 @@ impl Buffers {
         Some(id)
     }
 
+    /// Writes to the start of a private buffer; gives the number of bytes.
+    pub(super) fn fill(&mut self, buffer: u32, bytes: &[u8]) -> Option<u32> {
+        self.private.get_mut(&buffer)?.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        u32::try_from(bytes.len()).ok()
+    }
+
     /// Where a buffer's bytes are, from `start`; `None` if there is no such buffer or it is shorter.
     pub(super) fn address(&mut self, buffer: u32, start: u32) -> Option<(*mut u8, u32)> {
         let room = u32::try_from(BUFFER_SIZE).ok()?.checked_sub(start)?;

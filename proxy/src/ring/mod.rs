@@ -297,6 +297,13 @@ impl Ring {
         Ok(Some(buffer))
     }
 
+    /// A private buffer that begins with these bytes, at most [`BUFFER_SIZE`]; `None` if there are too many.
+    pub fn fill(&mut self, bytes: &[u8]) -> Option<Chunk> {
+        let buffer = self.buffers.take_private()?;
+        let length = self.buffers.fill(buffer, bytes)?;
+        Some(Chunk { buffer, start: 0, length })
+    }
+
     /// Sends the chunk to `socket`. The kernel goes on by itself after a short send, but may still report one.
     ///
     /// # Errors

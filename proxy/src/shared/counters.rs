@@ -39,6 +39,15 @@ impl Counter {
 pub struct Counters {
     pub accepted: Counter,
     pub refused_at_limit: Counter,
+    pub refused_denied: Counter,
+    pub refused_client_rate: Counter,
+    pub refused_client_full: Counter,
+    pub refused_service_full: Counter,
+    pub refused_backends_full: Counter,
+    pub refused_queue_full: Counter,
+    pub refused_queue_timeout: Counter,
+    pub refused_header_invalid: Counter,
+    pub refused_header_timeout: Counter,
     pub no_service: Counter,
     pub no_backend: Counter,
     pub connect_failures: Counter,
@@ -78,4 +87,5 @@ pub struct LostDatagrams {
     pub at_limit: Counter,
     pub unsendable: Counter,
     pub unanswerable: Counter,
+    pub refused: Counter,
 }

@@ -1,5 +1,6 @@
 //! What the control thread tells a data thread.
 
+use crate::ring::Slot;
 use crate::table::Identity;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +20,13 @@ pub enum Order {
     ResetRemoved,
     /// Look at the ages of connections: what is set for a service, and concerns them, has changed.
     WatchAges,
+    /// Let this connection, which waits for a place, try to get one.
+    Turn {
+        /// The connection.
+        slot: Slot,
+    },
+    /// Let all connections try that wait for a place: the table is another one.
+    AllTurns,
     /// Reset this backend's connections after a time, and give its sessions other backends, if it still drains then.
     DrainDeadline {
         /// The backend.

@@ -15,13 +15,14 @@ pub use suspects::{Suspect, Suspects};
 pub use thread::DataThread;
 
 use crate::access_log::AccessLog;
+use crate::admission::Gate;
 use crate::control::message::{Delta, Features, Generation, Snapshot};
 use crate::table::{Condition, Consequence, Identity, Table, Transition, TransitionError};
 use crate::worker::Limits;
 use arc_swap::ArcSwap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// What all threads see.
@@ -41,6 +42,10 @@ pub struct Shared {
     pub connections: Budget,
     /// The pipes of all data threads.
     pub pipes: Budget,
+    /// What the services have let in.
+    pub gate: Gate,
+    /// Connections of all data threads that wait for a place at a backend.
+    pub waiting: AtomicU64,
     /// What belongs to one data thread each.
     pub threads: Vec<Arc<DataThread>>,
     /// Backends that could not be reached, for the control thread.
@@ -77,6 +82,8 @@ impl Shared {
             access_log,
             connections: Budget::new(limits.connections),
             pipes: Budget::new(limits.pipes),
+            gate: Gate::default(),
+            waiting: AtomicU64::new(0),
             threads,
             suspects: Suspects::default(),
         })
@@ -112,6 +119,10 @@ impl Shared {
         let table = self.table.load().with_conditions(service, conditions);
         if let Some(table) = table {
             self.table.store(Arc::new(table));
+            // A backend that may be used again has places for who waits.
+            if self.waiting.load(Ordering::SeqCst) > 0 {
+                self.tell(&[Order::AllTurns], Wake::Busy);
+            }
         }
     }
 
@@ -142,6 +153,11 @@ impl Shared {
         }
         if transition.limits_age {
             orders.push(Order::WatchAges);
+            wake = wake.max(Wake::Busy);
+        }
+        // After the swap: who begins to wait counts itself first and looks at the table then.
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            orders.push(Order::AllTurns);
             wake = wake.max(Wake::Busy);
         }
         if removed {

@@ -114,20 +114,40 @@ pub struct DatagramCounters {
 /// The value of [`Identity::failures_in_a_row`] when there were too many and that is not dealt with yet.
 const TOO_MANY: u16 = 1 << 15;
 
+/// Whether a connection was counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// It was.
+    Entered,
+    /// The backend has as many as it may have.
+    Full,
+    /// The backend has been removed meanwhile: the pick must be made again in the newest table.
+    Removed,
+}
+
 impl Identity {
-    /// Counts a connection in, before the attempt to establish it. False if the backend has been removed meanwhile: then
-    /// nothing was counted, and the pick must be made again in the newest table.
+    /// Counts a connection in, before the attempt to establish it, if fewer than `limit` are. If the answer is not
+    /// [`Entry::Entered`], nothing was counted.
     ///
     /// The order matters. Here: count, then look whether it is removed. In [`Self::remove`]: mark, then look at the
     /// count. So either this call sees the mark or the other one sees the connection.
     #[must_use]
-    pub fn enter(&self) -> bool {
-        self.active.fetch_add(1, Ordering::SeqCst);
-        let removed = self.removed.load(Ordering::SeqCst);
-        if removed {
-            self.leave();
+    pub fn enter(&self, limit: u64) -> Entry {
+        let more = |active: u64| (active < limit).then_some(active + 1);
+        if self.active.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_err() {
+            return Entry::Full;
         }
-        !removed
+        if self.removed.load(Ordering::SeqCst) {
+            self.leave();
+            return Entry::Removed;
+        }
+        Entry::Entered
+    }
+
+    /// Whether `limit` or more connections are open.
+    #[must_use]
+    pub fn is_full(&self, limit: u64) -> bool {
+        self.active.load(Ordering::SeqCst) >= limit
     }
 
     /// The counters of its UDP sessions, to count one.

@@ -12,11 +12,11 @@ mod served_ports;
 pub mod service;
 mod transition;
 
-pub use backend::{Backend, DatagramCounters, Health, Identity, WARM};
+pub use backend::{Backend, DatagramCounters, Entry, Health, Identity, WARM};
 pub use chooser::Chooser;
 pub use histogram::Histogram;
 pub use served_ports::ServedPorts;
-pub use service::{Condition, Service, ServiceState};
+pub use service::{ClientPrefixes, Condition, Service, ServiceState};
 pub use transition::{Consequence, Transition, TransitionError};
 
 use crate::control::message::Generation;

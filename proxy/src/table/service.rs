@@ -5,7 +5,7 @@ use super::chooser::Chooser;
 use super::eligibility::{eligible, spare};
 use super::histogram::Histogram;
 use super::served_ports::ServedPorts;
-use crate::admission::RetryBudget;
+use crate::admission::{AccessList, Places, PrefixSet, RetryBudget, Scope, Waiter, WaitingQueue, new_scope};
 use crate::control::histogram;
 use crate::control::message::{Algorithm, BackendSpec, ServiceSettings, ServiceSpec};
 use crate::health::slow_start;
@@ -23,6 +23,8 @@ pub struct Service {
     pub vip: IpAddr,
     /// What is set for it.
     pub settings: Arc<ServiceSettings>,
+    /// What its settings say about clients' addresses, ready to be looked up.
+    pub clients: Arc<ClientPrefixes>,
     /// What outlives the table.
     pub state: Arc<ServiceState>,
     backends: Vec<Backend>,
@@ -38,6 +40,12 @@ pub struct Service {
 pub struct ServiceState {
     /// Its name.
     pub name: Arc<str>,
+    /// What it is counted under.
+    pub scope: Scope,
+    /// Connections and UDP sessions open now, those that wait for a backend included.
+    pub places: Places,
+    /// Who waits for a place at one of its backends.
+    pub queue: WaitingQueue<Waiter>,
     /// Connections and UDP sessions given to a backend.
     pub connections: AtomicU64,
     /// Of these, UDP sessions.
@@ -60,6 +68,9 @@ impl ServiceState {
     fn new(name: Arc<str>) -> Self {
         Self {
             name,
+            scope: new_scope(),
+            places: Places::default(),
+            queue: WaitingQueue::default(),
             connections: AtomicU64::new(0),
             sessions: AtomicU64::new(0),
             turns: AtomicU64::new(0),
@@ -69,6 +80,22 @@ impl ServiceState {
             connect_times: Histogram::new(histogram::CONNECT),
             session_times: Histogram::new(histogram::SESSION),
         }
+    }
+}
+
+/// Which clients may come in, and which are believed when they say for whom they speak.
+#[derive(Debug, Default)]
+pub struct ClientPrefixes {
+    /// Who may come in.
+    pub access: AccessList,
+    /// Whose connections begin with a PROXY protocol header.
+    pub introducing: PrefixSet,
+}
+
+impl ClientPrefixes {
+    fn new(settings: &ServiceSettings) -> Self {
+        let [allow, deny] = [&settings.allow, &settings.deny].map(|prefixes| prefixes.iter().collect::<Vec<_>>());
+        Self { access: AccessList::new(&allow, &deny), introducing: settings.accept_proxy_protocol.iter().collect() }
     }
 }
 
@@ -84,10 +111,16 @@ impl Service {
             Some(before) => Arc::clone(&before.state),
             None => Arc::new(ServiceState::new(Arc::from(spec.name.as_str()))),
         };
+        let same = before.filter(|before| *before.settings == spec.settings);
+        let (settings, clients) = match same {
+            Some(before) => (Arc::clone(&before.settings), Arc::clone(&before.clients)),
+            None => (Arc::new(spec.settings.clone()), Arc::new(ClientPrefixes::new(&spec.settings))),
+        };
         let mut service = Self {
             name: Arc::clone(&state.name),
             vip: spec.vip,
-            settings: Arc::new(spec.settings.clone()),
+            settings,
+            clients,
             state,
             backends,
             eligible: Vec::new(),
@@ -108,6 +141,17 @@ impl Service {
     #[must_use]
     pub fn backend(&self, address: IpAddr) -> Option<&Backend> {
         self.backends.iter().find(|backend| backend.address == address)
+    }
+
+    /// Whether the client's address says whether a connection may come in. One more system call for each, so only where it
+    /// matters.
+    #[must_use]
+    pub fn examines_clients(&self) -> bool {
+        let settings = &self.settings;
+        !settings.allow.is_empty()
+            || !settings.deny.is_empty()
+            || settings.max_connections_per_client.0 > 0
+            || settings.client_rate.per_second.0 > 0
     }
 
     /// Indices into [`Self::backends`] of those that a new connection may go to.

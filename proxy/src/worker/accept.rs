@@ -1,7 +1,7 @@
 //! Taking connections in.
 
 use super::clock::Tick;
-use super::connections::{Connection, Private};
+use super::connections::{Connection, Introduction, Private};
 use super::{Error, Timer, Worker};
 use crate::flow::Flow;
 use crate::ring::{Completion, Token};
@@ -120,7 +120,7 @@ impl Worker {
         // A UDP session that is idle can come back, a connection that is refused cannot.
         if self.stopping || !(self.shared.connections.take() || self.evict_session()?) {
             reset_on_close(&socket);
-            self.note_refusal(&"the descriptor limit is reached");
+            self.note_refusal(&"the proxy has its maximum of connections");
             return Ok(());
         }
         let Some(target) = local_address(&socket) else {
@@ -134,6 +134,10 @@ impl Worker {
             flow: Flow::new(&mut operations),
             sockets: [Some(socket), None],
             target,
+            introduction: Introduction::Unknown,
+            admitted: None,
+            waiting: None,
+            header_left: 0,
             backend: None,
             tried: Vec::new(),
             pipes: [None, None],
@@ -154,9 +158,14 @@ impl Worker {
         }
     }
 
-    /// Counts a refusal and logs it, at most once a second.
+    /// Counts a refusal for want of something in the whole process, and logs it.
     pub(super) fn note_refusal(&mut self, why: &dyn std::fmt::Display) {
         self.thread.counters.refused_at_limit.add(1);
+        self.log_refusal(why);
+    }
+
+    /// Logs a refusal, at most once a second.
+    pub(super) fn log_refusal(&mut self, why: &dyn std::fmt::Display) {
         self.refusals.since += 1;
         let due = self.refusals.logged.is_none_or(|last| self.now - last >= Duration::from_secs(1));
         if due {

@@ -59,7 +59,7 @@ impl Worker {
         let mut expired = Vec::new();
         for (slot, connection) in self.connections.iter() {
             let Some(service) = table.service_at(connection.target.ip()) else { continue };
-            if !service.settings.limits_age() || connection.flow.is_connecting() {
+            if !service.settings.limits_age() || connection.flow.is_connecting() || connection.flow.is_introducing() {
                 ageing |= service.settings.limits_age();
                 continue;
             }

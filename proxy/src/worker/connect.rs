@@ -1,21 +1,23 @@
 //! Finding a backend.
 
 use super::accept::reset_on_close;
+use super::admit::call_next;
 use super::clock::Moment;
 use super::connections::{Attempt, Connection};
+use super::introduce::Known;
 use super::{Error, Timer, Worker};
-use crate::admission::RetryLimit;
-use crate::balance;
-use crate::control::settings::AccessLogFormat;
+use crate::admission::{Refusal, RetryLimit};
+use crate::balance::{self, Taken};
+use crate::control::settings::{AccessLogFormat, ProxyProtocol, Queue};
 use crate::flow::Event;
 use crate::flow::termination::Cause;
+use crate::proxy_protocol::Version;
 use crate::ring::{Kind, Slot, Token};
-use crate::shared::{Counters, Shared};
 use crate::table::Service;
 use nix::errno::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -33,26 +35,142 @@ pub(super) struct PendingAttempt {
     timeout: Duration,
 }
 
+/// What is to be done for a connection that wants a backend.
+enum Choice {
+    /// Connect to this one, at which the connection is counted in.
+    Attempt(Chosen),
+    /// Wait for a place.
+    Wait(Queue),
+    /// There is none, for this reason.
+    Without(Cause),
+    /// Nothing of all that: this happened.
+    Nothing(Event),
+    /// Refuse it.
+    Refused(Refusal),
+}
+
+/// What was found for an attempt.
+struct Chosen {
+    attempt: Attempt,
+    timeout: Duration,
+    /// Whether the service's connections can end because of their age.
+    ages: bool,
+}
+
 impl Worker {
-    /// Picks a backend in the newest table and starts to connect to it.
+    /// Lets the connection in, picks a backend in the newest table and starts to connect to it. A connection that waits for a
+    /// place goes on waiting unless it is its turn and there is one.
     pub(super) fn connect(&mut self, slot: Slot) -> Result<(), Error> {
-        let now = self.now - self.shared.started;
-        let Some(connection) = self.connections.get(slot) else { return Ok(()) };
-        let started = Moment::at(self.now, self.started);
-        let choice = choose(&self.shared, &self.thread.counters, connection, (now, started), &mut self.random);
-        let Choice { attempt, timeout, ages, logged } = match choice {
-            Ok(choice) => choice,
-            Err(cause) => {
-                // Where attempts have failed, what made the last one fail says more than that there is no other backend.
-                connection.cause = connection.cause.or(Some(cause));
-                self.events.push_back(Event::NoBackend);
-                return Ok(());
-            }
-        };
-        connection.attempts += 1;
-        if logged && connection.client.is_none() {
-            connection.client = connection.sockets[0].as_ref().and_then(peer_address).map(Box::new);
+        if self.connections.get(slot).is_none() {
+            return Ok(());
         }
+        let choice = self.choose(slot);
+        let waits = self.connections.get(slot).is_some_and(|connection| connection.waiting.is_some());
+        if waits && matches!(choice, Choice::Wait(_)) {
+            return Ok(());
+        }
+        self.leave_queue(slot);
+        match choice {
+            Choice::Attempt(chosen) => self.begin_attempt(slot, chosen)?,
+            Choice::Wait(queue) => self.join_queue(slot, queue)?,
+            Choice::Nothing(event) => self.events.push_back(event),
+            Choice::Without(cause) => {
+                if let Some(connection) = self.connections.get(slot) {
+                    // Where attempts have failed, what made the last one fail says more than that there is no other backend.
+                    connection.cause = connection.cause.or(Some(cause));
+                }
+                self.events.push_back(Event::NoBackend);
+            }
+            Choice::Refused(refusal) => self.refuse(slot, refusal),
+        }
+        Ok(())
+    }
+
+    /// Lets the connection in if it is not yet, and finds a backend for its next attempt, at which it counts the connection in.
+    /// Counts the reason if there is none.
+    fn choose(&mut self, slot: Slot) -> Choice {
+        let now = self.now - self.shared.started;
+        loop {
+            let table = self.shared.table.load();
+            let Some(connection) = self.connections.get(slot) else { return Choice::Nothing(Event::NoBackend) };
+            let Some(service) = table.service_at(connection.target.ip()) else {
+                self.thread.counters.no_service.add(1);
+                return Choice::Without(Cause::NoService);
+            };
+            if let Some(deadline) = connection.must_introduce_itself(service, self.now) {
+                self.waits.insert((deadline, slot.index), slot);
+                return Choice::Nothing(Event::HeaderDue);
+            }
+            let settings = &service.settings;
+            if settings.access_log.format != AccessLogFormat::Off && connection.client.is_none() {
+                connection.client = connection.peer().map(Box::new);
+            }
+            let newcomer = !connection.admitted.as_ref().is_some_and(|held| Arc::ptr_eq(&held.service, &service.state));
+            if !newcomer && connection.waiting.is_some() && connection.is_client_gone() {
+                return Choice::Nothing(Event::ClientGone);
+            }
+            let matters = settings.algorithm.uses_client_address() || newcomer && service.examines_clients();
+            let client = match connection.client(matters) {
+                Known::NotNeeded => None,
+                Known::Address(address) => Some(address),
+                Known::Gone if newcomer && service.examines_clients() => return Choice::Nothing(Event::ClientGone),
+                Known::Gone => None,
+            };
+            if newcomer {
+                // The VIP belongs to another service by now.
+                if connection.admitted.is_some() {
+                    self.leave_service(slot);
+                    continue;
+                }
+                match self.shared.gate.admit(service, client, now) {
+                    Ok(admitted) => connection.admitted = Some(admitted),
+                    Err(refusal) => return Choice::Refused(refusal),
+                }
+            }
+            // Whoever came first is first, even if there is a place.
+            let first = service.state.queue.first().map(|(ticket, _)| ticket);
+            let own = connection.waiting.as_ref().map(|waiting| waiting.ticket);
+            if first.is_some() && first != own && connection.attempts == 0 {
+                return Choice::Wait(settings.queue);
+            }
+            let backend = match balance::take(service, client, &connection.tried, &mut self.random) {
+                Taken::Backend(backend) => backend,
+                Taken::Full => return Choice::Wait(settings.queue),
+                Taken::NoBackend => {
+                    self.thread.counters.no_backend.add(1);
+                    return Choice::Without(Cause::NoBackend);
+                }
+                // A backend that was removed between the load and here is in no newer table, so this ends.
+                Taken::Removed => continue,
+            };
+            if connection.attempts == 0 {
+                service.state.retry_budget.connection(now);
+            } else if may_retry(service, connection.attempts, now) {
+                self.thread.counters.retries.add(1);
+            } else {
+                backend.identity.leave();
+                call_next(&self.shared.threads, self.index, &service.state);
+                self.thread.counters.retries_denied.add(1);
+                self.thread.counters.no_backend.add(1);
+                return Choice::Without(Cause::RetriesDenied);
+            }
+            let told = match settings.proxy_protocol {
+                ProxyProtocol::Off => None,
+                ProxyProtocol::V1 => Some(Version::One),
+                ProxyProtocol::V2 => Some(Version::Two),
+            };
+            let identity = Arc::clone(&backend.identity);
+            let started = Moment::at(self.now, self.started);
+            let attempt = Attempt { address: backend.address, identity, told, abandoned: false, started };
+            let timeout = settings.connect_timeout.0;
+            return Choice::Attempt(Chosen { attempt, timeout, ages: settings.limits_age() });
+        }
+    }
+
+    fn begin_attempt(&mut self, slot: Slot, chosen: Chosen) -> Result<(), Error> {
+        let Chosen { attempt, timeout, ages } = chosen;
+        let Some(connection) = self.connections.get(slot) else { return Ok(()) };
+        connection.attempts += 1;
         let address = SocketAddr::new(attempt.address, connection.target.port());
         connection.backend = Some(attempt);
         match new_socket(address) {
@@ -72,15 +190,25 @@ impl Worker {
             }
             // Descriptors or memory are short here: that is not the backend's fault, and no other one can help.
             Err(error) => {
-                if let Some(attempt) = connection.backend.take() {
-                    attempt.identity.leave();
+                self.leave_backend(slot);
+                if let Some(connection) = self.connections.get(slot) {
+                    connection.cause = Some(Cause::Shortage);
                 }
-                connection.cause = Some(Cause::Shortage);
                 self.note_refusal(&error);
                 self.events.push_back(Event::NoBackend);
             }
         }
         Ok(())
+    }
+
+    /// Gives up the attempt under way, or the wait for one. It still reports.
+    pub(super) fn stop_connecting(&mut self, slot: Slot) -> Result<(), Error> {
+        if self.connections.get(slot).is_some_and(|connection| connection.waiting.is_some()) {
+            self.leave_queue(slot);
+            self.events.push_back(Event::ConnectFailed);
+            return Ok(());
+        }
+        self.stop(slot, Kind::Connect)
     }
 
     /// Makes the attempt under way fail, whatever comes of it.
@@ -100,8 +228,21 @@ impl Worker {
             self.fail_attempt(slot, Errno::ECANCELED);
             return Event::ConnectFailed;
         }
-        self.succeed(slot);
-        Event::Connected
+        match self.introduce(slot) {
+            Ok(header) => {
+                self.succeed(slot);
+                Event::Connected { header }
+            }
+            Err(event) => {
+                self.connections
+                    .get(slot)
+                    .and_then(|connection| connection.sockets[1].take())
+                    .iter()
+                    .for_each(reset_on_close);
+                self.leave_backend(slot);
+                event
+            }
+        }
     }
 
     /// Takes note of an attempt that failed; the flow decides what is next.
@@ -124,12 +265,12 @@ impl Worker {
         };
         let Some(connection) = self.connections.get(slot) else { return };
         connection.sockets[1] = None;
-        if let Some(attempt) = connection.backend.take() {
-            attempt.identity.leave();
+        if let Some(attempt) = &connection.backend {
             attempt.identity.connect_failures.fetch_add(1, Ordering::Relaxed);
             connection.tried.push(attempt.address);
             connection.cause = Some(if attempt.abandoned { Cause::Removed } else { cause });
         }
+        self.leave_backend(slot);
         self.thread.counters.connect_failures.add(1);
     }
 
@@ -138,14 +279,14 @@ impl Worker {
         let Some(connection) = self.connections.get(slot) else { return };
         connection.tried = Vec::new();
         connection.cause = None;
-        if let Some(attempt) = &connection.backend {
+        if let (Some(attempt), Some(admitted)) = (&connection.backend, &connection.admitted) {
             let time = Moment::at(self.now, self.started).since(attempt.started);
             connection.connect_time = Some(time.into());
-            attempt.service.connect_times.add(time);
+            admitted.service.connect_times.add(time);
+            admitted.service.tcp_ports.note(connection.target.port());
             attempt.identity.note_success();
-            attempt.service.tcp_ports.note(connection.target.port());
             attempt.identity.connections.fetch_add(1, Ordering::Relaxed);
-            attempt.service.connections.fetch_add(1, Ordering::Relaxed);
+            admitted.service.connections.fetch_add(1, Ordering::Relaxed);
         }
         self.is_young(slot);
     }
@@ -164,7 +305,7 @@ impl Worker {
     fn is_served(&mut self, slot: Slot) -> bool {
         self.connections.get(slot).is_some_and(|connection| {
             let port = connection.target.port();
-            connection.backend.as_ref().is_some_and(|attempt| attempt.service.tcp_ports.contains(port))
+            connection.admitted.as_ref().is_some_and(|admitted| admitted.service.tcp_ports.contains(port))
         })
     }
 
@@ -213,76 +354,12 @@ fn is_of_backend(errno: Errno) -> bool {
     )
 }
 
-/// What was found for an attempt.
-struct Choice {
-    attempt: Attempt,
-    timeout: Duration,
-    /// Whether the service's connections can end because of their age.
-    ages: bool,
-    /// Whether its connections can get a line in the access log.
-    logged: bool,
-}
-
-/// Finds a backend for the connection's next attempt, counts the connection in there, and counts the reason if there is
-/// none. `now` is the same moment for all threads and for this one.
-fn choose(
-    shared: &Shared,
-    counters: &Counters,
-    connection: &Connection,
-    (now, started): (Duration, Moment),
-    random: &mut fastrand::Rng,
-) -> Result<Choice, Cause> {
-    loop {
-        let table = shared.table.load();
-        let Some(service) = table.service_at(connection.target.ip()) else {
-            counters.no_service.add(1);
-            return Err(Cause::NoService);
-        };
-        let settings = &service.settings;
-        // One more system call, so only where it matters.
-        let client = if settings.algorithm.uses_client_address() {
-            connection.sockets[0].as_ref().and_then(peer_address).map(|client| client.ip())
-        } else {
-            None
-        };
-        let Some(backend) = balance::pick(service, client, &connection.tried, random) else {
-            counters.no_backend.add(1);
-            return Err(Cause::NoBackend);
-        };
-        // A backend that was removed between the load and here is in no newer table, so this ends.
-        if !backend.identity.enter() {
-            continue;
-        }
-        if connection.attempts == 0 {
-            service.state.retry_budget.connection(now);
-        } else if may_retry(service, connection.attempts, now) {
-            counters.retries.add(1);
-        } else {
-            backend.identity.leave();
-            counters.retries_denied.add(1);
-            counters.no_backend.add(1);
-            return Err(Cause::RetriesDenied);
-        }
-        let identity = Arc::clone(&backend.identity);
-        let service_state = Arc::clone(&service.state);
-        let attempt = Attempt { address: backend.address, identity, service: service_state, abandoned: false, started };
-        let logged = settings.access_log.format != AccessLogFormat::Off;
-        let timeout = settings.connect_timeout.0;
-        return Ok(Choice { attempt, timeout, ages: settings.limits_age(), logged });
-    }
-}
-
 /// Whether another attempt may be made after so many that failed.
 fn may_retry(service: &Service, attempts: u8, now: Duration) -> bool {
     let settings = &service.settings;
     let budget = settings.retry_budget;
     let limit = RetryLimit { percent: budget.percent.0.into(), minimum_per_second: budget.minimum.0.into() };
     attempts <= settings.retries.0 && service.state.retry_budget.try_retry(limit, now)
-}
-
-/// The client's address; `None` if its connection has ended already (`ENOTCONN`, getpeername(2)).
-fn peer_address(socket: &OwnedFd) -> Option<SocketAddr> {
-    socket2::SockRef::from(socket).peer_addr().ok()?.as_socket()
 }
 
 /// A socket for a connection to a backend: non-blocking, as splice needs it, and without Nagle's algorithm, as a relay

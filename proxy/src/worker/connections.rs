@@ -2,13 +2,16 @@
 
 use super::clock::{Microseconds, Moment, Tick};
 use super::pipes::LeasedPipe;
+use crate::admission::{Admitted, Ticket};
 use crate::flow::termination::Cause;
 use crate::flow::{Flow, Side};
+use crate::proxy_protocol::{Addresses, Version};
 use crate::ring::{GENERATION_MASK, Slot};
-use crate::table::{Identity, ServiceState};
+use crate::table::Identity;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// One connection and what belongs to it.
 #[derive(Debug)]
@@ -18,6 +21,14 @@ pub(super) struct Connection {
     pub(super) sockets: [Option<OwnedFd>; 2],
     /// The VIP and port that the client connected to.
     pub(super) target: SocketAddr,
+    /// Who the client says that it is.
+    pub(super) introduction: Introduction,
+    /// What it holds of its service's limits, once it was let in.
+    pub(super) admitted: Option<Admitted>,
+    /// Its place in the queue for a backend. Allocates only there.
+    pub(super) waiting: Option<Box<Waiting>>,
+    /// Bytes of the header for the backend that are not sent yet.
+    pub(super) header_left: u8,
     /// The backend that the connection is counted at.
     pub(super) backend: Option<Attempt>,
     /// Backends that could not be reached. Allocates only if there are any.
@@ -47,12 +58,40 @@ pub(super) struct Connection {
 pub(super) struct Attempt {
     pub(super) address: IpAddr,
     pub(super) identity: Arc<Identity>,
-    pub(super) service: Arc<ServiceState>,
+    /// How it is told who the client is.
+    pub(super) told: Option<Version>,
     /// Whether it must end, even if it has succeeded before its cancellation: the backend was removed, or its drain deadline
     /// passed.
     pub(super) abandoned: bool,
     /// When it began.
     pub(super) started: Moment,
+}
+
+/// Who the client says that it is. Allocates only where clients introduce themselves.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Introduction {
+    /// It has not been looked at whether it must.
+    Unknown,
+    /// Nothing: its own address counts.
+    None,
+    /// Its header is being read.
+    Reading(Box<Reading>),
+    /// By a header.
+    Given(Box<Addresses>),
+}
+
+/// A header that has not come whole.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Reading {
+    pub(super) bytes: Vec<u8>,
+    pub(super) deadline: Instant,
+}
+
+/// A wait for a place at a backend.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) ticket: Ticket,
+    pub(super) deadline: Instant,
 }
 
 /// A receive into a private buffer.

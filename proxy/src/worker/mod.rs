@@ -2,15 +2,17 @@
 //!
 //! One turn of the loop: submit what is due and wait; let each completion become an event of its connection and carry out
 //! what the connection's flow asks for; splice; fire timers; read orders. A connection's story, in the order of the
-//! files: `accept` takes it in, `connect` finds it a backend, `relay` moves its data and closes it. UDP has its own story
-//! in `datagrams`.
+//! files: `accept` takes it in, `introduce` reads who it is, `admit` lets it in, `connect` finds it a backend, `relay` moves
+//! its data and closes it, `record` keeps what remains. UDP has its own story in `datagrams`.
 
 mod accept;
+mod admit;
 mod ageing;
 mod clock;
 mod connect;
 mod connections;
 mod datagrams;
+mod introduce;
 mod limits;
 mod orders;
 mod pipes;
@@ -26,6 +28,7 @@ use crate::privileges;
 use crate::ring::{self, Completion, Kind, Ring, Slot, Token};
 use crate::shared::{DataThread, Shared};
 use accept::{Accepting, Refusals};
+use admit::Waits;
 use clock::Moment;
 use connect::PendingAttempt;
 use connections::Connections;
@@ -71,6 +74,8 @@ pub struct Worker {
     shared: Arc<Shared>,
     /// This thread's part of the shared state.
     thread: Arc<DataThread>,
+    /// Its place among all threads.
+    index: usize,
     settings: Settings,
     ring: Ring,
     listeners: Vec<Accepting>,
@@ -81,6 +86,8 @@ pub struct Worker {
     timers: Timers,
     /// Attempts to connect, in the order in which they began, that are not known to be over.
     attempts: VecDeque<PendingAttempt>,
+    /// Connections that wait for a place or a header.
+    waits: Waits,
     /// Connections that have not yet lasted long, with the time at which they were established.
     young: VecDeque<(Slot, Instant)>,
     /// Whether ages will be looked at.
@@ -116,6 +123,7 @@ impl Worker {
         Ok(Self {
             ring: Ring::new(settings.spin)?,
             pipes: Pipes::new(&shared.pipes, shared.threads.len()),
+            index: shared.threads.iter().position(|other| Arc::ptr_eq(other, &thread)).unwrap_or_default(),
             shared,
             thread,
             settings,
@@ -125,6 +133,7 @@ impl Worker {
             datagrams: Datagrams::new(datagrams.into_iter().map(Steered::new).collect::<Result<_, _>>()?),
             timers: Timers::default(),
             attempts: VecDeque::new(),
+            waits: Waits::new(),
             young: VecDeque::new(),
             watches_ages: false,
             splices: VecDeque::new(),
@@ -147,7 +156,13 @@ impl Worker {
         self.ring.read_wake(self.thread.mailbox.wake().as_fd().as_raw_fd())?;
         while !(self.stopping && self.connections.len() == 0) {
             let may_wait = self.splices.is_empty() && !self.thread.mailbox.is_full();
-            let deadlines = [self.timers.next(), self.next_review(), self.next_grown(), self.datagrams.next_expiry()];
+            let deadlines = [
+                self.timers.next(),
+                self.next_review(),
+                self.next_grown(),
+                self.next_wait(),
+                self.datagrams.next_expiry(),
+            ];
             let deadline = deadlines.into_iter().flatten().min();
             self.ring.turn(deadline, may_wait)?;
             self.now = Instant::now();
@@ -157,6 +172,7 @@ impl Worker {
             self.splice()?;
             self.review_attempts();
             self.review_young();
+            self.end_waits()?;
             self.expire_sessions()?;
             while let Some(timer) = self.timers.pop(self.now) {
                 self.fire(timer)?;
@@ -211,7 +227,8 @@ impl Worker {
         for operation in operations.drain(..) {
             match operation {
                 Operation::Connect => self.connect(slot)?,
-                Operation::StopConnect => self.stop(slot, Kind::Connect)?,
+                Operation::StopConnect => self.stop_connecting(slot)?,
+                Operation::ReadHeader => self.read_header(slot),
                 Operation::Linger => self.timers.add(self.now, relay::LINGER, Timer::Linger { slot }),
                 Operation::Close { reset, ending } => self.close(slot, reset, ending),
                 other => self.relay(slot, other)?,

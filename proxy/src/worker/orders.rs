@@ -20,6 +20,8 @@ impl Worker {
                     self.move_sessions(Identity::is_removed)?;
                 }
                 Order::WatchAges => self.watch_ages(),
+                Order::Turn { slot } => self.try_turn(slot)?,
+                Order::AllTurns => self.try_all_turns()?,
                 Order::DrainDeadline { identity, note, after } => {
                     self.timers.add(self.now, after, Timer::Drain { identity, note });
                 }

@@ -1,7 +1,7 @@
 //! What remains of a connection that ended: counts, and a line in the access log.
 
 use super::Worker;
-use super::connections::Connection;
+use super::connections::{Connection, Introduction};
 use crate::access_log::Record;
 use crate::control::settings::AccessLogFormat;
 use crate::flow::termination::{Stage, TerminationCode};
@@ -17,11 +17,11 @@ impl Worker {
             Ending::ClientReset => counters.client_resets.add(1),
             Ending::BackendReset => counters.backend_resets.add(1),
             // Counted where the reason is known.
-            Ending::Completed | Ending::NoBackend | Ending::Aborted => {}
+            Ending::Completed | Ending::NoBackend | Ending::Refused | Ending::Aborted => {}
         }
         let duration = self.moment().since(connection.opened);
-        if let Some(attempt) = &connection.backend {
-            attempt.service.session_times.add(duration);
+        if let (Some(_), Some(admitted)) = (connection.connect_time, &connection.admitted) {
+            admitted.service.session_times.add(duration);
         }
         let table = self.shared.table.load();
         let Some(service) = table.service_at(connection.target.ip()) else { return };
@@ -35,7 +35,7 @@ impl Worker {
             format: wanted.format,
             time: SystemTime::now(),
             service: service.name.clone(),
-            client: connection.client.as_deref().copied(),
+            client: client(connection),
             vip: connection.target,
             backend: backend.or_else(|| connection.tried.last().copied()).map(at_port),
             termination: TerminationCode::new(ending, connection.cause, stage(connection)),
@@ -53,8 +53,17 @@ impl Worker {
 
 fn stage(connection: &Connection) -> Stage {
     match connection.connect_time {
+        None if matches!(connection.introduction, Introduction::Reading(_)) => Stage::Header,
         None => Stage::Connecting,
         Some(_) if connection.flow.is_half_closed() => Stage::LastData,
         Some(_) => Stage::Data,
+    }
+}
+
+/// Who introduced itself by a header, or the peer.
+fn client(connection: &Connection) -> Option<SocketAddr> {
+    match &connection.introduction {
+        Introduction::Given(addresses) => Some(addresses.source),
+        _ => connection.client.as_deref().copied(),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::accept::reset_on_close;
 use super::clock::Tick;
-use super::connections::{Connection, Private};
+use super::connections::{Connection, Introduction, Private};
 use super::{Error, Timer, Worker};
 use crate::flow::{Chunk, Ending, Event, Operation, ReceiveEnd, Side};
 use crate::ring::{BUFFER_SIZE, Completion, Kind, Slot, Token};
@@ -55,7 +55,8 @@ impl Worker {
             Kind::Send(side) => match completion.result {
                 Ok(length) => {
                     connection.moved = tick;
-                    count_bytes(connection, side, u64::from(length));
+                    let payload = connection.take_payload(side, length);
+                    count_bytes(connection, side, payload);
                     Event::Sent { side, length }
                 }
                 Err(_) => Event::SendFailed { side },
@@ -115,16 +116,21 @@ impl Worker {
                     let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write);
                 }
             }
-            Operation::Connect | Operation::StopConnect | Operation::Linger | Operation::Close { .. } => {}
+            Operation::Connect
+            | Operation::StopConnect
+            | Operation::ReadHeader
+            | Operation::Linger
+            | Operation::Close { .. } => {}
         }
         Ok(())
     }
 
     pub(super) fn close(&mut self, slot: Slot, reset: bool, ending: Ending) {
+        self.leave_queue(slot);
         let Some(connection) = self.connections.remove(slot) else { return };
         self.record(&connection, ending);
-        if let Some(attempt) = connection.backend {
-            attempt.identity.leave();
+        if let Introduction::Reading(reading) = &connection.introduction {
+            self.waits.remove(&(reading.deadline, slot.index));
         }
         for leased in connection.pipes.into_iter().flatten() {
             self.pipes.give_back(&self.shared.pipes, *leased);
@@ -134,6 +140,7 @@ impl Worker {
         }
         // The descriptors first: whoever is let in instead needs them.
         drop(connection.sockets);
+        self.give_back(connection.backend, connection.admitted);
         self.thread.leave();
         self.shared.connections.give_back();
     }
@@ -237,6 +244,18 @@ fn received_private(side: Side, completion: &Completion, buffer: u32) -> Event {
     let with_buffer =
         Completion { token: completion.token, result: completion.result, more: false, buffer: Some(buffer) };
     received(side, &with_buffer)
+}
+
+impl Connection {
+    /// How many of the bytes sent to that side are not the header's.
+    fn take_payload(&mut self, to: Side, length: u32) -> u64 {
+        if to == Side::Client || self.header_left == 0 {
+            return length.into();
+        }
+        let header = length.min(self.header_left.into());
+        self.header_left = self.header_left.saturating_sub(u8::try_from(header).unwrap_or(u8::MAX));
+        u64::from(length - header)
+    }
 }
 
 fn count_bytes(connection: &mut Connection, to: Side, bytes: u64) {

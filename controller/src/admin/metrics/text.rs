@@ -34,7 +34,7 @@ pub(super) fn render(round: Round) -> Result<String, fmt::Error> {
 /// A metric, or the value of a label, and where its value is in what a proxy says of `T`.
 type Source<T, M = Metric> = (M, fn(&T) -> u64);
 
-const PROXY: [Source<ProxyStatistics>; 10] = [
+const PROXY: [Source<ProxyStatistics>; 11] = [
     (names::PROXY_ACCEPTED, |proxy| proxy.accepted),
     (names::PROXY_ACTIVE, |proxy| proxy.active),
     (names::PROXY_REFUSED_AT_LIMIT, |proxy| proxy.refused_at_limit),
@@ -45,6 +45,19 @@ const PROXY: [Source<ProxyStatistics>; 10] = [
     (names::PROXY_PORTS_EXHAUSTED, |proxy| proxy.ports_exhausted),
     (names::PROXY_RETRIES_DENIED, |proxy| proxy.retries_denied),
     (names::PROXY_ACCESS_LOG_DROPPED, |proxy| proxy.access_log_dropped),
+    (names::PROXY_WAITING, |proxy| proxy.waiting),
+];
+
+const REFUSALS: [Source<ProxyStatistics, &str>; 9] = [
+    ("denied", |proxy| proxy.refused_denied),
+    ("client-rate", |proxy| proxy.refused_client_rate),
+    ("client-full", |proxy| proxy.refused_client_full),
+    ("service-full", |proxy| proxy.refused_service_full),
+    ("backends-full", |proxy| proxy.refused_backends_full),
+    ("queue-full", |proxy| proxy.refused_queue_full),
+    ("queue-timeout", |proxy| proxy.refused_queue_timeout),
+    ("header-invalid", |proxy| proxy.refused_header_invalid),
+    ("header-timeout", |proxy| proxy.refused_header_timeout),
 ];
 
 const RESETS: [Source<ProxyStatistics, &str>; 6] = [
@@ -69,7 +82,7 @@ const UDP_DATAGRAMS: [Source<DatagramStatistics, &str>; 2] =
 const UDP_BYTES: [Source<DatagramStatistics, &str>; 2] =
     [("backend", |udp| udp.bytes_to_backends), ("client", |udp| udp.bytes_to_clients)];
 
-const UDP_DROPPED: [Source<DatagramStatistics, &str>; 7] = [
+const UDP_DROPPED: [Source<DatagramStatistics, &str>; 8] = [
     ("no_service", |udp| udp.no_service),
     ("no_backend", |udp| udp.no_backend),
     ("buffer_full", |udp| udp.buffer_full),
@@ -77,6 +90,7 @@ const UDP_DROPPED: [Source<DatagramStatistics, &str>; 7] = [
     ("at_limit", |udp| udp.at_limit),
     ("unsendable", |udp| udp.unsendable),
     ("unanswerable", |udp| udp.unanswerable),
+    ("refused", |udp| udp.refused),
 ];
 
 const RING: [Source<RingStatistics>; 5] = [
@@ -142,6 +156,9 @@ impl Round {
         for (metric, value) in &PROXY {
             writer.family(metric, proxies().map(|(name, told)| ([name], value(&told.proxy))))?;
         }
+        let refusals = proxies()
+            .flat_map(|(name, told)| REFUSALS.iter().map(move |(reason, value)| ([name, *reason], value(&told.proxy))));
+        writer.family(&names::PROXY_REFUSED, refusals)?;
         let resets = proxies()
             .flat_map(|(name, told)| RESETS.iter().map(move |(cause, value)| ([name, *cause], value(&told.proxy))));
         writer.family(&names::PROXY_RESETS, resets)?;

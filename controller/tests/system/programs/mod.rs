@@ -4,6 +4,7 @@ mod http2;
 mod idle;
 mod nginx;
 mod postgresql;
+mod proxy_protocol;
 mod redis;
 mod ssh;
 mod streams;

@@ -126,6 +126,18 @@ duration_setting! {
     ConnectTimeout, "a connect timeout", Duration::from_millis(1), Duration::from_secs(60), default Duration::from_secs(2)
 }
 
+duration_setting! {
+    /// How long a connection may wait for a place at a backend: 10 ms to 60 s, by default 5 seconds.
+    QueueTimeout, "a queue timeout", Duration::from_millis(10), Duration::from_secs(60), default Duration::from_secs(5)
+}
+
+duration_setting! {
+    /// How long a trusted peer may take to send its PROXY protocol header: 100 ms to 60 s, by default 5 seconds. It is sent
+    /// first, but one packet may have to be sent again, and again.
+    ProxyProtocolTimeout, "a PROXY protocol timeout", Duration::from_millis(100), Duration::from_secs(60),
+    default Duration::from_secs(5)
+}
+
 optional_duration_setting! {
     /// How long a connection may be without any data before it is reset: 1 s to 30 days. Seen once a second. By default
     /// `never`: an idle connection costs a few hundred bytes, and a cut one its application an error.

@@ -10,19 +10,27 @@ mod eligibility;
 mod group;
 mod health_check;
 mod keepalive;
+mod limits;
 mod number;
+mod prefixes;
 mod retry;
 mod udp;
 
 pub use access_log::{AccessLog, AccessLogFormat, AccessLogSample};
 pub use duration::{
     CheckInterval, CheckTimeout, ConnectTimeout, DrainTimeout, EjectionBase, EjectionLongest, IdleTimeout,
-    KeepaliveIdle, KeepaliveInterval, MaxLifetime, SlowStart, UdpIdleTimeout, UserTimeout,
+    KeepaliveIdle, KeepaliveInterval, MaxLifetime, ProxyProtocolTimeout, QueueTimeout, SlowStart, UdpIdleTimeout,
+    UserTimeout,
 };
 pub use ejection::{Ejection, EjectionFailures, EjectionShare};
 pub use eligibility::{LocalThreshold, PanicThreshold};
 pub use health_check::{CheckFall, CheckPort, CheckRise, CheckText, HealthCheck, MAX_CHECK_TEXT};
 pub use keepalive::{Keepalive, KeepaliveProbes};
+pub use limits::{
+    ClientRate, MaxConnections, MaxConnectionsPerBackend, MaxConnectionsPerClient, Queue, QueueLength, RateBurst,
+    RatePerSecond,
+};
+pub use prefixes::{MAX_PREFIXES, Prefix, Prefixes};
 pub use retry::{Retries, RetryBudget, RetryMinimum, RetryPercent};
 pub use udp::{UdpResponses, UdpSettings};
 
@@ -69,6 +77,26 @@ pub struct ServiceSettings {
     pub health_check: HealthCheck,
     /// What is set for its UDP sessions.
     pub udp: UdpSettings,
+    /// How many connections the service may have at once.
+    pub max_connections: MaxConnections,
+    /// How many each backend may have. A backend that has them is not picked.
+    pub max_connections_per_backend: MaxConnectionsPerBackend,
+    /// How many a client may have.
+    pub max_connections_per_client: MaxConnectionsPerClient,
+    /// Who waits when all backends have as many as they may have.
+    pub queue: Queue,
+    /// How fast a client may open connections.
+    pub client_rate: ClientRate,
+    /// Which clients may come in; all if it is empty.
+    pub allow: Prefixes,
+    /// Which clients may not, even if they are allowed.
+    pub deny: Prefixes,
+    /// How a backend is told who the client is.
+    pub proxy_protocol: ProxyProtocol,
+    /// Peers whose connections begin with a PROXY protocol header that is believed.
+    pub accept_proxy_protocol: Prefixes,
+    /// How long they may take to send it.
+    pub proxy_protocol_timeout: ProxyProtocolTimeout,
 }
 
 impl ServiceSettings {
@@ -105,6 +133,19 @@ pub enum DrainPolicy {
     Reset,
     /// They go on until they end or the backend is removed.
     Keep,
+}
+
+/// How a backend is told who the client is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyProtocol {
+    /// It is not.
+    #[default]
+    Off,
+    /// By a PROXY protocol header of version 1, a line of text, before the connection's first byte.
+    V1,
+    /// By one of version 2, which is binary.
+    V2,
 }
 
 /// How a backend is chosen for a new connection.

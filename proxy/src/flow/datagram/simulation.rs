@@ -11,7 +11,7 @@ use crate::control::message::{
     Algorithm, BackendSpec, Change, Delta, Generation, ServiceSettings, ServiceSpec, Snapshot,
 };
 use crate::flow::Slot;
-use crate::table::{Consequence, Identity, Table};
+use crate::table::{Consequence, Entry, Identity, Table};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -369,7 +369,7 @@ impl World {
             return Event::NoBackend;
         };
         assert!(backend.is_usable() && !session.tried.contains(&backend.address));
-        assert!(backend.identity.enter(), "the table has a backend that was removed");
+        assert_eq!(backend.identity.enter(u64::MAX), Entry::Entered, "the table has a backend that was removed");
         if self.unreachable.contains(&backend.address) {
             backend.identity.leave();
             session.tried.push(backend.address);

@@ -12,6 +12,7 @@ mod upstream;
 pub(super) use steered::Steered;
 
 use super::{Error, Worker};
+use crate::admission::Admitted;
 use crate::flow::datagram::{Ending, Event, Operation, Session, Sessions};
 use crate::flow::{Chunk, Slot};
 use crate::ring::Datagram;
@@ -61,6 +62,8 @@ struct OpenSession {
     /// Why a datagram is lost if there is no backend for it.
     lost: Lost,
     reply: Reply,
+    /// What it holds of its service's limits.
+    admitted: Admitted,
 }
 
 /// The backend that a session is counted at.
@@ -88,6 +91,7 @@ enum Lost {
     AtLimit,
     Unsendable,
     Unanswerable,
+    Refused,
 }
 
 impl Datagrams {
@@ -124,6 +128,7 @@ impl Lost {
             Self::AtLimit => &counters.at_limit,
             Self::Unsendable => &counters.unsendable,
             Self::Unanswerable => &counters.unanswerable,
+            Self::Refused => &counters.refused,
         }
     }
 }
@@ -187,6 +192,7 @@ impl Worker {
     fn close_session(&mut self, slot: Slot, ending: Ending) {
         let Some(session) = self.datagrams.sessions.remove(slot) else { return };
         self.datagrams.replies.give_back(session.reply, session.key.target);
+        self.shared.gate.leave(session.admitted);
         self.thread.leave_session();
         // Whoever evicts takes its place.
         if ending != Ending::Evicted {

@@ -1,7 +1,9 @@
 //! Receiving what clients send.
 
 use super::replies::Reply;
-use super::{AtHand, Key, Lost, OpenSession};
+use super::{AtHand, Key, Lost, OpenSession, Seat};
+use crate::admission::Admitted;
+use crate::control::message::ServiceSettings;
 use crate::flow::Slot;
 use crate::flow::datagram::{Event, Session};
 use crate::ring::{Completion, Datagram, Token};
@@ -10,6 +12,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Failures in a row after which receiving pauses.
@@ -135,17 +138,15 @@ impl Worker {
             return Ok(Err(Lost::Unanswerable));
         }
         self.thread.enter_session();
-        let (seat, settings) = match self.pick_for_session(key, &[]) {
-            Ok(picked) => picked,
+        let (admitted, seat, settings) = match self.seat_newcomer(key) {
+            Ok(seated) => seated,
             Err(lost) => {
                 self.thread.leave_session();
                 return Ok(Err(lost));
             }
         };
-        // A limit of the service's own or of the client's would be looked at here.
         if !self.shared.connections.take() && !self.evict_session()? {
-            seat.identity.leave();
-            self.thread.leave_session();
+            self.unseat_newcomer(&seat, admitted);
             self.note_refusal(&"the descriptor limit is reached");
             return Ok(Err(Lost::AtLimit));
         }
@@ -157,8 +158,7 @@ impl Worker {
             match self.datagrams.replies.lease(key.target) {
                 Ok(socket) => Reply::Own(socket),
                 Err(error) => {
-                    seat.identity.leave();
-                    self.thread.leave_session();
+                    self.unseat_newcomer(&seat, admitted);
                     self.shared.connections.give_back();
                     self.note_refusal(&format_args!("no socket to reply from {}: {error}", key.target));
                     return Ok(Err(Lost::AtLimit));
@@ -177,8 +177,36 @@ impl Worker {
             kept: None,
             lost: Lost::NoBackend,
             reply,
+            admitted,
         };
         Ok(Ok(self.datagrams.sessions.insert(key, session, settings.udp.idle_timeout.0, self.now)))
+    }
+}
+
+impl Worker {
+    /// Lets a session in and finds it a backend, at which it is counted in.
+    fn seat_newcomer(&mut self, key: Key) -> Result<(Admitted, Seat, Arc<ServiceSettings>), Lost> {
+        let now = self.now - self.shared.started;
+        let table = self.shared.table.load_full();
+        let service = table.service_at(key.target.ip()).ok_or(Lost::NoService)?;
+        let admitted = self.shared.gate.admit(service, Some(key.client.ip()), now).map_err(|refusal| {
+            self.count_refusal(refusal);
+            Lost::Refused
+        })?;
+        match self.pick_for_session(key, &[]) {
+            Ok((seat, settings)) => Ok((admitted, seat, settings)),
+            Err(lost) => {
+                self.shared.gate.leave(admitted);
+                Err(lost)
+            }
+        }
+    }
+
+    /// Takes that back for a session that cannot be.
+    fn unseat_newcomer(&mut self, seat: &Seat, admitted: Admitted) {
+        self.leave_seat(seat);
+        self.shared.gate.leave(admitted);
+        self.thread.leave_session();
     }
 }
 

@@ -1,11 +1,13 @@
 //! Finding a session a backend, and hearing what that says.
 
 use super::{AtHand, Key, Lost, OpenSession, Seat, send};
-use crate::balance;
+use crate::admission::Refusal;
+use crate::balance::{self, Taken};
 use crate::control::message::ServiceSettings;
 use crate::flow::Slot;
 use crate::flow::datagram::Event;
 use crate::ring::{Completion, Token};
+use crate::worker::admit::call_next;
 use crate::worker::{Error, Worker};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -27,14 +29,27 @@ impl Worker {
             let table = self.shared.table.load();
             let service = table.service_at(key.target.ip()).ok_or(Lost::NoService)?;
             let client = service.settings.algorithm.uses_client_address().then(|| key.client.ip());
-            let backend = balance::pick(service, client, tried, &mut self.random).ok_or(Lost::NoBackend)?;
-            // A backend that was removed between the load and here is in no newer table, so this ends.
-            if backend.identity.enter() {
-                let identity = Arc::clone(&backend.identity);
-                let seat = Seat { address: backend.address, identity, service: Arc::clone(&service.state) };
-                return Ok((seat, Arc::clone(&service.settings)));
-            }
+            let backend = match balance::take(service, client, tried, &mut self.random) {
+                Taken::Backend(backend) => backend,
+                Taken::NoBackend => return Err(Lost::NoBackend),
+                // There is no queue for datagrams: whoever sends them sends them again.
+                Taken::Full => {
+                    self.count_refusal(Refusal::BackendsFull);
+                    return Err(Lost::Refused);
+                }
+                // A backend that was removed between the load and here is in no newer table, so this ends.
+                Taken::Removed => continue,
+            };
+            let identity = Arc::clone(&backend.identity);
+            let seat = Seat { address: backend.address, identity, service: Arc::clone(&service.state) };
+            return Ok((seat, Arc::clone(&service.settings)));
         }
+    }
+
+    /// Counts a session out at its backend, where a connection may wait for the place.
+    pub(super) fn leave_seat(&self, seat: &Seat) {
+        seat.identity.leave();
+        call_next(&self.shared.threads, self.index, &seat.service);
     }
 
     /// Gives the session a socket to a backend that it has not tried.
@@ -78,13 +93,13 @@ impl Worker {
             }
             // Descriptors, ports or memory are short here: that is not the backend's fault, and no other one can help.
             Err(error) if is_short(&error) => {
-                seat.identity.leave();
                 session.lost = Lost::AtLimit;
+                self.leave_seat(&seat);
                 self.note_refusal(&error);
                 Ok(Event::NoBackend)
             }
             Err(_) => {
-                seat.identity.leave();
+                self.leave_seat(&seat);
                 self.fail_session_attempt(slot, &seat);
                 Ok(Event::ConnectFailed)
             }
@@ -99,7 +114,7 @@ impl Worker {
         }
         if let Some(seat) = session.backend.take() {
             seat.identity.datagrams().active_sessions.fetch_sub(1, Ordering::Relaxed);
-            seat.identity.leave();
+            self.leave_seat(&seat);
             if failed {
                 self.fail_session_attempt(slot, &seat);
             }
