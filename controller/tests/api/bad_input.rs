@@ -256,6 +256,10 @@ const CASES: &[Case] = &[
         422,
         "networks.web.services.new.access_log.format",
         "unknown variant `xml`",
+    ),
+    case(
+        "PUT",
+        SERVICE,
         r#"{"max_connections": -1}"#,
         422,
         "networks.web.services.new.max_connections",
@@ -268,6 +272,10 @@ const CASES: &[Case] = &[
         422,
         "networks.web.services.new.access_log.sample",
         "a whole number from 1 to 1000000",
+    ),
+    case(
+        "PUT",
+        SERVICE,
         r#"{"max_connections_per_backend": "many"}"#,
         422,
         "networks.web.services.new.max_connections_per_backend",
