@@ -64,7 +64,7 @@ fn backend_changes(old: &Service, new: &Service, changes: &mut Vec<Change>) {
 fn service_spec(service: &Service) -> ServiceSpec {
     ServiceSpec {
         name: service.name.to_string(),
-        vip: service.vip,
+        vips: service.vip.iter().copied().collect(),
         settings: service.settings.clone(),
         backends: service.backends.iter().map(|(address, backend)| backend_spec(*address, backend)).collect(),
     }
@@ -81,7 +81,7 @@ mod tests {
     use proptest::prelude::*;
     use ringlb_proxy::table::{Table, Transition};
 
-    type Listed = Vec<(String, IpAddr, Vec<(IpAddr, u16, bool)>)>;
+    type Listed = Vec<(String, Vec<IpAddr>, Vec<(IpAddr, u16, bool)>)>;
 
     /// What a proxy's table holds, in an order of its own.
     fn listed(table: &Table) -> Listed {
@@ -91,7 +91,7 @@ mod tests {
                 let backends = service.backends().iter();
                 let mut backends: Vec<_> = backends.map(|b| (b.address, b.weight, b.draining)).collect();
                 backends.sort_unstable();
-                (service.name.to_string(), service.vip, backends)
+                (service.name.to_string(), service.vips.to_vec(), backends)
             })
             .collect();
         services.sort_unstable();

@@ -258,11 +258,12 @@ fn damaged(path: &Path, reason: &dyn std::fmt::Display) -> JournalError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{BackendChange, BackendSpec, NetworkSpec, ServiceChange, ServiceSpec};
+    use crate::model::{BackendChange, BackendSpec, Families, NetworkSpec, ServiceChange, ServiceSpec};
     use std::os::unix::fs::PermissionsExt;
 
     fn put_network() -> Change {
-        Change::PutNetwork(NetworkSpec { subnet: "10.1.0.0/16".parse().unwrap(), vip_prefix: None })
+        let subnet: ipnet::IpNet = "10.1.0.0/16".parse().unwrap();
+        Change::PutNetwork(NetworkSpec { subnet: subnet.into(), vip_prefix: Families::default() })
     }
 
     fn service(change: ServiceChange) -> Change {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// The version of the messages below. Two ends that differ in it do not understand each other: a packet with
 /// another version closes the connection.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// The number of a table. It only ever grows within one network.
 pub type Generation = u64;
@@ -142,8 +142,8 @@ pub enum Change {
 pub struct ServiceSpec {
     /// Its name, unique in the network.
     pub name: String,
-    /// Its virtual address, unique in the network.
-    pub vip: IpAddr,
+    /// Its virtual addresses, at least one and each unique in the network: one for each address family of the network.
+    pub vips: Vec<IpAddr>,
     /// What is set for it.
     pub settings: ServiceSettings,
     /// The backends, in the order in which they are to be listed. Addresses are unique.

@@ -34,7 +34,7 @@ impl Table {
         self.generation
     }
 
-    /// The service that has this virtual address.
+    /// The service of which this is a virtual address.
     #[must_use]
     pub fn service_at(&self, vip: IpAddr) -> Option<&Arc<Service>> {
         self.by_vip.get(&vip)

@@ -13,8 +13,8 @@ use std::sync::{Arc, OnceLock};
 pub struct Service {
     /// Its name.
     pub name: Arc<str>,
-    /// Its virtual address.
-    pub vip: IpAddr,
+    /// Its virtual addresses.
+    pub vips: Arc<[IpAddr]>,
     /// What is set for it.
     pub settings: Arc<ServiceSettings>,
     /// What outlives the table.
@@ -56,7 +56,7 @@ impl Service {
             .collect();
         let mut service = Self {
             name: Arc::from(spec.name.as_str()),
-            vip: spec.vip,
+            vips: spec.vips.as_slice().into(),
             settings: Arc::new(spec.settings.clone()),
             state: before.map(|service| Arc::clone(&service.state)).unwrap_or_default(),
             backends,

@@ -18,7 +18,7 @@ fn backend(last: u8, draining: bool) -> BackendSpec {
 fn service(name: &str, vip_last: u8, backends: Vec<BackendSpec>) -> ServiceSpec {
     ServiceSpec {
         name: name.to_owned(),
-        vip: vip(vip_last),
+        vips: vec![vip(vip_last)],
         settings: ServiceSettings {
             drain_timeout: DrainTimeout(Some(Duration::from_secs(1))),
             ..ServiceSettings::default()
