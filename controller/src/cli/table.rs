@@ -53,6 +53,14 @@ pub(super) fn text(value: &Value) -> String {
     }
 }
 
+/// One value, or several in a sentence.
+pub(super) fn listing(value: &Value) -> String {
+    match value {
+        Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(" and "),
+        value => text(value),
+    }
+}
+
 pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }

@@ -98,7 +98,24 @@ fn subnets_are_checked() {
         ("10.1.0.0/24", Some("10.0.0.0/8"), "vip_prefix", "outside the subnet"),
         ("10.1.0.0/24", Some("10.1.0.0/24"), "vip_prefix", "no address is left"),
         ("10.1.0.0/24", Some("10.1.0.1/26"), "vip_prefix", "write 10.1.0.0/26"),
-        ("10.1.0.0/24", Some("fd00::/64"), "vip_prefix", "IPv6"),
+        ("10.1.0.0/24", Some("fd00::/66"), "vip_prefix", "fd00::/66 is IPv6, the network has no IPv6 subnet"),
+        ("fd00::/64", Some("10.1.0.0/26"), "vip_prefix", "10.1.0.0/26 is IPv4, the network has no IPv4 subnet"),
+        ("fd00::/47", None, "subnet", "not between /48 and /124"),
+        ("fd00::/125", None, "subnet", "not between /48 and /124"),
+        ("fd00::/64", Some("fd00::/64"), "vip_prefix", "no address is left"),
+        ("fd00::/64", Some("fd00:0:0:1::/66"), "vip_prefix", "outside the subnet fd00::/64"),
+        ("fd00::/64", Some("fd00::1/66"), "vip_prefix", "write fd00::/66"),
+        ("::/64", None, "subnet", "loopback"),
+        ("::/124", None, "subnet", "loopback"),
+        ("::ffff:10.1.0.0/112", None, "subnet", "IPv4-mapped"),
+        ("::10.1.0.0/112", None, "subnet", "reserved (RFC 4291)"),
+        ("fe80::/64", None, "subnet", "link-local"),
+        ("fec0::/64", None, "subnet", "site-local"),
+        ("ff02::/64", None, "subnet", "multicast"),
+        ("10.1.0.0/24 ff02::/64", None, "subnet", "multicast"),
+        ("127.0.0.0/24 fd00::/64", None, "subnet", "loopback"),
+        ("10.1.0.0/24 fd00::/64", Some("10.1.0.0/24 fd00::/66"), "vip_prefix", "10.1.0.0/24 is the whole subnet"),
+        ("10.1.0.0/24 fd00::/64", Some("10.1.0.0/26 fd00::/64"), "vip_prefix", "fd00::/64 is the whole subnet"),
     ];
     for (subnet, vip_prefix, field, reason) in cases {
         let vip_prefix = nets(vip_prefix.unwrap_or_default());
@@ -110,9 +127,15 @@ fn subnets_are_checked() {
 
 #[test]
 fn the_vip_prefix_is_the_upper_quarter_unless_given() {
-    for (subnet, prefix) in
-        [("10.1.0.0/24", "10.1.0.192/26"), ("10.0.0.0/8", "10.192.0.0/10"), ("10.1.1.8/29", "10.1.1.14/31")]
-    {
+    for (subnet, prefix) in [
+        ("10.1.0.0/24", "10.1.0.192/26"),
+        ("10.0.0.0/8", "10.192.0.0/10"),
+        ("10.1.1.8/29", "10.1.1.14/31"),
+        ("fd00::/48", "fd00:0:0:c000::/50"),
+        ("fd00::/64", "fd00::c000:0:0:0/66"),
+        ("fd00::10/124", "fd00::1c/126"),
+        ("fd00::/64 10.1.0.0/24", "10.1.0.192/26 fd00::c000:0:0:0/66"),
+    ] {
         let model = Model::default().change("web", &Change::PutNetwork(spec(subnet))).unwrap();
         assert_eq!(model.network("web").unwrap().vip_prefix(), nets(prefix));
     }
@@ -127,6 +150,22 @@ fn subnets_do_not_overlap() {
         assert!(rejection.errors[0].reason.contains("overlaps 10.1.0.0/24 of network `web`"), "{rejection}");
     }
     assert!(web().change("other", &Change::PutNetwork(spec("10.1.1.0/24"))).is_ok());
+    let dual = Model::default().change("web", &Change::PutNetwork(spec("10.1.0.0/24 fd00::/64"))).unwrap();
+    for (other, reason) in [
+        ("fd00::/48", "fd00::/48 overlaps fd00::/64 of network `web`"),
+        ("10.2.0.0/24 fd00::/80", "fd00::/80 overlaps fd00::/64 of network `web`"),
+        ("10.1.0.0/25 fd01::/64", "10.1.0.0/25 overlaps 10.1.0.0/24 of network `web`"),
+    ] {
+        let rejection = dual.change("other", &Change::PutNetwork(spec(other))).unwrap_err();
+        assert_eq!(rejection.errors[0].field, "networks.other.subnet");
+        assert_eq!(rejection.errors[0].reason, reason);
+        let list = other.split(' ').collect::<Vec<_>>().join("', '");
+        let both = format!(
+            "{{version: 1, networks: [{{name: web, subnet: [10.1.0.0/24, 'fd00::/64']}}, {{name: other, subnet: ['{list}']}}]}}"
+        );
+        let rejection = Model::default().desired(&state(&both)).unwrap_err();
+        assert!(rejection.errors[0].reason.contains(" overlaps "), "{rejection}");
+    }
 }
 
 #[test]
@@ -189,6 +228,93 @@ fn addresses_that_nobody_can_have_are_refused() {
     // An attachment may have a backend's address, and the other way round: that is what a backend is.
     assert!(model.change("web", &put_attachment("c2", "/run/netns/c2", Some("10.1.0.50"))).is_ok());
     assert!(model.change("web", &put_backend("api", "10.1.0.1")).is_ok());
+}
+
+#[test]
+fn everything_on_a_dual_stack_network_has_an_address_of_each_family() {
+    let changes = [
+        Change::PutNetwork(spec("10.1.0.0/24 fd00::/64")),
+        put_attachment("c1", "/c1", None),
+        put_attachment("c2", "/c2", Some("fd00::1:7")),
+        put_service("api", ServiceSpec::default()),
+        put_service("db", with_vip("10.1.0.222")),
+        put_service("both", with_vip("fd00::c000:0:0:9 10.1.0.223")),
+        put_backend("api", "10.1.0.1"),
+        put_backend("api", "fd00::1:7"),
+    ];
+    let model = changes.iter().fold(Model::default(), |model, change| model.change("web", change).unwrap());
+    let network = model.network("web").unwrap();
+    assert_eq!(network.attachments()["c1"].ip, ips("10.1.0.1 fd00::1"));
+    assert_eq!(network.attachments()["c2"].ip, ips("10.1.0.2 fd00::1:7"));
+    assert_eq!(network.services()["api"].vip, ips("10.1.0.192 fd00::c000:0:0:0"));
+    assert_eq!(network.services()["db"].vip, ips("10.1.0.222 fd00::c000:0:0:1"));
+    assert_eq!(network.services()["both"].vip, ips("10.1.0.223 fd00::c000:0:0:9"));
+    assert_eq!(network.lb_address(), Some(ips("10.1.0.191 fd00::bfff:ffff:ffff:ffff")));
+
+    let moved = model.change("web", &put_service("api", with_vip("fd00::c000:0:0:77"))).unwrap();
+    assert_eq!(moved.network("web").unwrap().services()["api"].vip, ips("10.1.0.192 fd00::c000:0:0:77"));
+    let taken = moved.change("web", &put_service("new", with_vip("fd00::c000:0:0:0"))).unwrap();
+    assert_eq!(taken.network("web").unwrap().services()["new"].vip, ips("10.1.0.193 fd00::c000:0:0:0"));
+}
+
+#[test]
+fn addresses_that_nobody_can_have_are_refused_in_ipv6() {
+    let changes = [
+        Change::PutNetwork(spec("fd00::/64")),
+        put_attachment("c1", "/c1", None),
+        put_service("api", ServiceSpec::default()),
+        put_backend("api", "fd00::50"),
+    ];
+    let model = changes.iter().fold(Model::default(), |model, change| model.change("web", change).unwrap());
+    use RejectionKind::{Conflict, Invalid};
+    for (address, kind, reason) in [
+        ("fd00:0:0:1::1", Invalid, "outside the subnet fd00::/64"),
+        ("fd00::", Invalid, "the subnet-router anycast address of fd00::/64"),
+        ("10.1.0.1", Invalid, "10.1.0.1 is an IPv4 address, the subnet fd00::/64 is IPv6"),
+        ("::ffff:10.1.0.1", Invalid, "IPv4-mapped IPv6 address: write 10.1.0.1"),
+        ("::", Invalid, "unspecified"),
+        ("::1", Invalid, "loopback"),
+        ("fe80::1", Invalid, "link-local"),
+        ("ff02::1", Invalid, "multicast"),
+        ("fd00::c000:0:0:0", Conflict, "already the VIP of service `api`"),
+        ("fd00::1", Conflict, "already the address of attachment `c1`"),
+        ("fd00::bfff:ffff:ffff:ffff", Conflict, "already the address of the network's LB endpoint"),
+        ("fd00::50", Conflict, "already the address of a backend"),
+    ] {
+        assert_refused(&model, &put_service("new", with_vip(address)), kind, "networks.web.services.new.vip", reason);
+    }
+    for (address, kind, reason) in [
+        ("fd00::c000:0:0:5", Invalid, "inside the VIP prefix fd00::c000:0:0:0/66"),
+        ("::ffff:10.1.0.1", Invalid, "IPv4-mapped"),
+        ("fd00::bfff:ffff:ffff:ffff", Conflict, "LB endpoint"),
+    ] {
+        let change = put_attachment("new", "/new", Some(address));
+        assert_refused(&model, &change, kind, "networks.web.attachments.new.ip", reason);
+        let field = format!("networks.web.services.api.backends.{}", ip(address));
+        assert_refused(&model, &put_backend("api", address), kind, &field, reason);
+    }
+    // IPv6 has no broadcast address: the last one is like any other.
+    assert!(model.change("web", &put_backend("api", "fd00::5")).is_ok());
+    assert!(model.change("web", &put_service("new", with_vip("fd00::ffff:ffff:ffff:ffff"))).is_ok());
+}
+
+/// Whatever the order of the entries, an address that one asks for is not chosen for another that asks only for one of
+/// the other family.
+#[test]
+fn no_address_is_chosen_that_another_entry_asks_for() {
+    let entries = ["{name: a, vip: 10.1.0.200}", "{name: b, vip: 'fd00::c000:0:0:0'}", "{name: c}"];
+    for order in [[0, 1, 2], [2, 0, 1], [1, 2, 0]] {
+        let services = order.map(|index| entries[index]).join(", ");
+        let text = format!(
+            "{{version: 1, networks: [{{name: web, subnet: ['fd00::/64', 10.1.0.0/24], services: [{services}]}}]}}"
+        );
+        let model = Model::default().desired(&state(&text)).unwrap();
+        let services = model.network("web").unwrap().services();
+        assert_eq!(services["a"].vip.get(Family::V4), Some(&ip("10.1.0.200")));
+        assert_eq!(services["b"].vip.get(Family::V6), Some(&ip("fd00::c000:0:0:0")));
+        let again = model.desired(&state(&text)).unwrap();
+        assert!(model.network("web").unwrap() == again.network("web").unwrap());
+    }
 }
 
 #[test]
@@ -399,6 +525,7 @@ networks:
         [
             "networks.We!rd.name",
             "networks.web.attachments.c2.netns",
+            "networks.web.attachments.c2",
             "networks.web.attachments.c2",
             "networks.web.attachments.c1.ip",
             "networks.web.services.api.vip",
