@@ -6,10 +6,11 @@ use ringlb::model::{Attachment, Families, Generation, Model, Network, OfFamily, 
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+/// Everything in a network.
+type Content = (String, Generation, Option<Families<IpAddr>>, Vec<Attachment>, Vec<Service>);
+
 /// Everything in a model, to be compared: the parts of a model itself are equal only if they are the same.
-pub(crate) fn content(
-    model: &Model,
-) -> Vec<(String, Generation, Option<Families<IpAddr>>, Vec<Attachment>, Vec<Service>)> {
+pub(crate) fn content(model: &Model) -> Vec<Content> {
     let networks = model.networks().values().map(|network| {
         let attachments = network.attachments().values().map(|attachment| (**attachment).clone()).collect();
         let services = network.services().values().map(|service| (**service).clone()).collect();
