@@ -47,10 +47,10 @@ impl Drop for Server {
 /// A proxy that serves `s` with these settings and backends.
 fn start(settings: &ServiceSettings, backends: &[BackendSpec]) -> Proxy {
     let mut proxy = Proxy::start_without_table(&Options::default());
-    let vip = proxy.target.ip();
+    let vips = vec![proxy.target.ip()];
     proxy.snapshot(vec![ServiceSpec {
         name: "s".into(),
-        vip,
+        vips,
         settings: settings.clone(),
         backends: backends.to_vec(),
     }]);
@@ -58,8 +58,8 @@ fn start(settings: &ServiceSettings, backends: &[BackendSpec]) -> Proxy {
 }
 
 fn set(proxy: &mut Proxy, settings: &ServiceSettings, backends: &[BackendSpec]) {
-    let (name, vip) = ("s".to_owned(), proxy.target.ip());
-    let spec = ServiceSpec { name, vip, settings: settings.clone(), backends: backends.to_vec() };
+    let (name, vips) = ("s".to_owned(), vec![proxy.target.ip()]);
+    let spec = ServiceSpec { name, vips, settings: settings.clone(), backends: backends.to_vec() };
     proxy.change(vec![Change::PutService(Arc::new(spec))]);
 }
 
@@ -205,7 +205,7 @@ fn backups_take_over_and_hand_back() {
     let (one, two) = (Server::start(1, port, "one"), Server::start(2, port, "two"));
     let _three = Server::start(3, port, "three");
     let backends = [backend(1), backend(2), BackendSpec { backup: true, ..backend(3) }];
-    let spec = ServiceSpec { name: "s".into(), vip: proxy.target.ip(), settings, backends: backends.to_vec() };
+    let spec = ServiceSpec { name: "s".into(), vips: vec![proxy.target.ip()], settings, backends: backends.to_vec() };
     proxy.snapshot(vec![spec]);
     assert!((0..10).all(|_| reached(&proxy).is_some_and(|name| name != "three")));
     drop(one);
@@ -232,7 +232,7 @@ fn local_backends_come_first() {
     let backends = [BackendSpec { local: true, ..backend(1) }, backend(2)];
     let spec = ServiceSpec {
         name: "s".into(),
-        vip: proxy.target.ip(),
+        vips: vec![proxy.target.ip()],
         settings: settings.clone(),
         backends: backends.to_vec(),
     };

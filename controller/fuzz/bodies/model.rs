@@ -2,15 +2,15 @@
 
 use ringlb::admin::problem::Problem;
 use ringlb::model::limits::MAX_ERRORS;
-use ringlb::model::{Attachment, Generation, Model, Network, Service};
+use ringlb::model::{Attachment, Families, Generation, Model, Network, OfFamily, Service};
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-/// A network's name and addresses, its generation and LB endpoint, and what belongs to it.
-type NetworkContent = (String, Generation, Option<IpAddr>, Vec<Attachment>, Vec<Service>);
+/// Everything in a network.
+type Content = (String, Generation, Option<Families<IpAddr>>, Vec<Attachment>, Vec<Service>);
 
 /// Everything in a model, to be compared: the parts of a model itself are equal only if they are the same.
-pub(crate) fn content(model: &Model) -> Vec<NetworkContent> {
+pub(crate) fn content(model: &Model) -> Vec<Content> {
     let networks = model.networks().values().map(|network| {
         let attachments = network.attachments().values().map(|attachment| (**attachment).clone()).collect();
         let services = network.services().values().map(|service| (**service).clone()).collect();
@@ -26,20 +26,30 @@ pub(crate) fn check_model(model: &Model) {
     for (index, network) in networks.iter().enumerate() {
         check_network(network);
         for other in &networks[..index] {
-            let (one, two) = (network.subnet(), other.subnet());
-            assert!(!one.contains(&two) && !two.contains(&one), "{one} overlaps {two}");
+            for one in network.subnet().iter() {
+                let apart = other.subnet().iter().all(|two| !one.contains(two) && !two.contains(one));
+                assert!(apart, "{one} overlaps {}", other.subnet());
+            }
         }
     }
 }
 
 fn check_network(network: &Network) {
-    let subnet = network.subnet();
-    assert!(subnet.contains(&network.vip_prefix()), "{} is not in {subnet}", network.vip_prefix());
+    let (subnets, vip_prefixes) = (network.subnet(), network.vip_prefix());
+    for subnet in subnets.iter() {
+        let vip_prefix = vip_prefixes.get(subnet.family());
+        assert!(vip_prefix.is_some_and(|prefix| subnet.contains(prefix)), "{vip_prefixes} in {subnets}");
+    }
     let mut taken = HashSet::new();
-    let mut take = |address: IpAddr| {
-        assert!(subnet.contains(&address), "{address} is not in {subnet}");
-        assert!(address != subnet.network() && address != subnet.broadcast(), "{address} is nobody's in {subnet}");
-        assert!(taken.insert(address), "{address} is given twice");
+    let mut take = |addresses: Families<IpAddr>| {
+        for subnet in subnets.iter() {
+            let address = addresses.get(subnet.family()).copied();
+            let address = address.unwrap_or_else(|| panic!("{addresses} lack one of {subnet}"));
+            assert!(subnet.contains(&address), "{address} is not in {subnet}");
+            let is_broadcast = address.is_ipv4() && address == subnet.broadcast();
+            assert!(address != subnet.network() && !is_broadcast, "{address} is nobody's in {subnet}");
+            assert!(taken.insert(address), "{address} is given twice");
+        }
     };
     network.lb_address().into_iter().for_each(&mut take);
     network.attachments().values().map(|attachment| attachment.ip).for_each(&mut take);

@@ -1,6 +1,6 @@
 //! What the API shows.
 
-use crate::model::{Attachment, Backend, Network, Service, Weight};
+use crate::model::{Attachment, Backend, Families, Network, Service, Weight};
 use crate::reconcile::NetworkStatus;
 use ipnet::IpNet;
 use ringlb_proxy::control::message::{
@@ -14,10 +14,10 @@ use std::net::IpAddr;
 #[derive(Debug, Serialize)]
 pub(super) struct NetworkResource {
     name: String,
-    subnet: IpNet,
-    vip_prefix: IpNet,
+    subnet: Families<IpNet>,
+    vip_prefix: Families<IpNet>,
     /// None while the network has no sandbox on this node.
-    lb_address: Option<IpAddr>,
+    lb_address: Option<Families<IpAddr>>,
     generation: Generation,
     attachments: usize,
     services: usize,
@@ -28,14 +28,14 @@ pub(super) struct NetworkResource {
 pub(super) struct AttachmentResource {
     name: String,
     netns: String,
-    ip: IpAddr,
+    ip: Families<IpAddr>,
 }
 
 /// A service.
 #[derive(Debug, Serialize)]
 pub(super) struct ServiceResource {
     name: String,
-    vip: IpAddr,
+    vip: Families<IpAddr>,
     #[serde(flatten)]
     settings: ServiceSettings,
     backends: Vec<BackendResource>,
@@ -115,8 +115,8 @@ pub(super) struct NodeResource {
 #[derive(Debug, Serialize)]
 pub(super) struct NetworkStatusResource {
     name: String,
-    subnet: IpNet,
-    vip_prefix: IpNet,
+    subnet: Families<IpNet>,
+    vip_prefix: Families<IpNet>,
     generation: Generation,
     #[serde(flatten)]
     status: NetworkStatus,
@@ -130,7 +130,7 @@ pub(super) struct NetworkStatusResource {
 #[derive(Debug, Serialize)]
 struct ServiceStatusResource {
     name: String,
-    vip: IpAddr,
+    vip: Families<IpAddr>,
     #[serde(flatten)]
     settings: ServiceSettings,
     /// None while no proxy has told, like all counters.

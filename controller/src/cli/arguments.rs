@@ -42,9 +42,9 @@ pub(super) enum Command {
         /// The container's network namespace, such as /run/netns/NAME or /proc/PID/ns/net
         #[arg(long, value_name = "PATH")]
         netns: PathBuf,
-        /// The container's address [default: the lowest that is free]
+        /// The container's address, on a dual-stack network one of each family [default: the lowest that is free]
         #[arg(long)]
-        ip: Option<String>,
+        ip: Vec<String>,
     },
     /// Detach a container from a network
     Detach {
@@ -111,12 +111,12 @@ pub(super) enum NetworkCommand {
     Create {
         /// Its name
         name: String,
-        /// Its addresses, such as 10.1.0.0/16
+        /// Its addresses, such as 10.1.0.0/16 or fd00:1::/64; given twice, one of each family, the network is dual-stack
+        #[arg(long, required = true, value_name = "CIDR")]
+        subnet: Vec<String>,
+        /// The part of a subnet out of which VIPs are chosen; may be given for each [default: the upper quarter]
         #[arg(long, value_name = "CIDR")]
-        subnet: String,
-        /// The part of the subnet out of which VIPs are chosen [default: the upper quarter]
-        #[arg(long, value_name = "CIDR")]
-        vip_prefix: Option<String>,
+        vip_prefix: Vec<String>,
     },
     /// List the networks
     Ls,
@@ -138,9 +138,9 @@ pub(super) enum ServiceCommand {
         network: String,
         /// The service's name, unique in the network
         service: String,
-        /// Its virtual address [default: the lowest of the VIP prefix that is free]
+        /// Its virtual address, on a dual-stack network one of each family [default: the lowest of the VIP prefix that is free]
         #[arg(long, value_name = "IP")]
-        vip: Option<String>,
+        vip: Vec<String>,
         #[command(flatten)]
         settings: Box<SettingsArguments>,
     },

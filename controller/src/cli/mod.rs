@@ -91,7 +91,7 @@ async fn perform(client: &mut Client, command: Command) -> Result<(Value, Output
         Command::Attach { network, name, netns, ip } => {
             let netns = std::path::absolute(&netns).unwrap_or(netns);
             let mut body = Map::from_iter([("netns".to_owned(), json!(netns))]);
-            insert(&mut body, "ip", ip);
+            insert_all(&mut body, "ip", ip);
             let answer = client.request("PUT", &attachment_path(&network, &name), Some(body.into())).await?;
             Ok((answer, Output::Attached { network }))
         }
@@ -112,8 +112,9 @@ async fn perform(client: &mut Client, command: Command) -> Result<(Value, Output
 async fn network(client: &mut Client, command: NetworkCommand) -> Result<(Value, Output), CommandError> {
     match command {
         NetworkCommand::Create { name, subnet, vip_prefix } => {
-            let mut body = Map::from_iter([("subnet".to_owned(), json!(subnet))]);
-            insert(&mut body, "vip_prefix", vip_prefix);
+            let mut body = Map::new();
+            insert_all(&mut body, "subnet", subnet);
+            insert_all(&mut body, "vip_prefix", vip_prefix);
             let answer = client.request("PUT", &network_path(&name), Some(body.into())).await?;
             Ok((answer, Output::NetworkMade))
         }
@@ -130,7 +131,7 @@ async fn service(client: &mut Client, command: ServiceCommand) -> Result<(Value,
     match command {
         ServiceCommand::Create { network, service, vip, settings } => {
             let mut body = settings.fields();
-            insert(&mut body, "vip", vip);
+            insert_all(&mut body, "vip", vip);
             let answer = client.request("PUT", &service_path(&network, &service), Some(body.into())).await?;
             Ok((answer, Output::ServiceMade { network }))
         }
@@ -188,6 +189,15 @@ fn read_document(path: &Path) -> Result<Bytes, CommandError> {
 fn insert(body: &mut Map<String, Value>, field: &str, value: Option<impl Into<Value>>) {
     if let Some(value) = value {
         body.insert(field.to_owned(), value.into());
+    }
+}
+
+/// One value as itself, several as a list.
+fn insert_all(body: &mut Map<String, Value>, field: &str, mut values: Vec<String>) {
+    match values.len() {
+        0 => {}
+        1 => insert(body, field, values.pop()),
+        _ => insert(body, field, Some(values)),
     }
 }
 

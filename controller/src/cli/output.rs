@@ -1,7 +1,7 @@
 //! Answers for people to read.
 
 use super::status;
-use super::table::{Table, list, state, text};
+use super::table::{Table, list, listing, state, text};
 use serde_json::Value;
 use std::io::{self, Write};
 
@@ -29,7 +29,7 @@ impl Output {
             Self::NetworkMade => {
                 let network = &answer["network"];
                 let (name, subnet, prefix) =
-                    (text(&network["name"]), text(&network["subnet"]), text(&network["vip_prefix"]));
+                    (text(&network["name"]), listing(&network["subnet"]), listing(&network["vip_prefix"]));
                 writeln!(out, "network {name} has subnet {subnet}, VIPs come from {prefix}")
             }
             Self::Attached { network } => {
@@ -38,12 +38,12 @@ impl Output {
                     out,
                     "{} is attached to network {network} as {}",
                     text(&attachment["name"]),
-                    text(&attachment["ip"])
+                    listing(&attachment["ip"])
                 )
             }
             Self::ServiceMade { network } => {
                 let service = &answer["service"];
-                let (name, vip) = (text(&service["name"]), text(&service["vip"]));
+                let (name, vip) = (text(&service["name"]), listing(&service["vip"]));
                 writeln!(out, "service {name} of network {network} has VIP {vip} ({})", acknowledged(answer))
             }
             Self::Services => services(answer).write(out),
@@ -120,7 +120,7 @@ fn setting(label: &str, value: &Value, out: &mut impl Write) -> io::Result<()> {
 
 fn service(answer: &Value, out: &mut impl Write) -> io::Result<()> {
     for (label, field) in [("service", "name"), ("VIP", "vip")] {
-        writeln!(out, "{:24} {}", format!("{label}:"), text(&answer[field]))?;
+        writeln!(out, "{:24} {}", format!("{label}:"), listing(&answer[field]))?;
     }
     // All other fields are settings: a new one needs no line here.
     for (name, value) in answer.as_object().into_iter().flatten() {

@@ -1,6 +1,6 @@
 //! `ringlb status` for people to read.
 
-use super::table::{Table, list, state, text};
+use super::table::{Table, list, listing, state, text};
 use serde_json::Value;
 use std::io::{self, Write};
 
@@ -22,7 +22,7 @@ pub(super) fn write(answer: &Value, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn write_network(network: &Value, out: &mut impl Write) -> io::Result<()> {
-    let (name, subnet, prefix) = (text(&network["name"]), text(&network["subnet"]), text(&network["vip_prefix"]));
+    let (name, subnet, prefix) = (text(&network["name"]), listing(&network["subnet"]), listing(&network["vip_prefix"]));
     let (generation, acknowledged) = (&network["generation"], &network["acknowledged_generation"]);
     write!(out, "network {name}  subnet {subnet}  VIPs {prefix}  generation {}", text(generation))?;
     if acknowledged == generation {
@@ -36,7 +36,7 @@ fn write_network(network: &Value, out: &mut impl Write) -> io::Result<()> {
             out,
             "  sandbox {}  LB endpoint {}  steering {}",
             text(&sandbox["namespace"]),
-            text(&sandbox["lb_address"]),
+            listing(&sandbox["lb_address"]),
             text(&sandbox["steering"])
         )?,
     }

@@ -2,14 +2,15 @@
 //!
 //! VIPs are chosen out of the VIP prefix, from the lowest free address up. Attachments get the lowest free address of
 //! the rest of the subnet, and the LB endpoint the highest, where it is least likely to be in the way of an address
-//! that somebody asks for by number. The choice depends on nothing but what is taken.
+//! that somebody asks for by number. The choice depends on nothing but what is taken, and each address family is chosen
+//! from by itself.
 
-use super::limits::{MAX_PREFIX, MIN_PREFIX};
+use super::families::{Families, Family, OfFamily};
+use super::subnet::{Subnet, not_for_hosts, number};
 use super::{Name, RejectionKind};
 use imbl::OrdMap;
-use ipnet::{IpNet, Ipv4Net};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 /// What is wrong with an address, still without the field that it stands in.
 pub(super) type Refusal = (RejectionKind, String);
@@ -35,130 +36,127 @@ impl fmt::Display for Holder {
     }
 }
 
-/// A subnet and its VIP prefix, checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Subnet {
-    net: Ipv4Net,
-    vip_prefix: Ipv4Net,
-}
-
-impl Subnet {
-    /// Checks a subnet; without `vip_prefix` the upper quarter is taken.
-    ///
-    /// # Errors
-    /// The name of the wrong field, and the reason.
-    pub(super) fn new(subnet: IpNet, vip_prefix: Option<IpNet>) -> Result<Self, (&'static str, String)> {
-        let net = plain_v4(subnet).map_err(|reason| ("subnet", reason))?;
-        if !(MIN_PREFIX..=MAX_PREFIX).contains(&net.prefix_len()) {
-            return Err(("subnet", format!("{net} is not between /{MIN_PREFIX} and /{MAX_PREFIX}")));
-        }
-        let first = net.network();
-        if first.is_loopback()
-            || first.is_multicast()
-            || first.is_unspecified()
-            || first.octets()[0] >= 240
-            || first.octets()[0] == 0
-        {
-            return Err(("subnet", format!("{net} is not made of unicast addresses for hosts")));
-        }
-        let Some(vip_prefix) = vip_prefix else {
-            let quarter = Ipv4Addr::from(u32::from(net.network()) + (3 << (30 - u32::from(net.prefix_len()))));
-            let vip_prefix =
-                Ipv4Net::new(quarter, net.prefix_len() + 2).map_err(|error| ("subnet", error.to_string()))?;
-            return Ok(Self { net, vip_prefix });
-        };
-        let vip_prefix = plain_v4(vip_prefix).map_err(|reason| ("vip_prefix", reason))?;
-        if !net.contains(&vip_prefix) {
-            return Err(("vip_prefix", format!("{vip_prefix} is outside the subnet {net}")));
-        }
-        if net == vip_prefix {
-            return Err(("vip_prefix", format!("{vip_prefix} is the whole subnet: no address is left for containers")));
-        }
-        Ok(Self { net, vip_prefix })
-    }
-
-    pub(super) fn net(&self) -> IpNet {
-        self.net.into()
-    }
-
-    pub(super) fn vip_prefix(&self) -> IpNet {
-        self.vip_prefix.into()
-    }
-
-    /// The address as a number, if a host can have it.
-    fn usable(&self, address: IpAddr) -> Result<u32, Refusal> {
-        let invalid = |reason| Err((RejectionKind::Invalid, reason));
-        let IpAddr::V4(v4) = address else {
-            return invalid(format!("{address} is an IPv6 address, the subnet {} is IPv4", self.net));
-        };
-        if !self.net.contains(&v4) {
-            return invalid(format!("{address} is outside the subnet {}", self.net));
-        }
-        if v4 == self.net.network() {
-            return invalid(format!("{address} is the network address of {}", self.net));
-        }
-        if v4 == self.net.broadcast() {
-            return invalid(format!("{address} is the broadcast address of {}", self.net));
-        }
-        Ok(v4.into())
-    }
-
-    fn is_for_vips(&self, number: u32) -> bool {
-        self.vip_prefix.contains(&Ipv4Addr::from(number))
-    }
-
-    /// The addresses that hosts can have, the VIP prefix included.
-    fn hosts(&self) -> std::ops::RangeInclusive<u32> {
-        u32::from(self.net.network()) + 1..=u32::from(self.net.broadcast()) - 1
-    }
-}
-
-fn plain_v4(net: IpNet) -> Result<Ipv4Net, String> {
-    let IpNet::V4(v4) = net else {
-        return Err(format!("{net} is IPv6, which is not supported yet: give an IPv4 subnet"));
-    };
-    if v4.addr() != v4.network() {
-        return Err(format!("{net} has host bits set: write {}", v4.trunc()));
-    }
-    Ok(v4)
-}
-
 /// Who has which address of a network. A copy shares what it does not change.
 #[derive(Debug, Clone)]
 pub(super) struct Addresses {
-    subnet: Subnet,
-    holders: OrdMap<u32, Holder>,
-    /// How many services list an address as a backend.
-    backends: OrdMap<u32, u32>,
-    /// No VIP below this one is free, and so with the addresses of the rest: a choice starts here, not at the bottom.
-    lowest_vip: u32,
-    lowest_host: u32,
+    books: Families<Book>,
 }
 
 impl Addresses {
-    pub(super) fn new(subnet: Subnet) -> Self {
-        Self {
-            subnet,
-            holders: OrdMap::new(),
-            backends: OrdMap::new(),
-            lowest_vip: subnet.vip_prefix.network().into(),
-            lowest_host: *subnet.hosts().start(),
-        }
+    pub(super) fn new(subnets: Families<Subnet>) -> Self {
+        Self { books: subnets.iter().copied().map(Book::new).collect() }
     }
 
-    pub(super) fn subnet(&self) -> Subnet {
-        self.subnet
+    pub(super) fn subnets(&self) -> Families<Subnet> {
+        self.books.iter().map(|book| book.subnet).collect()
+    }
+
+    /// Gives `holder` an address of each family of the network: the one that is asked for, else the one that it holds,
+    /// else a chosen one. Those that it holds and does not keep are free then.
+    pub(super) fn settle(
+        &mut self,
+        holder: &Holder,
+        asked: Families<IpAddr>,
+        held: Families<IpAddr>,
+    ) -> Result<Families<IpAddr>, Refusal> {
+        for address in asked.iter() {
+            self.book(*address)?;
+        }
+        let mut settled = Families::default();
+        for family in [Family::V4, Family::V6] {
+            let Some(book) = self.books.get_mut(family) else { continue };
+            settled.put(match (asked.get(family), held.get(family)) {
+                (Some(asked), Some(held)) if asked == held => *held,
+                (None, Some(held)) => *held,
+                (Some(asked), held) => {
+                    held.into_iter().for_each(|held| book.release(*held));
+                    book.take(*asked, holder)?;
+                    *asked
+                }
+                (None, None) => book.choose(holder)?,
+            });
+        }
+        Ok(settled)
     }
 
     /// Gives a certain address to `holder`.
-    pub(super) fn take(&mut self, address: IpAddr, holder: Holder) -> Result<(), Refusal> {
+    pub(super) fn take(&mut self, address: IpAddr, holder: &Holder) -> Result<(), Refusal> {
+        self.book(address)?.take(address, holder)
+    }
+
+    /// Takes addresses back from their holder.
+    pub(super) fn release(&mut self, addresses: Families<IpAddr>) {
+        for address in addresses.iter() {
+            if let Some(book) = self.books.get_mut(address.family()) {
+                book.release(*address);
+            }
+        }
+    }
+
+    /// Counts `address` as a backend of one more service.
+    pub(super) fn add_backend(&mut self, address: IpAddr) -> Result<(), Refusal> {
+        self.book(address)?.add_backend(address)
+    }
+
+    /// Counts `address` as a backend of one service less.
+    pub(super) fn remove_backend(&mut self, address: IpAddr) {
+        if let Some(book) = self.books.get_mut(address.family()) {
+            book.remove_backend(address);
+        }
+    }
+
+    /// Whether a container attached on this node has `address`.
+    pub(super) fn is_attached(&self, address: IpAddr) -> bool {
+        let book = self.books.get(address.family());
+        book.is_some_and(|book| matches!(book.holders.get(&number(address)), Some(Holder::Attachment(_))))
+    }
+
+    /// The book that the address belongs into.
+    fn book(&mut self, address: IpAddr) -> Result<&mut Book, Refusal> {
+        if let Some(what) = not_for_hosts(address) {
+            return Err((RejectionKind::Invalid, format!("{address} {what}")));
+        }
+        let family = address.family();
+        let other = self.books.iter().map(|book| book.subnet).find(|subnet| subnet.family() != family);
+        match (self.books.get_mut(family), other) {
+            (Some(book), _) => Ok(book),
+            (None, other) => {
+                let other = other
+                    .map_or_else(String::new, |other| format!(", the subnet {} is {}", other.net(), other.family()));
+                Err((RejectionKind::Invalid, format!("{address} is an {family} address{other}")))
+            }
+        }
+    }
+}
+
+/// Who has which address of one subnet.
+#[derive(Debug, Clone)]
+struct Book {
+    subnet: Subnet,
+    holders: OrdMap<u128, Holder>,
+    /// How many services list an address as a backend.
+    backends: OrdMap<u128, u32>,
+    /// No VIP below this one is free, and so with the addresses of the rest: a choice starts here, not at the bottom.
+    lowest_vip: u128,
+    lowest_host: u128,
+}
+
+impl OfFamily for Book {
+    fn family(&self) -> Family {
+        self.subnet.family()
+    }
+}
+
+impl Book {
+    fn new(subnet: Subnet) -> Self {
+        let (lowest_vip, lowest_host) = (*subnet.vips().start(), *subnet.hosts().start());
+        Self { subnet, holders: OrdMap::new(), backends: OrdMap::new(), lowest_vip, lowest_host }
+    }
+
+    fn take(&mut self, address: IpAddr, holder: &Holder) -> Result<(), Refusal> {
         let number = self.subnet.usable(address)?;
-        if matches!(holder, Holder::Attachment(_)) && self.subnet.is_for_vips(number) {
-            let prefix = self.subnet.vip_prefix;
-            return Err((
-                RejectionKind::Invalid,
-                format!("{address} is inside the VIP prefix {prefix}, which is for VIPs only"),
-            ));
+        if matches!(holder, Holder::Attachment(_)) {
+            self.check_is_not_for_vips(number)?;
         }
         if let Some(other) = self.holders.get(&number) {
             return Err((RejectionKind::Conflict, format!("{address} is already {other}")));
@@ -166,47 +164,52 @@ impl Addresses {
         if self.backends.contains_key(&number) && !matches!(holder, Holder::Attachment(_)) {
             return Err((RejectionKind::Conflict, format!("{address} is already the address of a backend")));
         }
-        self.holders.insert(number, holder);
+        self.holders.insert(number, holder.clone());
         Ok(())
     }
 
-    /// Chooses a VIP.
-    pub(super) fn choose_vip(&mut self, service: &Name) -> Result<IpAddr, Refusal> {
-        let (first, last) =
-            (u32::from(self.subnet.vip_prefix.network()), u32::from(self.subnet.vip_prefix.broadcast()));
-        let hosts = self.subnet.hosts();
-        let mut candidates = self.lowest_vip.max(*hosts.start()).max(first)..=last.min(*hosts.end());
-        let Some(number) = candidates.find(|number| self.is_free(*number)) else {
-            let prefix = self.subnet.vip_prefix;
-            return Err((RejectionKind::Conflict, format!("no address of the VIP prefix {prefix} is free")));
+    fn choose(&mut self, holder: &Holder) -> Result<IpAddr, Refusal> {
+        let number = match holder {
+            Holder::Service(_) => self.free_vip()?,
+            Holder::Attachment(_) => self.free_host()?,
+            Holder::LbEndpoint => self.highest_free_host()?,
         };
-        self.lowest_vip = number.saturating_add(1);
-        Ok(self.hold(number, Holder::Service(service.clone())))
+        self.holders.insert(number, holder.clone());
+        Ok(self.subnet.address(number))
     }
 
-    /// Chooses an address for a container.
-    pub(super) fn choose_host(&mut self, attachment: &Name) -> Result<IpAddr, Refusal> {
+    fn free_vip(&mut self) -> Result<u128, Refusal> {
+        let (vips, hosts) = (self.subnet.vips(), self.subnet.hosts());
+        let mut candidates = self.lowest_vip.max(*hosts.start()).max(*vips.start())..=*vips.end().min(hosts.end());
+        let Some(number) = candidates.find(|number| self.is_free(*number)) else {
+            let prefix = self.subnet.vip_prefix();
+            return Err((RejectionKind::Conflict, format!("no address of the VIP prefix {prefix} is free")));
+        };
+        self.lowest_vip = number + 1;
+        Ok(number)
+    }
+
+    fn free_host(&mut self) -> Result<u128, Refusal> {
         let mut number = self.lowest_host;
-        let last = *self.subnet.hosts().end();
-        while number <= last && !self.is_free(number) || self.subnet.is_for_vips(number) {
-            number = if self.subnet.is_for_vips(number) { self.after_vips() } else { number + 1 };
+        let (vips, last) = (self.subnet.vips(), *self.subnet.hosts().end());
+        while number <= last && !self.is_free(number) || vips.contains(&number) {
+            number = if vips.contains(&number) { vips.end() + 1 } else { number + 1 };
         }
         if number > last {
             return Err(self.no_host_free());
         }
         self.lowest_host = number + 1;
-        Ok(self.hold(number, Holder::Attachment(attachment.clone())))
+        Ok(number)
     }
 
-    /// Chooses the LB endpoint's address.
-    pub(super) fn choose_lb_endpoint(&mut self) -> Result<IpAddr, Refusal> {
-        let mut number = *self.subnet.hosts().end();
-        let first = *self.subnet.hosts().start();
-        while number >= first {
-            if self.subnet.is_for_vips(number) {
-                number = u32::from(self.subnet.vip_prefix.network()) - 1;
+    fn highest_free_host(&self) -> Result<u128, Refusal> {
+        let (vips, hosts) = (self.subnet.vips(), self.subnet.hosts());
+        let mut number = *hosts.end();
+        while number >= *hosts.start() {
+            if vips.contains(&number) {
+                number = vips.start() - 1;
             } else if self.is_free(number) {
-                return Ok(self.hold(number, Holder::LbEndpoint));
+                return Ok(number);
             } else {
                 number -= 1;
             }
@@ -214,36 +217,26 @@ impl Addresses {
         Err(self.no_host_free())
     }
 
-    /// Takes an address back from its holder.
-    pub(super) fn release(&mut self, address: IpAddr) {
-        if let Some(number) = number(address)
-            && self.holders.remove(&number).is_some()
-        {
+    fn release(&mut self, address: IpAddr) {
+        let number = number(address);
+        if self.holders.remove(&number).is_some() {
             self.lower(number);
         }
     }
 
-    /// Counts `address` as a backend of one more service.
-    pub(super) fn add_backend(&mut self, address: IpAddr) -> Result<(), Refusal> {
+    fn add_backend(&mut self, address: IpAddr) -> Result<(), Refusal> {
         let number = self.subnet.usable(address)?;
         match self.holders.get(&number) {
             None | Some(Holder::Attachment(_)) => {}
             Some(other) => return Err((RejectionKind::Conflict, format!("{address} is {other}"))),
         }
-        if self.subnet.is_for_vips(number) {
-            let prefix = self.subnet.vip_prefix;
-            return Err((
-                RejectionKind::Invalid,
-                format!("{address} is inside the VIP prefix {prefix}, which is for VIPs only"),
-            ));
-        }
+        self.check_is_not_for_vips(number)?;
         *self.backends.entry(number).or_insert(0) += 1;
         Ok(())
     }
 
-    /// Counts `address` as a backend of one service less.
-    pub(super) fn remove_backend(&mut self, address: IpAddr) {
-        let Some(number) = number(address) else { return };
+    fn remove_backend(&mut self, address: IpAddr) {
+        let number = number(address);
         match self.backends.get_mut(&number) {
             Some(count) if *count > 1 => *count -= 1,
             Some(_) => {
@@ -254,39 +247,27 @@ impl Addresses {
         }
     }
 
-    /// Whether a container attached on this node has `address`.
-    pub(super) fn is_attached(&self, address: IpAddr) -> bool {
-        let holder = number(address).and_then(|number| self.holders.get(&number));
-        matches!(holder, Some(Holder::Attachment(_)))
+    fn check_is_not_for_vips(&self, number: u128) -> Result<(), Refusal> {
+        if !self.subnet.vips().contains(&number) {
+            return Ok(());
+        }
+        let (address, prefix) = (self.subnet.address(number), self.subnet.vip_prefix());
+        let reason = format!("{address} is inside the VIP prefix {prefix}, which is for VIPs only");
+        Err((RejectionKind::Invalid, reason))
     }
 
-    fn is_free(&self, number: u32) -> bool {
+    fn is_free(&self, number: u128) -> bool {
         !self.holders.contains_key(&number) && !self.backends.contains_key(&number)
     }
 
-    fn hold(&mut self, number: u32, holder: Holder) -> IpAddr {
-        self.holders.insert(number, holder);
-        Ipv4Addr::from(number).into()
-    }
-
-    fn lower(&mut self, number: u32) {
-        let lowest = if self.subnet.is_for_vips(number) { &mut self.lowest_vip } else { &mut self.lowest_host };
+    fn lower(&mut self, number: u128) {
+        let is_vip = self.subnet.vips().contains(&number);
+        let lowest = if is_vip { &mut self.lowest_vip } else { &mut self.lowest_host };
         *lowest = number.min(*lowest);
     }
 
-    fn after_vips(&self) -> u32 {
-        u32::from(self.subnet.vip_prefix.broadcast()).saturating_add(1)
-    }
-
     fn no_host_free(&self) -> Refusal {
-        let Subnet { net, vip_prefix } = self.subnet;
+        let (net, vip_prefix) = (self.subnet.net(), self.subnet.vip_prefix());
         (RejectionKind::Conflict, format!("no address of the subnet {net} is free outside the VIP prefix {vip_prefix}"))
-    }
-}
-
-fn number(address: IpAddr) -> Option<u32> {
-    match address {
-        IpAddr::V4(v4) => Some(v4.into()),
-        IpAddr::V6(_) => None,
     }
 }

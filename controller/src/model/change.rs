@@ -1,9 +1,12 @@
 //! The whole model, and the changes that can be made to it.
 
-use super::address::Subnet;
 use super::limits::MAX_NETWORKS;
-use super::{AttachmentSpec, BackendSpec, Name, Network, NetworkSpec, Rejection, ServiceSpec, Shared};
+use super::subnet::{self, Subnet};
+use super::{
+    AttachmentSpec, BackendSpec, Families, Name, Network, NetworkSpec, OfFamily, Rejection, ServiceSpec, Shared,
+};
 use imbl::OrdMap;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -119,14 +122,15 @@ impl Model {
 
     fn put_network(&self, name: &str, spec: &NetworkSpec) -> Result<Self, Rejection> {
         let name = checked_name(&format!("networks.{name}"), name)?;
-        let subnet = checked_subnet(&name, spec)?;
+        let plan = checked_plan(&name, spec)?;
         let before = self.networks.get(&name);
         if let Some(before) = before {
-            if before.plan() == subnet {
+            if before.plan() == plan {
                 return Ok(self.clone());
             }
             if !before.is_empty() {
-                let field = if before.subnet() == subnet.net() { "vip_prefix" } else { "subnet" };
+                let same_subnets = before.subnet() == plan.iter().map(Subnet::net).collect();
+                let field = if same_subnets { "vip_prefix" } else { "subnet" };
                 let reason = "cannot change while the network has services or attachments: remove them first";
                 return Err(Rejection::conflict(format!("networks.{name}.{field}"), reason));
             }
@@ -135,14 +139,14 @@ impl Model {
             let reason = format!("the limit of {MAX_NETWORKS} networks is reached");
             return Err(Rejection::conflict(format!("networks.{name}"), reason));
         }
-        let overlaps = |other: &&Shared<Network>| {
-            let (one, two) = (subnet.net(), other.subnet());
-            one.contains(&two) || two.contains(&one)
-        };
-        if let Some(other) = self.networks.values().filter(|other| *other.name() != name).find(overlaps) {
-            return Err(overlap(&name, subnet, other));
+        for other in self.networks.values().filter(|other| *other.name() != name) {
+            // Prefixes of different families have nothing in common.
+            let mut pairs = plan.iter().filter_map(|ours| Some((ours.net(), *other.subnet().get(ours.family())?)));
+            if let Some((ours, theirs)) = pairs.find(|(ours, theirs)| subnet::overlap(ours, theirs)) {
+                return Err(overlap(&name, ours, theirs, other.name()));
+            }
         }
-        let network = Network::new(name, subnet);
+        let network = Network::new(name, plan);
         Ok(self.with(match before {
             Some(before) => network.numbered_after(before),
             None => network,
@@ -182,12 +186,12 @@ pub(super) fn checked_name(field: &str, name: &str) -> Result<Name, Rejection> {
     Name::new(name).map_err(|reason| Rejection::invalid(format!("{field}.name"), reason))
 }
 
-pub(super) fn checked_subnet(name: &Name, spec: &NetworkSpec) -> Result<Subnet, Rejection> {
-    Subnet::new(spec.subnet, spec.vip_prefix)
+pub(super) fn checked_plan(name: &Name, spec: &NetworkSpec) -> Result<Families<Subnet>, Rejection> {
+    subnet::checked(spec.subnet, spec.vip_prefix)
         .map_err(|(field, reason)| Rejection::invalid(format!("networks.{name}.{field}"), reason))
 }
 
-pub(super) fn overlap(name: &Name, subnet: Subnet, other: &Network) -> Rejection {
-    let reason = format!("{} overlaps {} of network `{}`", subnet.net(), other.subnet(), other.name());
+pub(super) fn overlap(name: &Name, ours: IpNet, theirs: IpNet, other: &Name) -> Rejection {
+    let reason = format!("{ours} overlaps {theirs} of network `{other}`");
     Rejection::conflict(format!("networks.{name}.subnet"), reason)
 }

@@ -1,12 +1,16 @@
 //! A whole desired state as one change.
 
-use super::change::{checked_name, checked_subnet, overlap};
+use super::address::Holder;
+use super::change::{checked_name, checked_plan, overlap};
 use super::document::{AttachmentDocument, DOCUMENT_VERSION, NetworkDocument, ServiceDocument};
 use super::limits::{MAX_ATTACHMENTS, MAX_NETWORKS, MAX_SERVICES};
 use super::rejection::Rejections;
-use super::{AttachmentSpec, DesiredState, Model, Name, Network, NetworkSpec, Rejection, ServiceSpec, Shared};
+use super::{
+    AttachmentSpec, DesiredState, Families, Model, Name, Network, NetworkSpec, OfFamily, Rejection, ServiceSpec, Shared,
+};
 use imbl::OrdMap;
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 impl Model {
     /// The model that `state` describes. Names that this model has too keep the addresses that were chosen for them,
@@ -41,11 +45,11 @@ impl Model {
     fn desired_network(&self, document: &NetworkDocument) -> Result<Shared<Network>, Rejection> {
         let name = checked_name(&format!("networks.{}", document.name), &document.name)?;
         let spec = NetworkSpec { subnet: document.subnet, vip_prefix: document.vip_prefix };
-        let subnet = checked_subnet(&name, &spec)?;
+        let plan = checked_plan(&name, &spec)?;
         let earlier = self.networks.get(&name);
-        let same_place = earlier.filter(|earlier| earlier.plan() == subnet);
+        let same_place = earlier.filter(|earlier| earlier.plan() == plan);
 
-        let mut network = Network::new(name, subnet);
+        let mut network = Network::new(name, plan);
         let needs_sandbox = !document.attachments.is_empty() && !document.services.is_empty();
         if let Some(before) = same_place.filter(|_| needs_sandbox) {
             network.keep_lb_address(before);
@@ -68,13 +72,24 @@ impl Model {
     }
 }
 
-/// The order in which addresses are given: those that were chosen before, then those that are asked for by number,
-/// then the rest. So neither moves what is in use, and the order in the document means nothing for the first two.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Turn {
-    Kept,
-    Asked,
-    Chosen,
+/// An entry of a list that can be placed in the network, as far as its addresses allow.
+struct Entry<'a, D, T> {
+    name: Name,
+    document: &'a D,
+    earlier: Option<&'a Shared<T>>,
+    addresses: Request,
+}
+
+/// The addresses that an entry is to have.
+struct Request {
+    holder: Holder,
+    /// What the addresses are called in an error.
+    field: String,
+    asked: Families<IpAddr>,
+    earlier: Families<IpAddr>,
+    /// Those that it has so far.
+    held: Families<IpAddr>,
+    refused: bool,
 }
 
 impl Network {
@@ -89,32 +104,29 @@ impl Network {
             rejections.note::<()>(Err(Rejection::invalid(self.field("attachments"), reason)));
             return;
         }
-        let mut netns = HashSet::new();
-        let mut in_turn = Vec::with_capacity(documents.len());
+        let (mut names, mut netns) = (HashSet::new(), HashSet::new());
+        let mut entries = Vec::with_capacity(documents.len());
         for document in documents {
-            let earlier = before.and_then(|network| network.attachments().get(document.name.as_str()));
-            let ip = document.ip.or_else(|| earlier.map(|attachment| attachment.ip));
-            let turn = turn(document.ip.is_some(), earlier.is_some_and(|earlier| Some(earlier.ip) == ip));
-            in_turn.push((turn, document, earlier, ip));
-        }
-        in_turn.sort_by(|one, two| one.0.cmp(&two.0));
-        for (_, document, earlier, ip) in in_turn {
-            if rejections.is_full() {
-                return;
-            }
             let field = self.field(&format!("attachments.{}", document.name));
-            let Some(name) = rejections.note(checked_name(&field, &document.name)) else { continue };
-            if self.attachments().contains_key(&name) {
-                rejections.note::<()>(Err(Rejection::invalid(field, "is listed twice")));
-                continue;
-            }
+            let Some(name) = rejections.note(new_name(&field, &document.name, &mut names)) else { continue };
             if !netns.insert(document.netns.as_str()) {
                 let reason = format!("{:?} is attached twice", document.netns);
                 rejections.note::<()>(Err(Rejection::invalid(format!("{field}.netns"), reason)));
                 continue;
             }
-            let spec = AttachmentSpec { netns: document.netns.clone(), ip };
-            if rejections.note(self.place_attachment(&name, &spec)).is_some() {
+            let earlier = before.and_then(|network| network.attachments().get(&name));
+            let held_before = earlier.map(|attachment| attachment.ip).unwrap_or_default();
+            let holder = Holder::Attachment(name.clone());
+            let addresses = Request::new(holder, format!("{field}.ip"), document.ip, held_before);
+            entries.push(Entry { name, document, earlier, addresses });
+        }
+        self.reserve_all(entries.iter_mut().map(|entry| &mut entry.addresses).collect(), rejections);
+        for Entry { name, document, earlier, addresses } in entries {
+            if addresses.refused || rejections.is_full() {
+                continue;
+            }
+            let spec = AttachmentSpec { netns: document.netns.clone(), ip: addresses.held };
+            if rejections.note(self.place_attachment(&name, &spec, addresses.held)).is_some() {
                 self.share_attachment(earlier);
             }
         }
@@ -126,47 +138,72 @@ impl Network {
             rejections.note::<()>(Err(Rejection::invalid(self.field("services"), reason)));
             return;
         }
-        let mut in_turn = Vec::with_capacity(documents.len());
+        let mut names = HashSet::new();
+        let mut entries = Vec::with_capacity(documents.len());
         for document in documents {
-            let earlier = before.and_then(|network| network.services().get(document.name.as_str()));
-            let vip = document.vip.or_else(|| earlier.map(|service| service.vip));
-            let turn = turn(document.vip.is_some(), earlier.is_some_and(|earlier| Some(earlier.vip) == vip));
-            in_turn.push((turn, document, earlier, vip));
-        }
-        in_turn.sort_by(|one, two| one.0.cmp(&two.0));
-        for (_, document, earlier, vip) in in_turn {
-            if rejections.is_full() {
-                return;
-            }
             let field = self.field(&format!("services.{}", document.name));
-            let Some(name) = rejections.note(checked_name(&field, &document.name)) else { continue };
-            if self.services().contains_key(&name) {
-                rejections.note::<()>(Err(Rejection::invalid(field, "is listed twice")));
+            let Some(name) = rejections.note(new_name(&field, &document.name, &mut names)) else { continue };
+            let earlier = before.and_then(|network| network.services().get(&name));
+            let held_before = earlier.map(|service| service.vip).unwrap_or_default();
+            let holder = Holder::Service(name.clone());
+            let addresses = Request::new(holder, format!("{field}.vip"), document.vip, held_before);
+            entries.push(Entry { name, document, earlier, addresses });
+        }
+        self.reserve_all(entries.iter_mut().map(|entry| &mut entry.addresses).collect(), rejections);
+        for Entry { name, document, earlier, addresses } in entries {
+            if addresses.refused || rejections.is_full() {
                 continue;
             }
-            let spec =
-                ServiceSpec { vip, settings: document.settings.clone(), backends: Some(document.backends.clone()) };
-            if rejections.note(self.put_service(&name, &spec)).is_some() {
+            let (vip, backends) = (addresses.held, Some(document.backends.clone()));
+            let spec = ServiceSpec { vip, settings: document.settings.clone(), backends };
+            if rejections.note(self.place_service(&name, &spec, addresses.held)).is_some() {
                 self.share_service(earlier);
             }
         }
     }
+
+    /// Gives all addresses that are known: those that were chosen or given before, then those that are asked for by
+    /// number. The rest is chosen later. So neither moves what is in use, and the order in the document means nothing
+    /// for the first two.
+    fn reserve_all(&mut self, mut requests: Vec<&mut Request>, rejections: &mut Rejections) {
+        for kept in [true, false] {
+            for request in &mut requests {
+                let wanted = request.asked.or(request.earlier);
+                let is_kept = |address: &&IpAddr| request.earlier.get(address.family()) == Some(*address);
+                for address in wanted.iter().filter(|address| is_kept(address) == kept) {
+                    if rejections.note(self.reserve(*address, &request.holder, &request.field)).is_some() {
+                        request.held.put(*address);
+                    } else {
+                        request.refused = true;
+                    }
+                }
+            }
+        }
+    }
 }
 
-fn turn(asked: bool, kept: bool) -> Turn {
-    match (asked, kept) {
-        (_, true) => Turn::Kept,
-        (true, false) => Turn::Asked,
-        (false, false) => Turn::Chosen,
+impl Request {
+    fn new(holder: Holder, field: String, asked: Families<IpAddr>, earlier: Families<IpAddr>) -> Self {
+        Self { holder, field, asked, earlier, held: Families::default(), refused: false }
     }
+}
+
+/// The name of an entry, if it is a good one and not among `names` yet.
+fn new_name(field: &str, name: &str, names: &mut HashSet<Name>) -> Result<Name, Rejection> {
+    let name = checked_name(field, name)?;
+    if names.insert(name.clone()) { Ok(name) } else { Err(Rejection::invalid(field, "is listed twice")) }
 }
 
 /// Sorted by their first address, subnets that overlap are neighbours.
 fn check_overlaps(networks: &OrdMap<Name, Shared<Network>>) -> Result<(), Rejection> {
-    let mut sorted: Vec<_> = networks.values().collect();
-    sorted.sort_by_key(|network| (network.subnet().network(), network.subnet().prefix_len()));
-    match sorted.windows(2).find(|pair| pair[0].subnet().contains(&pair[1].subnet())) {
-        Some(pair) => Err(overlap(pair[1].name(), pair[1].plan(), pair[0])),
+    let subnets = |network: &Shared<Network>| {
+        let name = network.name().clone();
+        network.subnet().iter().map(|net| (net.network(), net.prefix_len(), *net, name.clone())).collect::<Vec<_>>()
+    };
+    let mut sorted: Vec<_> = networks.values().flat_map(subnets).collect();
+    sorted.sort();
+    match sorted.windows(2).find(|pair| pair[0].2.contains(&pair[1].2)) {
+        Some(pair) => Err(overlap(&pair[1].3, pair[1].2, pair[0].2, &pair[0].3)),
         None => Ok(()),
     }
 }

@@ -1,8 +1,8 @@
 //! A model as a document, from which the same model can be made again.
 
-use super::change::{checked_name, checked_subnet};
+use super::change::{checked_name, checked_plan};
 use super::document::{AttachmentDocument, BackendDocument, DOCUMENT_VERSION, NetworkDocument, ServiceDocument};
-use super::{DesiredState, Generation, Model, Network, NetworkSpec, Rejection, Shared};
+use super::{DesiredState, Families, Generation, Model, Network, NetworkSpec, Rejection, Shared};
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,8 +24,8 @@ pub struct Kept {
 pub struct KeptNetwork {
     /// The number of its table.
     pub generation: Generation,
-    /// The address of its LB endpoint.
-    pub lb_address: Option<IpAddr>,
+    /// The addresses of its LB endpoint.
+    pub lb_address: Option<Families<IpAddr>>,
 }
 
 impl Model {
@@ -50,8 +50,9 @@ impl Model {
             let Some(rest) = kept.networks.get(&document.name) else { continue };
             let name = checked_name(&format!("networks.{}", document.name), &document.name)?;
             let spec = NetworkSpec { subnet: document.subnet, vip_prefix: document.vip_prefix };
-            let subnet = checked_subnet(&name, &spec)?;
-            let remembered = Network::remembered(name.clone(), subnet, rest.generation, rest.lb_address);
+            let plan = checked_plan(&name, &spec)?;
+            let remembered =
+                Network::remembered(name.clone(), plan, rest.generation, rest.lb_address.unwrap_or_default());
             networks.insert(name, Shared::new(remembered));
         }
         Self { networks }.desired(&kept.state)
@@ -62,11 +63,11 @@ fn document(network: &Network) -> NetworkDocument {
     let attachments = network.attachments().values().map(|attachment| AttachmentDocument {
         name: attachment.name.to_string(),
         netns: attachment.netns.clone(),
-        ip: Some(attachment.ip),
+        ip: attachment.ip,
     });
     let services = network.services().values().map(|service| ServiceDocument {
         name: service.name.to_string(),
-        vip: Some(service.vip),
+        vip: service.vip,
         settings: service.settings.clone(),
         backends: service
             .backends
@@ -82,7 +83,7 @@ fn document(network: &Network) -> NetworkDocument {
     NetworkDocument {
         name: network.name().to_string(),
         subnet: network.subnet(),
-        vip_prefix: Some(network.vip_prefix()),
+        vip_prefix: network.vip_prefix(),
         attachments: attachments.collect(),
         services: services.collect(),
     }

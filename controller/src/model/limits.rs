@@ -12,9 +12,13 @@ pub const MAX_BACKENDS: usize = 1_000;
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
 /// Characters of a name.
 pub const MAX_NAME: usize = 63;
-/// The shortest subnet prefix: 16,777,214 addresses.
+/// The shortest prefix of an IPv4 subnet: 16,777,214 addresses.
 pub const MIN_PREFIX: u8 = 8;
-/// The longest subnet prefix: 6 addresses.
+/// The longest prefix of an IPv4 subnet: 6 addresses.
 pub const MAX_PREFIX: u8 = 29;
+/// The shortest prefix of an IPv6 subnet: that of a site (RFC 6177). Its size costs nothing.
+pub const MIN_PREFIX_V6: u8 = 48;
+/// The longest prefix of an IPv6 subnet: 15 addresses.
+pub const MAX_PREFIX_V6: u8 = 124;
 /// Errors listed in one rejection. The rest is left out.
 pub const MAX_ERRORS: usize = 20;

@@ -9,15 +9,18 @@ mod address;
 mod change;
 mod desired;
 pub mod document;
+mod families;
 mod field;
 mod kept;
 pub mod limits;
 mod name;
 mod network;
 mod rejection;
+mod subnet;
 
 pub use change::{BackendChange, Change, Model, ServiceChange};
 pub use document::{AttachmentSpec, BackendSpec, DesiredState, NetworkSpec, ServiceSpec};
+pub use families::{Families, Family, OfFamily};
 pub use field::Weight;
 pub use kept::{Kept, KeptNetwork};
 pub use name::Name;

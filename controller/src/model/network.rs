@@ -3,10 +3,11 @@
 //! The functions that change a network may leave it half changed when they fail: [`super::Model`] works on a copy and
 //! drops it then.
 
-use super::address::{Addresses, Holder, Refusal, Subnet};
+use super::address::{Addresses, Holder, Refusal};
 use super::document::{BackendDocument, ServiceDocument};
 use super::limits::{MAX_ATTACHMENTS, MAX_BACKENDS, MAX_SERVICES};
-use super::{AttachmentSpec, BackendSpec, Name, Rejection, ServiceSpec, Weight};
+use super::subnet::Subnet;
+use super::{AttachmentSpec, BackendSpec, Families, Name, Rejection, ServiceSpec, Weight};
 use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 use ringlb_proxy::control::message::{Generation, ServiceSettings};
@@ -25,7 +26,8 @@ pub struct Network {
     name: Name,
     addresses: Addresses,
     generation: Generation,
-    lb_address: Option<IpAddr>,
+    /// Empty while there is no LB endpoint.
+    lb_address: Families<IpAddr>,
     attachments: OrdMap<Name, Shared<Attachment>>,
     services: OrdMap<Name, Shared<Service>>,
     /// The services that prefer local backends: those that an attachment may matter to.
@@ -39,8 +41,8 @@ pub struct Attachment {
     pub name: Name,
     /// The path of the container's network namespace.
     pub netns: String,
-    /// The container's address on the network.
-    pub ip: IpAddr,
+    /// The container's addresses, one in each subnet of the network.
+    pub ip: Families<IpAddr>,
 }
 
 /// A service.
@@ -48,8 +50,8 @@ pub struct Attachment {
 pub struct Service {
     /// Its name, unique in the network.
     pub name: Name,
-    /// Its virtual address.
-    pub vip: IpAddr,
+    /// Its virtual addresses, one in each subnet of the network.
+    pub vip: Families<IpAddr>,
     /// What is set for it.
     pub settings: ServiceSettings,
     /// The backends by their address.
@@ -76,16 +78,16 @@ impl Network {
         &self.name
     }
 
-    /// All its addresses.
+    /// All its addresses: a subnet of either address family, or one of each.
     #[must_use]
-    pub fn subnet(&self) -> IpNet {
-        self.addresses.subnet().net()
+    pub fn subnet(&self) -> Families<IpNet> {
+        self.plan().iter().map(Subnet::net).collect()
     }
 
-    /// The part of the subnet out of which VIPs are chosen.
+    /// The part of each subnet out of which VIPs are chosen.
     #[must_use]
-    pub fn vip_prefix(&self) -> IpNet {
-        self.addresses.subnet().vip_prefix()
+    pub fn vip_prefix(&self) -> Families<IpNet> {
+        self.plan().iter().map(Subnet::vip_prefix).collect()
     }
 
     /// The number of its table: it grows with every batch that changes a service or a backend.
@@ -94,11 +96,11 @@ impl Network {
         self.generation
     }
 
-    /// The address of the LB endpoint. There is one exactly while the network needs a sandbox: while it has an
-    /// attachment and a service.
+    /// The addresses of the LB endpoint, one in each subnet. They are there exactly while the network needs a sandbox:
+    /// while it has an attachment and a service.
     #[must_use]
-    pub fn lb_address(&self) -> Option<IpAddr> {
-        self.lb_address
+    pub fn lb_address(&self) -> Option<Families<IpAddr>> {
+        (!self.lb_address.is_empty()).then_some(self.lb_address)
     }
 
     /// The attachments by name.
@@ -113,12 +115,12 @@ impl Network {
         &self.services
     }
 
-    pub(super) fn new(name: Name, subnet: Subnet) -> Self {
+    pub(super) fn new(name: Name, plan: Families<Subnet>) -> Self {
         Self {
             name,
-            addresses: Addresses::new(subnet),
+            addresses: Addresses::new(plan),
             generation: 1,
-            lb_address: None,
+            lb_address: Families::default(),
             attachments: OrdMap::new(),
             services: OrdMap::new(),
             local_first: OrdSet::new(),
@@ -126,16 +128,21 @@ impl Network {
     }
 
     /// An empty network that only says what its next state has to go on from.
-    pub(super) fn remembered(name: Name, subnet: Subnet, generation: Generation, lb_address: Option<IpAddr>) -> Self {
-        Self { generation, lb_address, ..Self::new(name, subnet) }
+    pub(super) fn remembered(
+        name: Name,
+        plan: Families<Subnet>,
+        generation: Generation,
+        lb_address: Families<IpAddr>,
+    ) -> Self {
+        Self { generation, lb_address, ..Self::new(name, plan) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.attachments.is_empty() && self.services.is_empty()
     }
 
-    pub(super) fn plan(&self) -> Subnet {
-        self.addresses.subnet()
+    pub(super) fn plan(&self) -> Families<Subnet> {
+        self.addresses.subnets()
     }
 
     /// Where something of this network stands, as errors name it.
@@ -149,36 +156,31 @@ impl Network {
             let reason = format!("{:?} is already attached to this network as `{}`", spec.netns, other.name);
             return Err(Rejection::conflict(self.field(&format!("attachments.{name}.netns")), reason));
         }
-        self.place_attachment(name, spec)
+        let held = self.attachments.get(name).map(|attachment| attachment.ip).unwrap_or_default();
+        self.place_attachment(name, spec, held)
     }
 
-    /// As [`Self::put_attachment`], for a caller that knows that no other attachment has the namespace.
-    pub(super) fn place_attachment(&mut self, name: &Name, spec: &AttachmentSpec) -> Result<(), Rejection> {
+    /// As [`Self::put_attachment`], for a caller that knows that no other attachment has the namespace, and which
+    /// addresses the attachment holds already.
+    pub(super) fn place_attachment(
+        &mut self,
+        name: &Name,
+        spec: &AttachmentSpec,
+        held: Families<IpAddr>,
+    ) -> Result<(), Rejection> {
         let field = self.field(&format!("attachments.{name}"));
         check_path(&spec.netns).map_err(|reason| Rejection::invalid(format!("{field}.netns"), reason))?;
-        let before = self.attachments.get(name).cloned();
-        if before.is_none() && self.attachments.len() >= MAX_ATTACHMENTS {
+        if !self.attachments.contains_key(name) && self.attachments.len() >= MAX_ATTACHMENTS {
             return Err(limit(field, MAX_ATTACHMENTS, "attachments", "a network"));
         }
-        let ip_field = format!("{field}.ip");
-        let ip = match (spec.ip, before.as_deref()) {
-            (Some(ip), Some(before)) if ip == before.ip => ip,
-            (None, Some(before)) => before.ip,
-            (Some(ip), before) => {
-                if let Some(before) = before {
-                    self.addresses.release(before.ip);
-                    self.settle_locality(before.ip);
-                }
-                let holder = Holder::Attachment(name.clone());
-                self.addresses.take(ip, holder).map_err(at(&ip_field))?;
-                ip
-            }
-            (None, None) => self.addresses.choose_host(name).map_err(at(&ip_field))?,
-        };
+        let holder = Holder::Attachment(name.clone());
+        let ip = self.addresses.settle(&holder, spec.ip, held).map_err(at(&format!("{field}.ip")))?;
         // The same again counts as a change: it asks for a look at the leg, which the container may have lost.
         let attachment = Attachment { name: name.clone(), netns: spec.netns.clone(), ip };
         self.attachments.insert(name.clone(), Shared::new(attachment));
-        self.settle_locality(ip);
+        for address in held.iter().chain(ip.iter()) {
+            self.settle_locality(*address);
+        }
         Ok(())
     }
 
@@ -188,30 +190,32 @@ impl Network {
             .remove(name)
             .ok_or_else(|| Rejection::not_found(self.field(&format!("attachments.{name}"))))?;
         self.addresses.release(attachment.ip);
-        self.settle_locality(attachment.ip);
+        for address in attachment.ip.iter() {
+            self.settle_locality(*address);
+        }
         Ok(())
     }
 
     pub(super) fn put_service(&mut self, name: &Name, spec: &ServiceSpec) -> Result<(), Rejection> {
+        let held = self.services.get(name).map(|service| service.vip).unwrap_or_default();
+        self.place_service(name, spec, held)
+    }
+
+    /// As [`Self::put_service`], for a caller that knows which addresses the service holds already.
+    pub(super) fn place_service(
+        &mut self,
+        name: &Name,
+        spec: &ServiceSpec,
+        held: Families<IpAddr>,
+    ) -> Result<(), Rejection> {
         let field = self.field(&format!("services.{name}"));
         let before = self.services.get(name).cloned();
         if before.is_none() && self.services.len() >= MAX_SERVICES {
             return Err(limit(field, MAX_SERVICES, "services", "a network"));
         }
         spec.settings.check().map_err(|(setting, reason)| Rejection::invalid(format!("{field}.{setting}"), reason))?;
-        let vip_field = format!("{field}.vip");
-        let vip = match (spec.vip, before.as_deref()) {
-            (Some(vip), Some(before)) if vip == before.vip => vip,
-            (None, Some(before)) => before.vip,
-            (Some(vip), before) => {
-                if let Some(before) = before {
-                    self.addresses.release(before.vip);
-                }
-                self.addresses.take(vip, Holder::Service(name.clone())).map_err(at(&vip_field))?;
-                vip
-            }
-            (None, None) => self.addresses.choose_vip(name).map_err(at(&vip_field))?,
-        };
+        let holder = Holder::Service(name.clone());
+        let vip = self.addresses.settle(&holder, spec.vip, held).map_err(at(&format!("{field}.vip")))?;
         let backends = match (&spec.backends, before.as_deref()) {
             (Some(listed), before) => self.list_backends(&field, listed, spec.settings.prefer_local, before)?,
             (None, Some(before)) if before.settings.prefer_local == spec.settings.prefer_local => {
@@ -284,20 +288,15 @@ impl Network {
         Ok(())
     }
 
-    /// Gives the LB endpoint its address or takes it back, as the network needs it now.
+    /// Gives the LB endpoint its addresses or takes them back, as the network needs it now.
     pub(super) fn settle_lb_endpoint(&mut self) -> Result<(), Rejection> {
-        let needed = !self.attachments.is_empty() && !self.services.is_empty();
-        match self.lb_address {
-            Some(address) if !needed => {
-                self.addresses.release(address);
-                self.lb_address = None;
-            }
-            None if needed => {
-                let chosen = self.addresses.choose_lb_endpoint().map_err(at(&self.field("lb_address")))?;
-                self.lb_address = Some(chosen);
-            }
-            Some(_) | None => {}
+        let held = std::mem::take(&mut self.lb_address);
+        if self.attachments.is_empty() || self.services.is_empty() {
+            self.addresses.release(held);
+            return Ok(());
         }
+        let settled = self.addresses.settle(&Holder::LbEndpoint, Families::default(), held);
+        self.lb_address = settled.map_err(at(&self.field("lb_address")))?;
         Ok(())
     }
 
@@ -340,13 +339,16 @@ impl Network {
         }
     }
 
-    /// An empty network that keeps from `before` what the same names are to keep: the LB endpoint's address.
+    /// An empty network that keeps from `before` what the same names are to keep: the LB endpoint's addresses.
     pub(super) fn keep_lb_address(&mut self, before: &Self) {
-        if let Some(address) = before.lb_address
-            && self.addresses.take(address, Holder::LbEndpoint).is_ok()
-        {
-            self.lb_address = Some(address);
-        }
+        let taken =
+            before.lb_address.iter().filter(|address| self.addresses.take(**address, &Holder::LbEndpoint).is_ok());
+        self.lb_address = taken.copied().collect();
+    }
+
+    /// Gives `address` to what stands at `field`, and is still to be placed.
+    pub(super) fn reserve(&mut self, address: IpAddr, holder: &Holder, field: &str) -> Result<(), Rejection> {
+        self.addresses.take(address, holder).map_err(at(field))
     }
 
     /// Sees to it that backends with that address are local or not, as there is an attachment with it or not.

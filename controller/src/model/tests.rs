@@ -1,12 +1,23 @@
 use super::document::{BackendDocument, DOCUMENT_VERSION};
 use super::*;
+use ipnet::IpNet;
 use proptest::prelude::*;
 use ringlb_proxy::control::message::{Algorithm, ServiceSettings};
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 fn spec(subnet: &str) -> NetworkSpec {
-    NetworkSpec { subnet: subnet.parse().unwrap(), vip_prefix: None }
+    NetworkSpec { subnet: nets(subnet), vip_prefix: Families::default() }
+}
+
+/// Subnets, separated by spaces.
+fn nets(text: &str) -> Families<IpNet> {
+    text.split_whitespace().map(|net| net.parse::<IpNet>().unwrap()).collect()
+}
+
+/// Addresses, separated by spaces.
+fn ips(text: &str) -> Families<IpAddr> {
+    text.split_whitespace().map(ip).collect()
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -14,7 +25,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn attachment(netns: &str, ip: Option<&str>) -> AttachmentSpec {
-    AttachmentSpec { netns: netns.to_owned(), ip: ip.map(|ip| ip.parse().unwrap()) }
+    AttachmentSpec { netns: netns.to_owned(), ip: ips(ip.unwrap_or_default()) }
 }
 
 fn put_attachment(name: &str, netns: &str, ip: Option<&str>) -> Change {
@@ -26,7 +37,7 @@ fn put_service(name: &str, spec: ServiceSpec) -> Change {
 }
 
 fn with_vip(vip: &str) -> ServiceSpec {
-    ServiceSpec { vip: Some(ip(vip)), ..ServiceSpec::default() }
+    ServiceSpec { vip: ips(vip), ..ServiceSpec::default() }
 }
 
 fn backend(service: &str, address: &str, change: BackendChange) -> Change {
@@ -76,7 +87,6 @@ fn names_are_checked() {
 #[test]
 fn subnets_are_checked() {
     let cases = [
-        ("fd00::/64", None, "subnet", "not supported yet"),
         ("10.1.0.1/24", None, "subnet", "write 10.1.0.0/24"),
         ("10.0.0.0/7", None, "subnet", "not between /8 and /29"),
         ("10.1.0.0/30", None, "subnet", "not between /8 and /29"),
@@ -88,10 +98,27 @@ fn subnets_are_checked() {
         ("10.1.0.0/24", Some("10.0.0.0/8"), "vip_prefix", "outside the subnet"),
         ("10.1.0.0/24", Some("10.1.0.0/24"), "vip_prefix", "no address is left"),
         ("10.1.0.0/24", Some("10.1.0.1/26"), "vip_prefix", "write 10.1.0.0/26"),
-        ("10.1.0.0/24", Some("fd00::/64"), "vip_prefix", "IPv6"),
+        ("10.1.0.0/24", Some("fd00::/66"), "vip_prefix", "fd00::/66 is IPv6, the network has no IPv6 subnet"),
+        ("fd00::/64", Some("10.1.0.0/26"), "vip_prefix", "10.1.0.0/26 is IPv4, the network has no IPv4 subnet"),
+        ("fd00::/47", None, "subnet", "not between /48 and /124"),
+        ("fd00::/125", None, "subnet", "not between /48 and /124"),
+        ("fd00::/64", Some("fd00::/64"), "vip_prefix", "no address is left"),
+        ("fd00::/64", Some("fd00:0:0:1::/66"), "vip_prefix", "outside the subnet fd00::/64"),
+        ("fd00::/64", Some("fd00::1/66"), "vip_prefix", "write fd00::/66"),
+        ("::/64", None, "subnet", "loopback"),
+        ("::/124", None, "subnet", "loopback"),
+        ("::ffff:10.1.0.0/112", None, "subnet", "IPv4-mapped"),
+        ("::10.1.0.0/112", None, "subnet", "reserved (RFC 4291)"),
+        ("fe80::/64", None, "subnet", "link-local"),
+        ("fec0::/64", None, "subnet", "site-local"),
+        ("ff02::/64", None, "subnet", "multicast"),
+        ("10.1.0.0/24 ff02::/64", None, "subnet", "multicast"),
+        ("127.0.0.0/24 fd00::/64", None, "subnet", "loopback"),
+        ("10.1.0.0/24 fd00::/64", Some("10.1.0.0/24 fd00::/66"), "vip_prefix", "10.1.0.0/24 is the whole subnet"),
+        ("10.1.0.0/24 fd00::/64", Some("10.1.0.0/26 fd00::/64"), "vip_prefix", "fd00::/64 is the whole subnet"),
     ];
     for (subnet, vip_prefix, field, reason) in cases {
-        let vip_prefix = vip_prefix.map(|prefix| prefix.parse().unwrap());
+        let vip_prefix = nets(vip_prefix.unwrap_or_default());
         let change = Change::PutNetwork(NetworkSpec { vip_prefix, ..spec(subnet) });
         let field = format!("networks.web.{field}");
         assert_refused(&Model::default(), &change, RejectionKind::Invalid, &field, reason);
@@ -100,11 +127,17 @@ fn subnets_are_checked() {
 
 #[test]
 fn the_vip_prefix_is_the_upper_quarter_unless_given() {
-    for (subnet, prefix) in
-        [("10.1.0.0/24", "10.1.0.192/26"), ("10.0.0.0/8", "10.192.0.0/10"), ("10.1.1.8/29", "10.1.1.14/31")]
-    {
+    for (subnet, prefix) in [
+        ("10.1.0.0/24", "10.1.0.192/26"),
+        ("10.0.0.0/8", "10.192.0.0/10"),
+        ("10.1.1.8/29", "10.1.1.14/31"),
+        ("fd00::/48", "fd00:0:0:c000::/50"),
+        ("fd00::/64", "fd00::c000:0:0:0/66"),
+        ("fd00::10/124", "fd00::1c/126"),
+        ("fd00::/64 10.1.0.0/24", "10.1.0.192/26 fd00::c000:0:0:0/66"),
+    ] {
         let model = Model::default().change("web", &Change::PutNetwork(spec(subnet))).unwrap();
-        assert_eq!(model.network("web").unwrap().vip_prefix(), prefix.parse().unwrap());
+        assert_eq!(model.network("web").unwrap().vip_prefix(), nets(prefix));
     }
 }
 
@@ -117,6 +150,22 @@ fn subnets_do_not_overlap() {
         assert!(rejection.errors[0].reason.contains("overlaps 10.1.0.0/24 of network `web`"), "{rejection}");
     }
     assert!(web().change("other", &Change::PutNetwork(spec("10.1.1.0/24"))).is_ok());
+    let dual = Model::default().change("web", &Change::PutNetwork(spec("10.1.0.0/24 fd00::/64"))).unwrap();
+    for (other, reason) in [
+        ("fd00::/48", "fd00::/48 overlaps fd00::/64 of network `web`"),
+        ("10.2.0.0/24 fd00::/80", "fd00::/80 overlaps fd00::/64 of network `web`"),
+        ("10.1.0.0/25 fd01::/64", "10.1.0.0/25 overlaps 10.1.0.0/24 of network `web`"),
+    ] {
+        let rejection = dual.change("other", &Change::PutNetwork(spec(other))).unwrap_err();
+        assert_eq!(rejection.errors[0].field, "networks.other.subnet");
+        assert_eq!(rejection.errors[0].reason, reason);
+        let list = other.split(' ').collect::<Vec<_>>().join("', '");
+        let both = format!(
+            "{{version: 1, networks: [{{name: web, subnet: [10.1.0.0/24, 'fd00::/64']}}, {{name: other, subnet: ['{list}']}}]}}"
+        );
+        let rejection = Model::default().desired(&state(&both)).unwrap_err();
+        assert!(rejection.errors[0].reason.contains(" overlaps "), "{rejection}");
+    }
 }
 
 #[test]
@@ -125,7 +174,7 @@ fn a_network_in_use_keeps_its_subnet() {
     let other = Change::PutNetwork(spec("10.9.0.0/24"));
     assert_refused(&model, &other, RejectionKind::Conflict, "networks.web.subnet", "remove them first");
     assert!(model.change("web", &Change::PutNetwork(spec("10.1.0.0/24"))).is_ok(), "the same again");
-    assert_eq!(web().change("web", &other).unwrap().network("web").unwrap().subnet(), "10.9.0.0/24".parse().unwrap());
+    assert_eq!(web().change("web", &other).unwrap().network("web").unwrap().subnet(), nets("10.9.0.0/24"));
 }
 
 #[test]
@@ -136,9 +185,9 @@ fn addresses_that_nobody_can_have_are_refused() {
         put_backend("api", "10.1.0.50"),
     ]);
     let network = model.network("web").unwrap();
-    assert_eq!(network.attachments()["c1"].ip, ip("10.1.0.1"));
-    assert_eq!(network.services()["api"].vip, ip("10.1.0.192"));
-    assert_eq!(network.lb_address(), Some(ip("10.1.0.191")));
+    assert_eq!(network.attachments()["c1"].ip, ips("10.1.0.1"));
+    assert_eq!(network.services()["api"].vip, ips("10.1.0.192"));
+    assert_eq!(network.lb_address(), Some(ips("10.1.0.191")));
 
     use RejectionKind::{Conflict, Invalid};
     for (address, kind, reason) in [
@@ -179,6 +228,93 @@ fn addresses_that_nobody_can_have_are_refused() {
     // An attachment may have a backend's address, and the other way round: that is what a backend is.
     assert!(model.change("web", &put_attachment("c2", "/run/netns/c2", Some("10.1.0.50"))).is_ok());
     assert!(model.change("web", &put_backend("api", "10.1.0.1")).is_ok());
+}
+
+#[test]
+fn everything_on_a_dual_stack_network_has_an_address_of_each_family() {
+    let changes = [
+        Change::PutNetwork(spec("10.1.0.0/24 fd00::/64")),
+        put_attachment("c1", "/c1", None),
+        put_attachment("c2", "/c2", Some("fd00::1:7")),
+        put_service("api", ServiceSpec::default()),
+        put_service("db", with_vip("10.1.0.222")),
+        put_service("both", with_vip("fd00::c000:0:0:9 10.1.0.223")),
+        put_backend("api", "10.1.0.1"),
+        put_backend("api", "fd00::1:7"),
+    ];
+    let model = changes.iter().fold(Model::default(), |model, change| model.change("web", change).unwrap());
+    let network = model.network("web").unwrap();
+    assert_eq!(network.attachments()["c1"].ip, ips("10.1.0.1 fd00::1"));
+    assert_eq!(network.attachments()["c2"].ip, ips("10.1.0.2 fd00::1:7"));
+    assert_eq!(network.services()["api"].vip, ips("10.1.0.192 fd00::c000:0:0:0"));
+    assert_eq!(network.services()["db"].vip, ips("10.1.0.222 fd00::c000:0:0:1"));
+    assert_eq!(network.services()["both"].vip, ips("10.1.0.223 fd00::c000:0:0:9"));
+    assert_eq!(network.lb_address(), Some(ips("10.1.0.191 fd00::bfff:ffff:ffff:ffff")));
+
+    let moved = model.change("web", &put_service("api", with_vip("fd00::c000:0:0:77"))).unwrap();
+    assert_eq!(moved.network("web").unwrap().services()["api"].vip, ips("10.1.0.192 fd00::c000:0:0:77"));
+    let taken = moved.change("web", &put_service("new", with_vip("fd00::c000:0:0:0"))).unwrap();
+    assert_eq!(taken.network("web").unwrap().services()["new"].vip, ips("10.1.0.193 fd00::c000:0:0:0"));
+}
+
+#[test]
+fn addresses_that_nobody_can_have_are_refused_in_ipv6() {
+    let changes = [
+        Change::PutNetwork(spec("fd00::/64")),
+        put_attachment("c1", "/c1", None),
+        put_service("api", ServiceSpec::default()),
+        put_backend("api", "fd00::50"),
+    ];
+    let model = changes.iter().fold(Model::default(), |model, change| model.change("web", change).unwrap());
+    use RejectionKind::{Conflict, Invalid};
+    for (address, kind, reason) in [
+        ("fd00:0:0:1::1", Invalid, "outside the subnet fd00::/64"),
+        ("fd00::", Invalid, "the subnet-router anycast address of fd00::/64"),
+        ("10.1.0.1", Invalid, "10.1.0.1 is an IPv4 address, the subnet fd00::/64 is IPv6"),
+        ("::ffff:10.1.0.1", Invalid, "IPv4-mapped IPv6 address: write 10.1.0.1"),
+        ("::", Invalid, "unspecified"),
+        ("::1", Invalid, "loopback"),
+        ("fe80::1", Invalid, "link-local"),
+        ("ff02::1", Invalid, "multicast"),
+        ("fd00::c000:0:0:0", Conflict, "already the VIP of service `api`"),
+        ("fd00::1", Conflict, "already the address of attachment `c1`"),
+        ("fd00::bfff:ffff:ffff:ffff", Conflict, "already the address of the network's LB endpoint"),
+        ("fd00::50", Conflict, "already the address of a backend"),
+    ] {
+        assert_refused(&model, &put_service("new", with_vip(address)), kind, "networks.web.services.new.vip", reason);
+    }
+    for (address, kind, reason) in [
+        ("fd00::c000:0:0:5", Invalid, "inside the VIP prefix fd00::c000:0:0:0/66"),
+        ("::ffff:10.1.0.1", Invalid, "IPv4-mapped"),
+        ("fd00::bfff:ffff:ffff:ffff", Conflict, "LB endpoint"),
+    ] {
+        let change = put_attachment("new", "/new", Some(address));
+        assert_refused(&model, &change, kind, "networks.web.attachments.new.ip", reason);
+        let field = format!("networks.web.services.api.backends.{}", ip(address));
+        assert_refused(&model, &put_backend("api", address), kind, &field, reason);
+    }
+    // IPv6 has no broadcast address: the last one is like any other.
+    assert!(model.change("web", &put_backend("api", "fd00::5")).is_ok());
+    assert!(model.change("web", &put_service("new", with_vip("fd00::ffff:ffff:ffff:ffff"))).is_ok());
+}
+
+/// Whatever the order of the entries, an address that one asks for is not chosen for another that asks only for one of
+/// the other family.
+#[test]
+fn no_address_is_chosen_that_another_entry_asks_for() {
+    let entries = ["{name: a, vip: 10.1.0.200}", "{name: b, vip: 'fd00::c000:0:0:0'}", "{name: c}"];
+    for order in [[0, 1, 2], [2, 0, 1], [1, 2, 0]] {
+        let services = order.map(|index| entries[index]).join(", ");
+        let text = format!(
+            "{{version: 1, networks: [{{name: web, subnet: ['fd00::/64', 10.1.0.0/24], services: [{services}]}}]}}"
+        );
+        let model = Model::default().desired(&state(&text)).unwrap();
+        let services = model.network("web").unwrap().services();
+        assert_eq!(services["a"].vip.get(Family::V4), Some(&ip("10.1.0.200")));
+        assert_eq!(services["b"].vip.get(Family::V6), Some(&ip("fd00::c000:0:0:0")));
+        let again = model.desired(&state(&text)).unwrap();
+        assert!(model.network("web").unwrap() == again.network("web").unwrap());
+    }
 }
 
 #[test]
@@ -238,7 +374,7 @@ fn a_service_keeps_its_vip_and_backends_when_they_are_not_given() {
     let changed = ServiceSpec { settings, ..ServiceSpec::default() };
     let model = model.change("web", &put_service("api", changed)).unwrap();
     let service = &model.network("web").unwrap().services()["api"];
-    assert_eq!((service.vip, service.backends.len()), (ip("10.1.0.222"), 1));
+    assert_eq!((service.vip, service.backends.len()), (ips("10.1.0.222"), 1));
     let emptied = ServiceSpec { backends: Some(Vec::new()), ..ServiceSpec::default() };
     let model = model.change("web", &put_service("api", emptied)).unwrap();
     assert!(model.network("web").unwrap().services()["api"].backends.is_empty());
@@ -266,7 +402,7 @@ fn a_generation_counts_batches_that_change_the_table() {
 fn the_vip_prefix_can_be_used_up() {
     let mut model = Model::default().change("web", &Change::PutNetwork(spec("10.1.0.0/29"))).unwrap();
     model = model.change("web", &put_service("one", ServiceSpec::default())).unwrap();
-    assert_eq!(model.network("web").unwrap().services()["one"].vip, ip("10.1.0.6"));
+    assert_eq!(model.network("web").unwrap().services()["one"].vip, ips("10.1.0.6"));
     let two = put_service("two", ServiceSpec::default());
     assert_refused(
         &model,
@@ -285,7 +421,7 @@ fn the_vip_prefix_can_be_used_up() {
         );
     }
     let network = model.network("web").unwrap();
-    assert_eq!((network.attachments().len(), network.lb_address()), (4, Some(ip("10.1.0.5"))));
+    assert_eq!((network.attachments().len(), network.lb_address()), (4, Some(ips("10.1.0.5"))));
 }
 
 const TWO_NETWORKS: &str = "
@@ -313,13 +449,13 @@ fn a_desired_state_is_a_whole() {
     let model = model.desired(&state(TWO_NETWORKS)).unwrap();
     assert_eq!(model.networks().keys().map(|name| &**name).collect::<Vec<_>>(), ["back", "web"]);
     let network = model.network("web").unwrap();
-    assert_eq!(network.attachments()["c2"].ip, ip("10.1.0.1"));
+    assert_eq!(network.attachments()["c2"].ip, ips("10.1.0.1"));
     // Neither the address that is asked for nor those of the backends are chosen for c1.
-    assert_eq!(network.attachments()["c1"].ip, ip("10.1.0.4"));
-    assert_eq!(network.services()["db"].vip, ip("10.1.0.192"));
-    assert_eq!(network.services()["api"].vip, ip("10.1.0.193"));
+    assert_eq!(network.attachments()["c1"].ip, ips("10.1.0.4"));
+    assert_eq!(network.services()["db"].vip, ips("10.1.0.192"));
+    assert_eq!(network.services()["api"].vip, ips("10.1.0.193"));
     assert_eq!(network.generation(), 3);
-    assert_eq!(network.lb_address(), Some(ip("10.1.0.191")));
+    assert_eq!(network.lb_address(), Some(ips("10.1.0.191")));
 }
 
 #[test]
@@ -335,7 +471,7 @@ fn applied_again_nothing_changes() {
     let (before, after) = (second.network("web").unwrap(), third.network("web").unwrap());
     assert_eq!(after.services()["db"].vip, before.services()["db"].vip);
     assert_eq!(after.services()["api"], before.services()["api"], "untouched services stay the same value");
-    assert_eq!(after.services()["aa"].vip, ip("10.1.0.194"));
+    assert_eq!(after.services()["aa"].vip, ips("10.1.0.194"));
     assert_eq!(after.generation(), before.generation() + 1);
     assert_eq!(after.lb_address(), before.lb_address());
     assert!(second.network("back").unwrap() == third.network("back").unwrap());
@@ -347,7 +483,7 @@ fn vips_can_be_exchanged_in_one_state() {
     let model = Model::default().desired(&state(text)).unwrap();
     let exchanged = text.replace("201", "x").replace("202", "201").replace('x', "202");
     let model = model.desired(&state(&exchanged)).unwrap();
-    assert_eq!(model.network("web").unwrap().services()["a"].vip, ip("10.1.0.202"));
+    assert_eq!(model.network("web").unwrap().services()["a"].vip, ips("10.1.0.202"));
 }
 
 #[test]
@@ -356,7 +492,7 @@ fn a_desired_state_moves_a_network_to_another_subnet() {
     let moved = TWO_NETWORKS.replace("10.1.", "10.7.");
     let after = model.desired(&state(&moved)).unwrap();
     let (before, after) = (model.network("web").unwrap(), after.network("web").unwrap());
-    assert_eq!(after.services()["api"].vip, ip("10.7.0.193"));
+    assert_eq!(after.services()["api"].vip, ips("10.7.0.193"));
     assert!(after.generation() > before.generation());
 }
 
@@ -388,9 +524,10 @@ networks:
         fields,
         [
             "networks.We!rd.name",
-            "networks.web.attachments.c1.ip",
             "networks.web.attachments.c2.netns",
             "networks.web.attachments.c2",
+            "networks.web.attachments.c2",
+            "networks.web.attachments.c1.ip",
             "networks.web.services.api.vip",
             "networks.web.services.y.vip",
             "networks.web.services.db.backends.10.1.0.9",
@@ -450,22 +587,32 @@ fn limits_are_refused_by_name() {
 /// One step of a random history on a small network, so that everything collides.
 #[derive(Debug, Clone)]
 enum Step {
-    PutAttachment(u8, Option<u8>),
+    PutAttachment(u8, Asked),
     RemoveAttachment(u8),
-    PutService(u8, Option<u8>, Option<Vec<u8>>),
+    PutService(u8, Asked, Option<Vec<u8>>),
     RemoveService(u8),
     Backend(u8, u8, BackendChange),
-    Apply(Vec<(u8, Option<u8>)>, Vec<(u8, Option<u8>, Vec<u8>)>),
+    Apply(Vec<(u8, Asked)>, Vec<(u8, Asked, Vec<u8>)>),
+}
+
+type Asked = Families<IpAddr>;
+
+/// The networks of random histories: of so few addresses that everything collides.
+const SMALL: [&str; 3] = ["10.1.0.0/27", "fd00::/123", "10.1.0.0/27 fd00::/123"];
+
+/// None, or one of either family, or one of each.
+fn asked() -> impl Strategy<Value = Asked> {
+    prop::collection::vec(0u8..64, 0..3).prop_map(|numbers| numbers.into_iter().map(host).collect())
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let name = || 0u8..6;
-    let host = || 0u8..32;
+    let host = || 0u8..64;
     let backends = || prop::collection::vec(host(), 0..4);
     prop_oneof![
-        (name(), prop::option::of(host())).prop_map(|(name, ip)| Step::PutAttachment(name, ip)),
+        (name(), asked()).prop_map(|(name, ip)| Step::PutAttachment(name, ip)),
         name().prop_map(Step::RemoveAttachment),
-        (name(), prop::option::of(host()), prop::option::of(backends()))
+        (name(), asked(), prop::option::of(backends()))
             .prop_map(|(name, vip, backends)| Step::PutService(name, vip, backends)),
         name().prop_map(Step::RemoveService),
         (name(), host(), any::<u16>(), any::<bool>(), any::<bool>()).prop_map(|(name, ip, weight, drain, backup)| {
@@ -473,16 +620,17 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         (name(), host()).prop_map(|(name, ip)| Step::Backend(name, ip, BackendChange::Drain)),
         (name(), host()).prop_map(|(name, ip)| Step::Backend(name, ip, BackendChange::Remove)),
-        (
-            prop::collection::vec((name(), prop::option::of(host())), 0..4),
-            prop::collection::vec((name(), prop::option::of(host()), backends()), 0..4)
-        )
+        (prop::collection::vec((name(), asked()), 0..4), prop::collection::vec((name(), asked(), backends()), 0..4))
             .prop_map(|(attachments, services)| Step::Apply(attachments, services)),
     ]
 }
 
+/// An address of the small networks: 32 of IPv4, and as many of IPv6.
 fn host(number: u8) -> IpAddr {
-    Ipv4Addr::new(10, 1, 0, number).into()
+    match number.checked_sub(32) {
+        None => Ipv4Addr::new(10, 1, 0, number).into(),
+        Some(number) => Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number.into()).into(),
+    }
 }
 
 fn listed(backends: &[u8]) -> Vec<BackendDocument> {
@@ -493,22 +641,22 @@ fn listed(backends: &[u8]) -> Vec<BackendDocument> {
 }
 
 /// Some services prefer local backends, some never do, some sometimes.
-fn settings_of(name: u8, vip: Option<u8>) -> ServiceSettings {
-    ServiceSettings { prefer_local: name < 2 || name < 4 && vip.is_some(), ..ServiceSettings::default() }
+fn settings_of(name: u8, vip_is_given: bool) -> ServiceSettings {
+    ServiceSettings { prefer_local: name < 2 || name < 4 && vip_is_given, ..ServiceSettings::default() }
 }
 
 fn take(model: &Model, step: &Step) -> Result<Model, Rejection> {
     let change = match step {
         Step::PutAttachment(name, ip) => Change::PutAttachment {
             attachment: format!("c{name}"),
-            spec: AttachmentSpec { netns: format!("/c{name}"), ip: ip.map(host) },
+            spec: AttachmentSpec { netns: format!("/c{name}"), ip: *ip },
         },
         Step::RemoveAttachment(name) => Change::RemoveAttachment { attachment: format!("c{name}") },
         Step::PutService(name, vip, backends) => put_service(
             &format!("s{name}"),
             ServiceSpec {
-                vip: vip.map(host),
-                settings: settings_of(*name, *vip),
+                vip: *vip,
+                settings: settings_of(*name, !vip.is_empty()),
                 backends: backends.as_deref().map(listed),
             },
         ),
@@ -521,18 +669,18 @@ fn take(model: &Model, step: &Step) -> Result<Model, Rejection> {
             let attachments = attachments.iter().map(|(name, ip)| document::AttachmentDocument {
                 name: format!("c{name}"),
                 netns: format!("/c{name}"),
-                ip: ip.map(host),
+                ip: *ip,
             });
             let services = services.iter().map(|(name, vip, backends)| document::ServiceDocument {
                 name: format!("s{name}"),
-                vip: vip.map(host),
-                settings: settings_of(*name, *vip),
+                vip: *vip,
+                settings: settings_of(*name, !vip.is_empty()),
                 backends: listed(backends),
             });
             let network = document::NetworkDocument {
                 name: "web".to_owned(),
-                subnet: "10.1.0.0/27".parse().unwrap(),
-                vip_prefix: None,
+                subnet: model.network("web").unwrap().subnet(),
+                vip_prefix: Families::default(),
                 attachments: attachments.collect(),
                 services: services.collect(),
             };
@@ -546,27 +694,36 @@ fn assert_consistent(network: &Network) {
     let mut taken = HashSet::new();
     let vips: Vec<_> = network.services().values().map(|service| service.vip).collect();
     let attached = network.attachments().values().map(|attachment| attachment.ip);
-    for address in vips.iter().copied().chain(attached).chain(network.lb_address()) {
-        assert!(taken.insert(address), "{address} was handed out twice");
-        assert!(network.subnet().contains(&address));
-        assert!(address != network.subnet().network() && address != network.subnet().broadcast());
+    for addresses in vips.iter().copied().chain(attached).chain(network.lb_address()) {
+        let families = |subnet: &IpNet| addresses.get(subnet.family()).is_some();
+        assert!(network.subnet().iter().all(families), "{addresses} in {}", network.subnet());
+        for address in addresses.iter() {
+            assert!(taken.insert(*address), "{address} was handed out twice");
+            let subnet = network.subnet().get(address.family()).copied().unwrap();
+            assert!(subnet.contains(address) && *address != subnet.network());
+            assert!(address.is_ipv6() || *address != subnet.broadcast());
+        }
     }
-    let attached: HashSet<_> = network.attachments().values().map(|attachment| attachment.ip).collect();
+    let attached: HashSet<_> =
+        network.attachments().values().flat_map(|attachment| Vec::from_iter(attachment.ip.iter().copied())).collect();
     for service in network.services().values() {
         for (address, backend) in &service.backends {
             let local = service.settings.prefer_local && attached.contains(address);
             assert_eq!(backend.local, local, "{address} of {}", service.name);
         }
     }
-    let not_for_backends: HashSet<_> = vips.into_iter().chain(network.lb_address()).collect();
+    let is_for_vips = |address: &IpAddr| network.vip_prefix().iter().any(|prefix| prefix.contains(address));
+    let not_for_backends = vips.into_iter().chain(network.lb_address());
+    let not_for_backends: HashSet<_> =
+        not_for_backends.flat_map(|addresses| Vec::from_iter(addresses.iter().copied())).collect();
     for service in network.services().values() {
         for address in service.backends.keys() {
             assert!(!not_for_backends.contains(address), "backend {address} is a VIP or the LB endpoint");
-            assert!(!network.vip_prefix().contains(address));
+            assert!(!is_for_vips(address));
         }
     }
     for attachment in network.attachments().values() {
-        assert!(!network.vip_prefix().contains(&attachment.ip));
+        assert!(!attachment.ip.iter().any(is_for_vips));
     }
     let needed = !network.attachments().is_empty() && !network.services().is_empty();
     assert_eq!(network.lb_address().is_some(), needed);
@@ -603,7 +760,7 @@ fn an_attachment_makes_its_address_local() {
 }
 
 /// What a network holds, by value.
-type Content = (HashMap<Name, Attachment>, HashMap<Name, Service>, Option<IpAddr>);
+type Content = (HashMap<Name, Attachment>, HashMap<Name, Service>, Option<Families<IpAddr>>);
 
 fn content(network: &Network) -> Content {
     (
@@ -615,8 +772,8 @@ fn content(network: &Network) -> Content {
 
 /// All models that a random history goes through.
 pub(crate) fn histories() -> impl Strategy<Value = Vec<Model>> {
-    prop::collection::vec(step(), 0..60).prop_map(|steps| {
-        let mut model = Model::default().change("web", &Change::PutNetwork(spec("10.1.0.0/27"))).unwrap();
+    (prop::sample::select(&SMALL[..]), prop::collection::vec(step(), 0..60)).prop_map(|(subnets, steps)| {
+        let mut model = Model::default().change("web", &Change::PutNetwork(spec(subnets))).unwrap();
         let mut models = vec![model.clone()];
         for step in steps {
             if let Ok(next) = take(&model, &step) {

@@ -192,7 +192,7 @@ mod tests {
             let service = |index: u32| {
                 Arc::new(ServiceSpec {
                     name: format!("service-{index}"),
-                    vip: std::net::Ipv4Addr::from(index).into(),
+                    vips: vec![std::net::Ipv4Addr::from(index).into()],
                     settings: Default::default(),
                     backends: Vec::new(),
                 })

@@ -1,5 +1,6 @@
 //! How a network is.
 
+use crate::model::Families;
 use ringlb_proxy::control::message::{Features, Generation};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -25,8 +26,8 @@ pub struct NetworkStatus {
 pub struct SandboxStatus {
     /// The name of its namespace, as `ip netns` shows it.
     pub namespace: String,
-    /// The LB endpoint's address.
-    pub lb_address: IpAddr,
+    /// The LB endpoint's addresses.
+    pub lb_address: Families<IpAddr>,
     /// What leads connections to the proxy's listener: `sk_lookup` or `tproxy`.
     pub steering: String,
 }

@@ -1,11 +1,11 @@
 //! What of a network is in the kernel: its fabric, the attachments' legs, and the sandbox with its routes and sockets.
 
 use super::{Settings, names};
-use crate::model::{Attachment, Name, Network, Service, Shared};
+use crate::model::{Attachment, Families, Name, Network, Service, Shared};
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use ipnet::IpNet;
-use ringlb_netns::{Fabric, Namespace, NetworkPlan, Sandbox, SteeredSockets};
+use ringlb_netns::{Addresses, Fabric, Namespace, NetworkPlan, Sandbox, SteeredSockets, Subnets};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::IpAddr;
@@ -37,24 +37,24 @@ pub(super) struct Structure {
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) sandbox: Sandbox,
-    pub(super) lb_address: IpAddr,
+    pub(super) lb_address: Families<IpAddr>,
     pub(super) steered: SteeredSockets,
     pub(super) control: OwnedFd,
-    vip_prefix: IpNet,
+    vip_prefix: Families<IpNet>,
     /// The services whose VIPs have a route.
     routed: OrdMap<Name, Shared<Service>>,
 }
 
 impl Structure {
     pub(super) async fn make(settings: &Settings, network: &Network) -> Result<Self, StructureError> {
-        let plan = NetworkPlan::new(settings.name_prefix.clone(), network.name().to_string(), network.subnet());
+        let plan = NetworkPlan::new(settings.name_prefix.clone(), network.name().to_string(), subnets(network));
         let fabric = Fabric::ensure(&plan).await?;
         Ok(Self { plan, fabric, attachments: OrdMap::new(), failed: BTreeMap::new(), sandbox: None })
     }
 
     /// Whether this can become what `network` needs without being taken down.
     pub(super) fn serves(&self, network: &Network) -> bool {
-        self.plan.subnets == network.subnet().into() && !network.attachments().is_empty()
+        self.plan.subnets == subnets(network) && !network.attachments().is_empty()
     }
 
     /// Whether the sandbox that is there, if any, is one that `network` needs.
@@ -103,7 +103,7 @@ impl Structure {
         &mut self,
         settings: &Settings,
         network: &Network,
-        lb_address: IpAddr,
+        lb_address: Families<IpAddr>,
     ) -> Result<&mut Place, StructureError> {
         let place = match self.sandbox.take() {
             Some(place) => place,
@@ -138,7 +138,8 @@ impl Structure {
         let result = match Namespace::open_path(Path::new(&attachment.netns)) {
             Ok(namespace) => {
                 let interface = names::interface(&self.plan.network);
-                self.fabric.connect(&names::port_id(&attachment.name), &namespace, &interface, attachment.ip).await
+                let (port, addresses) = (names::port_id(&attachment.name), addresses(attachment.ip));
+                self.fabric.connect(&port, &namespace, &interface, addresses).await
             }
             Err(error) => Err(error),
         };
@@ -174,9 +175,9 @@ impl Place {
         plan: &NetworkPlan,
         fabric: &Fabric,
         network: &Network,
-        lb_address: IpAddr,
+        lb_address: Families<IpAddr>,
     ) -> Result<Self, StructureError> {
-        let sandbox = Sandbox::ensure(plan, fabric, lb_address).await?;
+        let sandbox = Sandbox::ensure(plan, fabric, addresses(lb_address)).await?;
         match Self::equip(settings, &sandbox, network, lb_address).await {
             Ok((steered, control)) => {
                 tracing::info!(
@@ -199,10 +200,12 @@ impl Place {
         settings: &Settings,
         sandbox: &Sandbox,
         network: &Network,
-        lb_address: IpAddr,
+        lb_address: Families<IpAddr>,
     ) -> Result<(SteeredSockets, OwnedFd), StructureError> {
-        sandbox.add_vip_route(network.vip_prefix()).await?;
-        let steered = SteeredSockets::open(sandbox.namespace(), lb_address, settings.threads, None)?;
+        for vip_prefix in network.vip_prefix().iter() {
+            sandbox.add_vip_route(*vip_prefix).await?;
+        }
+        let steered = SteeredSockets::open(sandbox.namespace(), addresses(lb_address), settings.threads, None)?;
         let control = settings.control.listen(network.name()).map_err(|cause| StructureError::ControlSocket {
             path: settings.control.path_of(network.name()).display().to_string(),
             cause,
@@ -210,9 +213,12 @@ impl Place {
         Ok((steered, control))
     }
 
-    /// The one route for the VIP prefix is there; a VIP elsewhere in the subnet needs one of its own.
+    /// The one route for each VIP prefix is there; a VIP elsewhere in the subnet needs one of its own.
     async fn route(&mut self, network: &Network) -> Result<(), StructureError> {
-        let own_route = |service: &Shared<Service>| (!self.vip_prefix.contains(&service.vip)).then_some(service.vip);
+        let own_routes = |services: Option<&Shared<Service>>| {
+            let vips: Vec<_> = services.iter().flat_map(|service| service.vip.iter()).copied().collect();
+            vips.into_iter().filter(|vip| !self.vip_prefix.iter().any(|prefix| prefix.contains(vip)))
+        };
         let mut added = HashSet::new();
         let mut removed = HashSet::new();
         for difference in self.routed.diff(network.services()) {
@@ -221,8 +227,8 @@ impl Place {
                 DiffItem::Remove(_, service) => (Some(service), None),
                 DiffItem::Update { old: (_, before), new: (_, after) } => (Some(before), Some(after)),
             };
-            removed.extend(before.and_then(own_route));
-            added.extend(after.and_then(own_route));
+            removed.extend(own_routes(before));
+            added.extend(own_routes(after));
         }
         for vip in added.difference(&removed) {
             self.sandbox.add_vip_route((*vip).into()).await?;
@@ -233,6 +239,28 @@ impl Place {
         self.routed = network.services().clone();
         Ok(())
     }
+}
+
+fn subnets(network: &Network) -> Subnets {
+    let mut subnets = Subnets::default();
+    for subnet in network.subnet().iter() {
+        match subnet {
+            IpNet::V4(subnet) => subnets.v4 = Some(*subnet),
+            IpNet::V6(subnet) => subnets.v6 = Some(*subnet),
+        }
+    }
+    subnets
+}
+
+fn addresses(listed: Families<IpAddr>) -> Addresses {
+    let mut addresses = Addresses::default();
+    for address in listed.iter() {
+        match address {
+            IpAddr::V4(address) => addresses.v4 = Some(*address),
+            IpAddr::V6(address) => addresses.v6 = Some(*address),
+        }
+    }
+    addresses
 }
 
 fn log_all(network: &Name, what: &str, errors: &[ringlb_netns::Error]) {

@@ -64,7 +64,7 @@ fn backend_changes(old: &Service, new: &Service, changes: &mut Vec<Change>) {
 fn service_spec(service: &Service) -> ServiceSpec {
     ServiceSpec {
         name: service.name.to_string(),
-        vip: service.vip,
+        vips: service.vip.iter().copied().collect(),
         settings: service.settings.clone(),
         backends: service.backends.iter().map(|(address, backend)| backend_spec(*address, backend)).collect(),
     }
@@ -82,7 +82,7 @@ mod tests {
     use proptest::prelude::*;
     use ringlb_proxy::table::{Table, Transition};
 
-    type Listed = Vec<(String, IpAddr, Vec<(IpAddr, u16, bool, bool, bool)>)>;
+    type Listed = Vec<(String, Vec<IpAddr>, Vec<(IpAddr, u16, bool, bool, bool)>)>;
 
     /// What a proxy's table holds, in an order of its own.
     fn listed(table: &Table) -> Listed {
@@ -93,7 +93,7 @@ mod tests {
                 let mut backends: Vec<_> =
                     backends.map(|b| (b.address, b.weight, b.draining, b.backup, b.local)).collect();
                 backends.sort_unstable();
-                (service.name.to_string(), service.vip, backends)
+                (service.name.to_string(), service.vips.to_vec(), backends)
             })
             .collect();
         services.sort_unstable();

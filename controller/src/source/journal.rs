@@ -55,7 +55,7 @@ pub enum JournalError {
 #[serde(rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Entry<'a> {
-    Change { network: std::borrow::Cow<'a, str>, change: std::borrow::Cow<'a, Change> },
+    Change { network: std::borrow::Cow<'a, str>, change: Box<std::borrow::Cow<'a, Change>> },
     State(std::borrow::Cow<'a, DesiredState>),
 }
 
@@ -123,7 +123,7 @@ impl Journal {
     /// # Errors
     /// If it cannot be written; then it is as if nothing had been.
     pub fn change(&mut self, network: &str, change: &Change) -> Result<(), JournalError> {
-        self.write(&Entry::Change { network: network.into(), change: std::borrow::Cow::Borrowed(change) })
+        self.write(&Entry::Change { network: network.into(), change: Box::new(std::borrow::Cow::Borrowed(change)) })
     }
 
     /// Writes down a whole desired state.
@@ -259,11 +259,12 @@ fn damaged(path: &Path, reason: &dyn std::fmt::Display) -> JournalError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{BackendChange, BackendSpec, NetworkSpec, ServiceChange};
+    use crate::model::{BackendChange, BackendSpec, Families, NetworkSpec, ServiceChange};
     use std::os::unix::fs::PermissionsExt;
 
     fn put_network() -> Change {
-        Change::PutNetwork(NetworkSpec { subnet: "10.1.0.0/16".parse().unwrap(), vip_prefix: None })
+        let subnet: ipnet::IpNet = "10.1.0.0/16".parse().unwrap();
+        Change::PutNetwork(NetworkSpec { subnet: subnet.into(), vip_prefix: Families::default() })
     }
 
     fn service(change: ServiceChange) -> Change {
@@ -377,6 +378,43 @@ mod tests {
         let (journal, restored) = Journal::open(directory.path()).unwrap();
         assert_eq!(state_of(&restored), state_of(&model));
         assert_eq!(files(directory.path()), [journal_name(journal.number).as_str(), "lock", STATE]);
+    }
+
+    /// What was written when a network had one IPv4 subnet, and nothing else.
+    #[test]
+    fn a_state_directory_of_one_family_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = r#"{"version":1,"journal":3,"model":{"state":{"version":1,"networks":[{"name":"web",
+            "subnet":"10.1.0.0/24","vip_prefix":"10.1.0.192/26",
+            "attachments":[{"name":"c1","netns":"/run/netns/c1","ip":"10.1.0.1"}],
+            "services":[{"name":"api","vip":"10.1.0.192","backends":[{"ip":"10.1.0.1","weight":1,"drain":false}]}]}]},
+            "networks":{"web":{"generation":7,"lb_address":"10.1.0.180"}}}}"#;
+        let journal = [
+            r#"{"change":{"network":"web","change":{"service":{"service":"api","change":{"backend":{"address":"10.1.0.2","change":{"put":{"weight":3,"drain":false}}}}}}}}"#,
+            r#"{"change":{"network":"web","change":{"put_attachment":{"attachment":"c2","spec":{"netns":"/run/netns/c2","ip":"10.1.0.9"}}}}}"#,
+            r#"{"change":{"network":"web","change":{"service":{"service":"db","change":{"put":{"vip":"10.1.0.200"}}}}}}"#,
+            r#"{"change":{"network":"other","change":{"put_network":{"subnet":"10.2.0.0/24","vip_prefix":"10.2.0.128/25"}}}}"#,
+            r#"{"change":{"network":"empty","change":{"put_network":{"subnet":"10.3.0.0/24"}}}}"#,
+        ];
+        fs::write(directory.path().join(STATE), state).unwrap();
+        fs::write(directory.path().join("journal.3"), journal.map(|line| format!("{line}\n")).concat()).unwrap();
+        let (_, model) = Journal::open(directory.path()).unwrap();
+        let web = model.network("web").unwrap();
+        // One for the restart, and one for each change of the table.
+        assert_eq!(web.generation(), 10);
+        assert_eq!(web.lb_address().unwrap().to_string(), "10.1.0.180");
+        assert_eq!(web.attachments()["c2"].ip.to_string(), "10.1.0.9");
+        assert_eq!(web.services()["db"].vip.to_string(), "10.1.0.200");
+        assert_eq!(web.services()["api"].backends.len(), 2);
+        let other = model.network("other").unwrap();
+        assert_eq!(
+            (other.subnet().to_string(), other.vip_prefix().to_string()),
+            ("10.2.0.0/24".into(), "10.2.0.128/25".into())
+        );
+        // And it is written as it was.
+        let text = fs::read_to_string(directory.path().join(STATE)).unwrap();
+        assert!(text.contains(r#""subnet":"10.1.0.0/24","vip_prefix":"10.1.0.192/26""#), "{text}");
+        assert!(text.contains(r#""lb_address":"10.1.0.180""#), "{text}");
     }
 
     #[test]

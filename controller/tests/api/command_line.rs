@@ -112,6 +112,47 @@ fn the_commands_work_for_programs() {
 }
 
 #[test]
+fn a_dual_stack_network_is_made_and_shown() {
+    let daemon = Daemon::start();
+    ringlb_netns::Namespace::create("dual").unwrap();
+    let run = |arguments: &[&str]| said(&daemon.cli(arguments)).to_owned();
+    assert_eq!(
+        run(&["network", "create", "web", "--subnet", "10.1.0.0/24", "--subnet", "fd00:1::/112"]),
+        "network web has subnet 10.1.0.0/24 and fd00:1::/112, VIPs come from 10.1.0.192/26 and fd00:1::c000/114\n"
+    );
+    let six = ["network", "create", "six", "--subnet", "fd00:6::/64", "--vip-prefix", "fd00:6::100/120"];
+    assert_eq!(run(&six), "network six has subnet fd00:6::/64, VIPs come from fd00:6::100/120\n");
+    assert_eq!(
+        run(&["attach", "web", "c1", "--netns", "/run/netns/dual", "--ip", "fd00:1::7", "--ip", "10.1.0.7"]),
+        "c1 is attached to network web as 10.1.0.7 and fd00:1::7\n"
+    );
+    let made = run(&["service", "create", "web", "api", "--vip", "10.1.0.200"]);
+    assert!(made.starts_with("service api of network web has VIP 10.1.0.200 and fd00:1::c000 ("), "{made}");
+    run(&["backend", "add", "web", "api", "fd00:1::7"]);
+    let networks = run(&["network", "ls"]);
+    let columns: Vec<Vec<_>> = networks.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    let (web, lb_address) =
+        (["web", "10.1.0.0/24,fd00:1::/112", "10.1.0.192/26,fd00:1::c000/114"], "10.1.0.191,fd00:1::bfff");
+    assert_eq!(columns[0], ["six", "fd00:6::/64", "fd00:6::100/120", "-", "0", "0", "1"]);
+    assert_eq!(columns[1], [&web[..], &[lb_address, "1", "1", "3"]].concat());
+    let status = run(&["status"]);
+    for part in [
+        "network web  subnet 10.1.0.0/24 and fd00:1::/112  VIPs 10.1.0.192/26 and fd00:1::c000/114  generation 3\n",
+        "LB endpoint 10.1.0.191 and fd00:1::bfff  steering ",
+        "  c1          10.1.0.7,fd00:1::7  /run/netns/dual\n",
+        "10.1.0.200,fd00:1::c000  rr         fd00:1::7  1       active",
+    ] {
+        assert!(status.contains(part), "{part:?} is not in\n{status}");
+    }
+    assert!(run(&["service", "show", "web", "api"]).contains("VIP:                     10.1.0.200 and fd00:1::c000\n"));
+    let refused = daemon.cli(&["network", "create", "x", "--subnet", "10.8.0.0/24", "--subnet", "10.9.0.0/24"]);
+    assert_eq!(
+        complained(&refused, 1),
+        "ringlb: networks.x.subnet: lists several IPv4 subnets, give at most one for each address family\n"
+    );
+}
+
+#[test]
 fn a_desired_state_is_applied_from_a_file_and_from_standard_input() {
     let daemon = Daemon::start();
     let directory = tempfile::tempdir().unwrap();
@@ -139,8 +180,8 @@ fn a_desired_state_is_applied_from_a_file_and_from_standard_input() {
     std::fs::write(&file, "version: 1\nnetworks:\n- {name: web, subnet: 10.1.0.0/24, services: [{name: api, vip: 10.3.0.1}, {name: B}]}\n").unwrap();
     assert_eq!(
         complained(&daemon.cli(&["apply", file.to_str().unwrap()]), 1),
-        "ringlb: networks.web.services.api.vip: 10.3.0.1 is outside the subnet 10.1.0.0/24\n\
-         ringlb: networks.web.services.B.name: \"B\" is not a valid name: 1 to 63 characters out of a-z, 0-9, `_`, `.` and `-`, the first a letter or digit\n"
+        "ringlb: networks.web.services.B.name: \"B\" is not a valid name: 1 to 63 characters out of a-z, 0-9, `_`, `.` and `-`, the first a letter or digit\n\
+         ringlb: networks.web.services.api.vip: 10.3.0.1 is outside the subnet 10.1.0.0/24\n"
     );
     let huge = directory.path().join("huge.yaml");
     std::fs::File::create(&huge).unwrap().set_len(100 * 1024 * 1024).unwrap();

@@ -2,11 +2,13 @@
 
 use crate::support::Daemon;
 use crate::support::schema::Description;
+use ipnet::IpNet;
 use ringlb::admin::ROUTES;
 use ringlb::model::document::{AttachmentDocument, BackendDocument, DesiredState, NetworkDocument, ServiceDocument};
-use ringlb::model::{AttachmentSpec, BackendSpec, NetworkSpec, ServiceSpec};
+use ringlb::model::{AttachmentSpec, BackendSpec, Families, NetworkSpec, ServiceSpec};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 fn description(daemon: &Daemon) -> Description {
     Description(daemon.done("GET", "/openapi.json", None))
@@ -57,23 +59,22 @@ fn assert_references(description: &Description, value: &Value) {
 #[test]
 fn bodies_are_described() {
     let description = description(&Daemon::start());
+    let addresses = |text: &str| Families::from(text.parse::<IpAddr>().unwrap());
+    let subnets = |text: &str| Families::from(text.parse::<IpNet>().unwrap());
     let backend =
         || BackendDocument { ip: "10.1.0.2".parse().unwrap(), weight: Default::default(), drain: true, backup: true };
     let service = ServiceDocument {
         name: "api".to_owned(),
-        vip: Some("10.1.0.200".parse().unwrap()),
+        vip: addresses("10.1.0.200"),
         settings: Default::default(),
         backends: vec![backend()],
     };
-    let attachment = AttachmentDocument {
-        name: "c1".to_owned(),
-        netns: "/run/netns/c1".to_owned(),
-        ip: Some("10.1.0.2".parse().unwrap()),
-    };
+    let attachment =
+        AttachmentDocument { name: "c1".to_owned(), netns: "/run/netns/c1".to_owned(), ip: addresses("10.1.0.2") };
     let network = NetworkDocument {
         name: "web".to_owned(),
-        subnet: "10.1.0.0/24".parse().unwrap(),
-        vip_prefix: Some("10.1.0.192/26".parse().unwrap()),
+        subnet: subnets("10.1.0.0/24"),
+        vip_prefix: subnets("10.1.0.192/26"),
         attachments: vec![attachment.clone()],
         services: vec![service.clone()],
     };
@@ -154,4 +155,42 @@ fn answers_are_described() {
     check("DELETE", attachment, None, 200);
     check("DELETE", network, None, 200);
     check("GET", network, None, 404);
+}
+
+/// On a dual-stack network addresses are lists, IPv4 first.
+#[test]
+fn answers_of_a_dual_stack_network_are_described() {
+    let daemon = Daemon::start();
+    let description = description(&daemon);
+    let check = |method: &str, path: &str, body: Option<&str>, status: u16| {
+        let response = daemon.http(method, path, body);
+        assert_eq!(response.status, status, "{method} {path}: {response:?}");
+        description.check_response(method, path, status, &response.body).unwrap_or_else(|error| {
+            panic!("{method} {path}: {error}\n{:#}", response.body);
+        });
+        response.body
+    };
+    ringlb_netns::Namespace::create("dual").unwrap();
+    let network = r#"{"subnet": ["fd00:1::/64", "10.1.0.0/24"], "vip_prefix": "fd00:1::ff00/120"}"#;
+    let made = &check("PUT", "/v1/networks/web", Some(network), 201)["network"];
+    assert_eq!(made["subnet"], json!(["10.1.0.0/24", "fd00:1::/64"]));
+    assert_eq!(made["vip_prefix"], json!(["10.1.0.192/26", "fd00:1::ff00/120"]));
+    assert_eq!(made["lb_address"], Value::Null);
+    let attachment = r#"{"netns": "/run/netns/dual", "ip": "fd00:1::5"}"#;
+    let made = check("PUT", "/v1/networks/web/attachments/c1", Some(attachment), 201);
+    assert_eq!(made["attachment"]["ip"], json!(["10.1.0.1", "fd00:1::5"]));
+    let service = "/v1/networks/web/services/api";
+    assert_eq!(check("PUT", service, None, 201)["service"]["vip"], json!(["10.1.0.192", "fd00:1::ff00"]));
+    let moved = check("PUT", service, Some(r#"{"vip": ["10.1.0.200"]}"#), 200);
+    assert_eq!(moved["service"]["vip"], json!(["10.1.0.200", "fd00:1::ff00"]), "the other one stays");
+    check("PUT", "/v1/networks/web/services/api/backends/fd00:1::5", None, 201);
+    check("PUT", "/v1/networks/web/services/api/backends/10.1.0.1", None, 201);
+    check("GET", service, None, 200);
+    let status = check("GET", "/v1/status", None, 200);
+    let lb_address = json!(["10.1.0.191", "fd00:1::ffff:ffff:ffff:ffff"]);
+    assert_eq!(status["networks"][0]["sandbox"]["lb_address"], lb_address);
+    assert_eq!(check("GET", "/v1/networks/web", None, 200)["lb_address"], lb_address);
+    let state = r#"{"version": 1, "networks": [{"name": "web", "subnet": ["10.1.0.0/24", "fd00:1::/64"], "vip_prefix": ["fd00:1::ff00/120", "10.1.0.192/26"], "services": [{"name": "api", "vip": ["10.1.0.200", "fd00:1::ff01"]}]}]}"#;
+    check("POST", "/v1/apply", Some(state), 200);
+    assert_eq!(check("GET", service, None, 200)["vip"], json!(["10.1.0.200", "fd00:1::ff01"]));
 }

@@ -94,7 +94,7 @@ networks:
     assert_eq!((&delta["from"], &delta["to"], delta["changes"].as_array().unwrap().len()), (&json!(5), &json!(6), 3));
     let changes = delta["changes"].as_array().unwrap();
     let db = changes.iter().find_map(|change| change.get("PutService")).unwrap();
-    assert_eq!((&db["name"], &db["vip"], &db["backends"]), (&json!("db"), &json!("10.1.0.200"), &json!([])));
+    assert_eq!((&db["name"], &db["vips"], &db["backends"]), (&json!("db"), &json!(["10.1.0.200"]), &json!([])));
     assert_eq!(db["settings"]["drain_timeout"], "never");
     assert_eq!(db["settings"]["connect_timeout"], "500ms");
     // A proxy was started once, and told nothing else.
@@ -309,5 +309,5 @@ networks:
     assert_eq!(applied.status, 200, "{applied:?}");
     assert_eq!(daemon.network()["sandbox"]["lb_address"], "10.7.0.191");
     assert_eq!(fake.heard_of("started").len(), 2);
-    assert_eq!(fake.heard_of("Snapshot").pop().unwrap()["services"][0]["vip"], "10.7.0.192");
+    assert_eq!(fake.heard_of("Snapshot").pop().unwrap()["services"][0]["vips"], json!(["10.7.0.192"]));
 }

@@ -11,6 +11,7 @@ mod demo;
 #[path = "../support/exposition.rs"]
 mod exposition;
 mod failure;
+mod families;
 mod health;
 mod metrics;
 mod node;

@@ -64,6 +64,14 @@ impl Node {
         node
     }
 
+    /// A node with one network `net` of these subnets.
+    pub(crate) fn with_subnets(subnets: &[&str]) -> Self {
+        let node = Self::start();
+        let subnets = subnets.iter().flat_map(|subnet| ["--subnet", subnet]);
+        node.ringlb(&["network", "create", "net"].into_iter().chain(subnets).collect::<Vec<_>>());
+        node
+    }
+
     /// Runs `ringlb --json`, which must succeed; gives what it says.
     pub(crate) fn ringlb(&self, arguments: &[&str]) -> Value {
         let output = self.try_ringlb(arguments);
@@ -89,12 +97,18 @@ impl Node {
 
     /// A namespace that is attached to network `net` as 10.0.0.`last`.
     pub(crate) fn container(&self, last: u8) -> Container {
-        let address = IpAddr::from([10, 0, 0, last]);
-        let path = self.container_path(last);
+        self.container_at(last, &[&format!("10.0.0.{last}")])
+    }
+
+    /// A namespace that is attached to network `net` with these addresses; the first one is the container's address.
+    pub(crate) fn container_at(&self, number: u8, addresses: &[&str]) -> Container {
+        let path = self.container_path(number);
         let namespace = Namespace::create(path.trim_start_matches("/run/netns/")).unwrap();
-        let name = format!("container-{last}");
-        self.ringlb(&["attach", "net", &name, "--netns", &path, "--ip", &address.to_string()]);
-        Container { namespace, address }
+        let name = format!("container-{number}");
+        let arguments = ["attach", "net", &name, "--netns", &path].into_iter();
+        let addresses_given = addresses.iter().flat_map(|address| ["--ip", address]);
+        self.ringlb(&arguments.chain(addresses_given).collect::<Vec<_>>());
+        Container { namespace, address: addresses[0].parse().unwrap() }
     }
 
     /// Where the namespace of that container is.

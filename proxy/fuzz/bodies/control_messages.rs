@@ -86,13 +86,16 @@ fn check_table(table: &Table) {
     let mut vips = HashSet::new();
     let mut random = fastrand::Rng::with_seed(table.generation());
     for service in table.services() {
-        assert!(vips.insert(service.vip), "two services have {}", service.vip);
-        assert_eq!(table.service_at(service.vip).map(|found| &found.name), Some(&service.name));
-        assert_eq!(table.service(&service.name).map(|found| found.vip), Some(service.vip));
+        assert!(!service.vips.is_empty(), "{} has no VIP", service.name);
+        for vip in service.vips.iter() {
+            assert!(vips.insert(*vip), "{vip} is there twice");
+            assert_eq!(table.service_at(*vip).map(|found| &found.name), Some(&service.name));
+        }
+        assert_eq!(table.service(&service.name).map(|found| &found.vips), Some(&service.vips));
         let mut addresses = HashSet::new();
         assert!(service.backends().iter().all(|backend| addresses.insert(backend.address)), "a backend is there twice");
         let mut tried = Vec::new();
-        while let Some(backend) = balance::pick(service, Some(service.vip), &tried, &mut random) {
+        while let Some(backend) = balance::pick(service, service.vips.first().copied(), &tried, &mut random) {
             assert!(!backend.draining && backend.weight > 0, "picked {} of {}", backend.address, service.name);
             assert!(!tried.contains(&backend.address), "picked {} twice", backend.address);
             tried.push(backend.address);

@@ -10,7 +10,7 @@ fn service(algorithm: Algorithm, backends: &[(u16, bool)]) -> Service {
 fn spec(algorithm: Algorithm, backends: &[(u16, bool)]) -> ServiceSpec {
     ServiceSpec {
         name: "s".into(),
-        vip: IpAddr::from([10, 0, 1, 1]),
+        vips: vec![IpAddr::from([10, 0, 1, 1])],
         settings: ServiceSettings { algorithm, ..ServiceSettings::default() },
         backends: (1u8..)
             .zip(backends)

@@ -144,8 +144,8 @@ pub enum Change {
 pub struct ServiceSpec {
     /// Its name, unique in the network.
     pub name: String,
-    /// Its virtual address, unique in the network.
-    pub vip: IpAddr,
+    /// Its virtual addresses, at least one and each unique in the network: one for each address family of the network.
+    pub vips: Vec<IpAddr>,
     /// What is set for it.
     pub settings: ServiceSettings,
     /// The backends, in the order in which they are to be listed. Addresses are unique.

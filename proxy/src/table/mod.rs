@@ -39,7 +39,7 @@ impl Table {
         self.generation
     }
 
-    /// The service that has this virtual address.
+    /// The service of which this is a virtual address.
     #[must_use]
     pub fn service_at(&self, vip: IpAddr) -> Option<&Arc<Service>> {
         self.by_vip.get(&vip)
@@ -59,7 +59,9 @@ impl Table {
         // No pick has to wait for what it looks up.
         service.chooser();
         let mut table = self.clone();
-        table.by_vip.insert(service.vip, Arc::clone(&service));
+        for vip in &*service.vips {
+            table.by_vip.insert(*vip, Arc::clone(&service));
+        }
         table.by_name.insert(Arc::clone(&service.name), service);
         Some(table)
     }

@@ -19,8 +19,8 @@ use std::sync::{Arc, OnceLock};
 pub struct Service {
     /// Its name.
     pub name: Arc<str>,
-    /// Its virtual address.
-    pub vip: IpAddr,
+    /// Its virtual addresses.
+    pub vips: Arc<[IpAddr]>,
     /// What is set for it.
     pub settings: Arc<ServiceSettings>,
     /// What its settings say about clients' addresses, ready to be looked up.
@@ -118,7 +118,7 @@ impl Service {
         };
         let mut service = Self {
             name: Arc::clone(&state.name),
-            vip: spec.vip,
+            vips: spec.vips.as_slice().into(),
             settings,
             clients,
             state,

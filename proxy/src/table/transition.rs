@@ -63,6 +63,12 @@ pub enum TransitionError {
         /// The address in the change.
         address: IpAddr,
     },
+    /// Nobody could reach such a service.
+    #[error("service `{service}` has no VIP")]
+    NoVip {
+        /// The service in the change.
+        service: String,
+    },
     /// Two services cannot share an address.
     #[error("services `{service}` and `{other}` both have the VIP {vip}")]
     VipTaken {
@@ -146,9 +152,9 @@ impl Step {
     fn vacate(&mut self, changes: &[Change]) {
         for change in changes {
             if let Change::PutService(spec) = change
-                && let Some(vip) = self.table.service(&spec.name).map(|service| service.vip)
+                && let Some(vips) = self.table.service(&spec.name).map(|service| Arc::clone(&service.vips))
             {
-                self.table.by_vip.remove(&vip);
+                vips.iter().for_each(|vip| self.table.by_vip.remove(vip));
             }
         }
     }
@@ -156,13 +162,20 @@ impl Step {
     fn put_service(&mut self, spec: &ServiceSpec) -> Result<(), TransitionError> {
         let before = self.table.service(&spec.name).cloned();
         if let Some(before) = &before {
-            self.leave_vip(before);
+            self.leave_vips(before);
         }
         self.install(spec, before.as_deref())
     }
 
     /// Puts the service in, whose earlier form, if any, is already out of the map of VIPs.
     fn install(&mut self, spec: &ServiceSpec, before: Option<&Service>) -> Result<(), TransitionError> {
+        if spec.vips.is_empty() {
+            return Err(TransitionError::NoVip { service: spec.name.clone() });
+        }
+        let mut vips = HashSet::with_capacity(spec.vips.len());
+        if let Some(twice) = spec.vips.iter().find(|vip| !vips.insert(**vip)) {
+            return Err(TransitionError::Twice { what: format!("VIP {twice} of service `{}`", spec.name) });
+        }
         let mut addresses = HashSet::with_capacity(spec.backends.len());
         if let Some(twice) = spec.backends.iter().find(|backend| !addresses.insert(backend.address)) {
             return Err(TransitionError::Twice {
@@ -183,7 +196,7 @@ impl Step {
 
     fn remove_service(&mut self, name: &str) -> Result<(), TransitionError> {
         let service = self.existing(name)?;
-        self.leave_vip(&service);
+        self.leave_vips(&service);
         self.table.by_name.remove(name);
         self.all_removed(&service);
         Ok(())
@@ -213,26 +226,32 @@ impl Step {
     }
 
     fn insert(&mut self, service: Service) -> Result<(), TransitionError> {
-        if let Some(other) = self.table.service_at(service.vip)
-            && other.name != service.name
-        {
-            return Err(TransitionError::VipTaken {
-                service: service.name.to_string(),
-                other: other.name.to_string(),
-                vip: service.vip,
-            });
+        for vip in service.vips.iter() {
+            if let Some(other) = self.table.service_at(*vip)
+                && other.name != service.name
+            {
+                return Err(TransitionError::VipTaken {
+                    service: service.name.to_string(),
+                    other: other.name.to_string(),
+                    vip: *vip,
+                });
+            }
         }
         let service = Arc::new(service);
         self.changed.insert(Arc::clone(&service.name));
-        self.table.by_vip.insert(service.vip, Arc::clone(&service));
+        for vip in service.vips.iter() {
+            self.table.by_vip.insert(*vip, Arc::clone(&service));
+        }
         self.table.by_name.insert(Arc::clone(&service.name), service);
         Ok(())
     }
 
-    /// Frees the service's VIP, unless another service has it by now.
-    fn leave_vip(&mut self, service: &Service) {
-        if self.table.service_at(service.vip).is_some_and(|other| other.name == service.name) {
-            self.table.by_vip.remove(&service.vip);
+    /// Frees the service's VIPs that no other service has by now.
+    fn leave_vips(&mut self, service: &Service) {
+        for vip in service.vips.iter() {
+            if self.table.service_at(*vip).is_some_and(|other| other.name == service.name) {
+                self.table.by_vip.remove(vip);
+            }
         }
     }
 

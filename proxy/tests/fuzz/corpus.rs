@@ -252,7 +252,7 @@ fn backend(n: u8, weight: u16, draining: bool) -> BackendSpec {
 
 fn service(name: &str, vip: u8, algorithm: Algorithm, backends: Vec<BackendSpec>) -> ServiceSpec {
     let settings = ServiceSettings { algorithm, ..ServiceSettings::default() };
-    ServiceSpec { name: name.into(), vip: [10, 0, 1, vip].into(), settings, backends }
+    ServiceSpec { name: name.into(), vips: vec![[10, 0, 1, vip].into()], settings, backends }
 }
 
 fn with(settings: ServiceSettings) -> ServiceSpec {
@@ -264,7 +264,7 @@ fn v6_without_a_name() -> ServiceSpec {
         [Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(), Ipv4Addr::LOCALHOST.into()];
     let backends =
         addresses.map(|address| BackendSpec { address, weight: 1, draining: false, backup: false, local: false });
-    ServiceSpec { vip: Ipv6Addr::UNSPECIFIED.into(), ..service("", 1, Algorithm::Maglev, backends.into()) }
+    ServiceSpec { vips: vec![Ipv6Addr::UNSPECIFIED.into()], ..service("", 1, Algorithm::Maglev, backends.into()) }
 }
 
 /// Beyond what a document may say: a message's numbers are not bounded.

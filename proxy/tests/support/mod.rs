@@ -293,7 +293,7 @@ pub(crate) fn wait_for_exit(child: &mut Child) -> std::process::ExitStatus {
 pub(crate) fn service(name: &str, vip: IpAddr, algorithm: Algorithm, backends: &[BackendSpec]) -> ServiceSpec {
     ServiceSpec {
         name: name.into(),
-        vip,
+        vips: vec![vip],
         settings: ServiceSettings { algorithm, drain_timeout: DrainTimeout(None), ..ServiceSettings::default() },
         backends: backends.to_vec(),
     }

@@ -4,8 +4,9 @@
 
 mod split;
 
-use super::Weight;
+use super::families::Listed;
 use super::field::parsed;
+use super::{Families, Weight};
 use ipnet::IpNet;
 use ringlb_proxy::control::message::ServiceSettings;
 use serde::de::value::MapAccessDeserializer;
@@ -23,12 +24,11 @@ pub const DOCUMENT_VERSION: u64 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(remote = "Self", deny_unknown_fields)]
 pub struct NetworkSpec {
-    /// The addresses of the network, such as `10.1.0.0/16`.
-    #[serde(deserialize_with = "network")]
-    pub subnet: IpNet,
-    /// The part of the subnet out of which VIPs are chosen. The upper quarter if not given.
-    #[serde(default, deserialize_with = "optional_network", skip_serializing_if = "Option::is_none")]
-    pub vip_prefix: Option<IpNet>,
+    /// The addresses of the network, such as `10.1.0.0/16`: one subnet of either address family, or one of each.
+    pub subnet: Families<IpNet>,
+    /// The part of each subnet out of which VIPs are chosen. The upper quarter if not given.
+    #[serde(default, skip_serializing_if = "Families::is_empty")]
+    pub vip_prefix: Families<IpNet>,
 }
 
 /// A container's leg on a network.
@@ -37,18 +37,18 @@ pub struct NetworkSpec {
 pub struct AttachmentSpec {
     /// The path of the container's network namespace, such as `/run/netns/c1` or `/proc/4711/ns/net`.
     pub netns: String,
-    /// The container's address. The lowest free one outside the VIP prefix if not given.
-    #[serde(default, deserialize_with = "optional_address", skip_serializing_if = "Option::is_none")]
-    pub ip: Option<IpAddr>,
+    /// The container's addresses, one in each subnet. The lowest free one outside the VIP prefix if not given.
+    #[serde(default, skip_serializing_if = "Families::is_empty")]
+    pub ip: Families<IpAddr>,
 }
 
 /// A service as it is put. Settings that are not given are the defaults; VIP and backends stay as they are when they are
 /// not given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ServiceSpec {
-    /// The virtual address. The lowest free one of the VIP prefix if not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vip: Option<IpAddr>,
+    /// The virtual addresses, one in each subnet. The lowest free one of the VIP prefix if not given.
+    #[serde(skip_serializing_if = "Families::is_empty")]
+    pub vip: Families<IpAddr>,
     /// What is set for it.
     #[serde(flatten)]
     pub settings: ServiceSettings,
@@ -89,11 +89,10 @@ pub struct NetworkDocument {
     /// Its name.
     pub name: String,
     /// See [`NetworkSpec::subnet`].
-    #[serde(deserialize_with = "network")]
-    pub subnet: IpNet,
+    pub subnet: Families<IpNet>,
     /// See [`NetworkSpec::vip_prefix`].
-    #[serde(default, deserialize_with = "optional_network", skip_serializing_if = "Option::is_none")]
-    pub vip_prefix: Option<IpNet>,
+    #[serde(default, skip_serializing_if = "Families::is_empty")]
+    pub vip_prefix: Families<IpNet>,
     /// All attachments.
     #[serde(default)]
     pub attachments: Vec<AttachmentDocument>,
@@ -111,8 +110,8 @@ pub struct AttachmentDocument {
     /// See [`AttachmentSpec::netns`].
     pub netns: String,
     /// See [`AttachmentSpec::ip`].
-    #[serde(default, deserialize_with = "optional_address", skip_serializing_if = "Option::is_none")]
-    pub ip: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Families::is_empty")]
+    pub ip: Families<IpAddr>,
 }
 
 /// A service in a desired state.
@@ -121,8 +120,8 @@ pub struct ServiceDocument {
     /// Its name.
     pub name: String,
     /// See [`ServiceSpec::vip`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vip: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Families::is_empty")]
+    pub vip: Families<IpAddr>,
     /// See [`ServiceSpec::settings`].
     #[serde(flatten)]
     pub settings: ServiceSettings,
@@ -209,7 +208,7 @@ impl<'de> Deserialize<'de> for ServiceDocument {
 #[derive(Default)]
 struct WholeService {
     name: Option<String>,
-    vip: Option<IpAddr>,
+    vip: Families<IpAddr>,
     settings: ServiceSettings,
     backends: Option<Vec<BackendDocument>>,
 }
@@ -227,13 +226,13 @@ impl WholeService {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<WholeService, A::Error> {
-                let (mut name, mut vip, mut backends) = (None, None::<Address>, None);
+                let (mut name, mut vip, mut backends) = (None, None, None);
                 let settings = settings_beside(map, self.0, |field, map| match field {
                     "name" => put(map, field, &mut name),
                     "vip" => put(map, field, &mut vip),
                     _ => put(map, field, &mut backends),
                 })?;
-                Ok(WholeService { name, vip: vip.map(|Address(vip)| vip), settings, backends })
+                Ok(WholeService { name, vip: vip.unwrap_or_default(), settings, backends })
             }
         }
 
@@ -246,16 +245,10 @@ impl WholeService {
 /// # Errors
 /// The reason in plain language.
 pub fn parse_address(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| format!("{text:?} is not an IP address"))
+    IpAddr::read(text)
 }
 
 struct Address(IpAddr);
-
-impl<'de> Deserialize<'de> for Address {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parsed(deserializer, "an IP address")
-    }
-}
 
 impl FromStr for Address {
     type Err = String;
@@ -265,29 +258,6 @@ impl FromStr for Address {
     }
 }
 
-struct Cidr(IpNet);
-
-impl FromStr for Cidr {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|_| format!("{text:?} is not a subnet in CIDR notation such as `10.1.0.0/16`"))
-    }
-}
-
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
-    Address::deserialize(deserializer).map(|Address(address)| address)
-}
-
-fn network<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::Error> {
-    parsed(deserializer, "a subnet in CIDR notation such as `10.1.0.0/16`").map(|Cidr(network)| network)
-}
-
-/// A given field has a value: `null` is not taken for "not given", which would hide a template's mistake.
-fn optional_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>, D::Error> {
-    address(deserializer).map(Some)
-}
-
-fn optional_network<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpNet>, D::Error> {
-    network(deserializer).map(Some)
+    parsed(deserializer, IpAddr::EXPECTED).map(|Address(address)| address)
 }

@@ -107,8 +107,12 @@ impl World {
                 local: false,
             });
             let settings = ServiceSettings { algorithm, ..ServiceSettings::default() };
-            let spec =
-                ServiceSpec { name: format!("s{number}"), vip: vip(number), settings, backends: backends.collect() };
+            let spec = ServiceSpec {
+                name: format!("s{number}"),
+                vips: vec![vip(number)],
+                settings,
+                backends: backends.collect(),
+            };
             Arc::new(spec)
         });
         let snapshot = Snapshot { generation: 1, services: services.collect() };

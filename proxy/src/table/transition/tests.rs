@@ -18,7 +18,7 @@ fn backend(last: u8, draining: bool) -> BackendSpec {
 fn service(name: &str, vip_last: u8, backends: Vec<BackendSpec>) -> ServiceSpec {
     ServiceSpec {
         name: name.to_owned(),
-        vip: vip(vip_last),
+        vips: vec![vip(vip_last)],
         settings: ServiceSettings {
             drain_timeout: DrainTimeout(Some(Duration::from_secs(1))),
             ..ServiceSettings::default()
@@ -148,6 +148,35 @@ fn a_batch_that_does_not_apply_changes_nothing() {
 }
 
 #[test]
+fn a_service_is_found_by_each_of_its_vips() {
+    let sixth = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1]);
+    let dual = |first| ServiceSpec { vips: vec![vip(first), sixth], ..service("a", 0, vec![backend(1, false)]) };
+    let before = table(vec![dual(1), service("b", 2, vec![])]);
+    let moved = before.changed_by(&delta(vec![put(dual(3))])).unwrap();
+    assert!(moved.consequences.is_empty(), "its backend stays");
+    for found in [vip(3), sixth] {
+        assert_eq!(&*moved.table.service_at(found).unwrap().name, "a");
+    }
+    assert!(moved.table.service_at(vip(1)).is_none());
+    let removed =
+        moved.table.changed_by(&Delta { from: 2, to: 3, changes: vec![Change::RemoveService { service: "a".into() }] });
+    let removed = removed.unwrap().table;
+    assert!(removed.service_at(vip(3)).is_none() && removed.service_at(sixth).is_none());
+
+    let with = |name: &str, vips| put(ServiceSpec { vips, ..service(name, 0, vec![]) });
+    for (bad, expected) in [
+        (with("c", vec![]), TransitionError::NoVip { service: "c".into() }),
+        (
+            with("c", vec![vip(5), sixth]),
+            TransitionError::VipTaken { service: "c".into(), other: "a".into(), vip: sixth },
+        ),
+        (with("c", vec![vip(5), vip(5)]), TransitionError::Twice { what: "VIP 10.0.1.5 of service `c`".into() }),
+    ] {
+        assert_eq!(before.changed_by(&delta(vec![bad])).unwrap_err(), expected);
+    }
+}
+
+#[test]
 fn two_services_can_swap_their_vips_in_one_snapshot() {
     let before = table(vec![service("a", 1, vec![]), service("b", 2, vec![])]);
     let services = vec![Arc::new(service("a", 2, vec![])), Arc::new(service("b", 1, vec![]))];
@@ -170,14 +199,14 @@ fn two_services_can_swap_their_vips_in_one_delta() {
 }
 
 /// A plain picture of a table, to compare with.
-type Model = BTreeMap<String, (IpAddr, BTreeMap<IpAddr, (u16, bool)>)>;
+type Model = BTreeMap<String, (Vec<IpAddr>, BTreeMap<IpAddr, (u16, bool)>)>;
 
 fn picture(table: &Table) -> Model {
     table
         .services()
         .map(|service| {
             let backends = service.backends().iter().map(|b| (b.address, (b.weight, b.draining))).collect();
-            (service.name.to_string(), (service.vip, backends))
+            (service.name.to_string(), (service.vips.to_vec(), backends))
         })
         .collect()
 }
@@ -192,11 +221,11 @@ fn any_change() -> impl Strategy<Value = Change> {
         local: false,
     });
     prop_oneof![
-        (name.clone(), 0..8u8, prop::collection::btree_map(0..6u8, any::<bool>(), 0..4)).prop_map(
-            |(name, last, list)| {
-                put(service(&name, last, list.into_iter().map(|(last, draining)| backend(last, draining)).collect()))
-            }
-        ),
+        (name.clone(), prop::collection::vec(0..8u8, 0..3), prop::collection::btree_map(0..6u8, any::<bool>(), 0..4))
+            .prop_map(|(name, vips, list)| {
+                let backends = list.into_iter().map(|(last, draining)| backend(last, draining)).collect();
+                put(ServiceSpec { vips: vips.into_iter().map(vip).collect(), ..service(&name, 0, backends) })
+            }),
         name.clone().prop_map(|service| Change::RemoveService { service }),
         (name.clone(), a_backend).prop_map(|(service, backend)| Change::PutBackend { service, backend }),
         (name, 0..6u8).prop_map(|(service, last)| Change::RemoveBackend { service, address: address(last) }),
@@ -208,7 +237,7 @@ fn change_model(model: &mut Model, change: &Change) {
     match change {
         Change::PutService(spec) => {
             let backends = spec.backends.iter().map(|b| (b.address, (b.weight, b.draining))).collect();
-            model.insert(spec.name.clone(), (spec.vip, backends));
+            model.insert(spec.name.clone(), (spec.vips.clone(), backends));
         }
         Change::RemoveService { service } => drop(model.remove(service)),
         Change::PutBackend { service, backend } => {
@@ -254,9 +283,12 @@ proptest! {
                 Err(_) => prop_assert_eq!(picture(&table), before),
             }
             prop_assert_eq!(&picture(&table), &model);
+            let vips: usize = table.services().map(|service| service.vips.len()).sum();
+            prop_assert_eq!((0..8).filter(|last| table.service_at(vip(*last)).is_some()).count(), vips);
             for service in table.services() {
-                let by_vip = table.service_at(service.vip).unwrap();
-                prop_assert!(Arc::ptr_eq(by_vip, service));
+                for vip in service.vips.iter() {
+                    prop_assert!(Arc::ptr_eq(table.service_at(*vip).unwrap(), service));
+                }
                 for (index, backend) in (0u32..).zip(service.backends()) {
                     prop_assert_eq!(service.eligible().contains(&index), backend.weight > 0 && !backend.draining);
                 }
