@@ -16,6 +16,7 @@ mod health;
 mod metrics;
 mod node;
 mod programs;
+mod settings;
 mod system_calls;
 mod udp;
 mod vip;

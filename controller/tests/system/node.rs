@@ -38,9 +38,14 @@ static NODES: AtomicU32 = AtomicU32::new(0);
 impl Node {
     /// A running daemon.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// A running daemon with these arguments.
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
         let run_dir = tempfile::tempdir().unwrap();
         let number = NODES.fetch_add(1, Ordering::Relaxed);
-        let daemon = Self::start_daemon(run_dir.path(), &[]);
+        let daemon = Self::start_daemon(run_dir.path(), arguments);
         Self { daemon, run_dir, number }
     }
 
@@ -67,9 +72,14 @@ impl Node {
     /// A node with one network `net` of these subnets.
     pub(crate) fn with_subnets(subnets: &[&str]) -> Self {
         let node = Self::start();
-        let subnets = subnets.iter().flat_map(|subnet| ["--subnet", subnet]);
-        node.ringlb(&["network", "create", "net"].into_iter().chain(subnets).collect::<Vec<_>>());
+        node.create_network(subnets);
         node
+    }
+
+    /// The network `net` of these subnets.
+    pub(crate) fn create_network(&self, subnets: &[&str]) {
+        let subnets = subnets.iter().flat_map(|subnet| ["--subnet", subnet]);
+        self.ringlb(&["network", "create", "net"].into_iter().chain(subnets).collect::<Vec<_>>());
     }
 
     /// Runs `ringlb --json`, which must succeed; gives what it says.

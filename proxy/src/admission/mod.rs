@@ -2,10 +2,12 @@
 //!
 //! [`Gate`] asks, for each connection: [`AccessList`] (which clients), [`RateLimiter`] (how often one client),
 //! [`ClientConnections`] (how many at once of one client), [`Places`] (how many at once in all). Then [`WaitingQueue`] says who
-//! waits for a place at a backend, and [`RetryBudget`] whether one more attempt is affordable. All pure: time is handed in, as the time since any fixed moment of a clock that never goes
-//! back; what to do about a no is the caller's. What several data threads share is exact across them: a limit is never
-//! exceeded because two threads asked at once. Limits are handed in with each question, so that a change of a setting
-//! counts at once and loses no count.
+//! waits for a place at a backend, and [`RetryBudget`] whether one more attempt is affordable.
+//!
+//! All pure: time is handed in, as the time since any fixed moment of a clock that never goes back; what to do about a no
+//! is the caller's. What several data threads share is exact across them: a limit is never exceeded because two threads
+//! asked at once. Limits are handed in with each question, so that a change of a setting counts at once and loses no
+//! count.
 
 use crate::ring::Slot;
 use std::sync::atomic::{AtomicU64, Ordering};

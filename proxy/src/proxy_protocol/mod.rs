@@ -1,8 +1,8 @@
 //! The PROXY protocol, versions 1 and 2: who the client is, told before the first byte of a connection.
 //!
-//! As HAProxy's specification (`doc/proxy-protocol.txt`) says. [`version1()`] and [`version2()`] make
-//! headers, [`read()`] takes them. Reading is strict, because an address that somebody believes decides who may come in: what does not follow the grammar to the
-//! letter is refused, and so is a header of version 2 with a checksum that is wrong.
+//! As HAProxy's specification (`doc/proxy-protocol.txt`) says. [`version1()`] and [`version2()`] make headers, [`read()`]
+//! takes them. Reading is strict, because an address that somebody believes decides who may come in: what does not follow
+//! the grammar to the letter is refused, and so is a header of version 2 with a checksum that is wrong.
 //!
 //! An IPv4-mapped IPv6 address (`::ffff:a.b.c.d`, RFC 4291, section 2.5.5.2) means the IPv4 address, in both directions.
 //! Where that leaves two families in one header, the IPv4 address is written as IPv4-mapped, as HAProxy does.

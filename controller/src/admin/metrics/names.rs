@@ -109,7 +109,7 @@ metrics! {
     PROXY_PORTS_EXHAUSTED = counter("ringlb_proxy_source_ports_exhausted_total", One, NETWORK, "Attempts to connect that failed because all source ports towards the backend's port were in use");
     PROXY_RETRIES_DENIED = counter("ringlb_proxy_connect_retries_denied_total", One, NETWORK, "Client connections reset because no further attempt was allowed, by the service's limit or its retry budget");
     PROXY_WAITING = gauge("ringlb_proxy_connections_waiting", One, NETWORK, "Client connections that wait for a place at a backend now");
-    PROXY_REFUSED = counter("ringlb_proxy_connections_refused_total", One, &["network", "reason"], "Client connections refused by a setting of their service, by reason: denied, client-rate, client-full, service-full, backends-full, queue-full, queue-timeout, header-invalid, header-timeout (both of the PROXY protocol)");
+    PROXY_REFUSED = counter("ringlb_proxy_connections_refused_total", One, &["network", "reason"], "Client connections and UDP sessions refused by a setting of their service, by reason: denied, client-rate, client-full, service-full, backends-full, queue-full, queue-timeout, header-invalid, header-timeout (both of the PROXY protocol)");
     PROXY_RESETS = counter("ringlb_proxy_connections_reset_total", One, &["network", "cause"], "Connections that ended by a reset, by cause: client, backend, removed (the backend or its service), drain (its deadline passed), idle, lifetime");
 
     PROXY_ACCESS_LOG_DROPPED = counter("ringlb_proxy_access_log_dropped_total", One, NETWORK, "Lines of the access log that were dropped because they could not be written fast enough");
