@@ -621,13 +621,13 @@ impl Flow {
                 operations.extend(header.map(|chunk| Operation::Release { buffer: chunk.buffer }));
                 self.is_prepared();
             }
-            Event::ConnectFailed | Event::NoBackend => self.is_prepared(),
+            // An attempt that has succeeded before it was stopped may find that the client is gone.
+            Event::ConnectFailed | Event::NoBackend | Event::ClientGone => self.is_prepared(),
             // The answer to an attempt that was told to stop is one of those above.
             Event::HeaderDue
             | Event::HeaderMissing
             | Event::HeaderRead
             | Event::Refused
-            | Event::ClientGone
             | Event::Quiet { .. }
             | Event::LingerOver
             | Event::Abort => {}
