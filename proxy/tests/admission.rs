@@ -154,7 +154,7 @@ fn other_clients_are_not_held_back() {
     let mut proxy = start(settings, &[backend(1)]);
     serve(1, proxy.target.port(), echo);
     let from = |proxy: &Proxy, last: u8| {
-        let mut client = proxy.connect_from([127, 0, 3, last].into());
+        let mut client = proxy.try_connect_from([127, 0, 3, last].into()).map_err(|error| error.kind())?;
         ping(&mut client).map(|()| client)
     };
     let first = from(&proxy, 1).unwrap();
@@ -189,7 +189,7 @@ fn lists_decide_and_change_at_once_without_breaking_a_connection() {
     let mut proxy = start(allow, &[backend(1)]);
     serve(1, proxy.target.port(), echo);
     let from = |proxy: &Proxy, address: [u8; 4]| {
-        let mut client = proxy.connect_from(address.into());
+        let mut client = proxy.try_connect_from(address.into()).map_err(|error| error.kind())?;
         ping(&mut client).map(|()| client)
     };
     let mut kept = from(&proxy, [127, 0, 3, 1]).unwrap();

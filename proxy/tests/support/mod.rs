@@ -138,13 +138,18 @@ impl Proxy {
 
     /// A connection to the VIP from that address.
     pub(crate) fn connect_from(&self, address: IpAddr) -> TcpStream {
+        self.try_connect_from(address).unwrap()
+    }
+
+    /// The same where the proxy may refuse, as [`Self::try_connect`].
+    pub(crate) fn try_connect_from(&self, address: IpAddr) -> std::io::Result<TcpStream> {
         let socket = Socket::new(Domain::for_address(self.target), Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::new(address, 0).into()).unwrap();
-        socket.connect(&self.target.into()).unwrap();
+        socket.connect(&self.target.into())?;
         let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(patience())).unwrap();
         stream.set_write_timeout(Some(patience())).unwrap();
-        stream
+        Ok(stream)
     }
 
     pub(crate) fn snapshot(&mut self, services: Vec<ServiceSpec>) {
