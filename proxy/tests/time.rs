@@ -59,14 +59,16 @@ fn an_idle_connection_is_reset_and_a_busy_one_is_not() {
 #[test]
 fn a_bulk_transfer_is_not_idle() {
     let mut proxy = Proxy::start(&[]);
-    let timeout = IdleTimeout(Some(Duration::from_secs(1)));
-    set(&mut proxy, &[backend(1)], ServiceSettings { idle_timeout: timeout, ..ServiceSettings::default() });
+    // Longer than a slow machine takes to make room in full socket buffers: until then nothing moves.
+    let timeout = patience() / 10;
+    let settings = ServiceSettings { idle_timeout: IdleTimeout(Some(timeout)), ..ServiceSettings::default() };
+    set(&mut proxy, &[backend(1)], settings);
     // As fast as it can: what the client takes is what flows.
     serve(1, proxy.target.port(), |mut stream| while stream.write_all(&[0; 64 * 1024]).is_ok() {});
     let mut client = proxy.connect();
     let mut buffer = vec![0; 64 * 1024];
     let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(4) {
+    while started.elapsed() < 3 * timeout {
         client.read_exact(&mut buffer).unwrap();
         std::thread::sleep(Duration::from_millis(2));
     }
