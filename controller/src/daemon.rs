@@ -191,7 +191,7 @@ pub async fn run(
     };
     let admin_address = tcp.as_ref().map(|(_, address)| *address);
     let scrapers = match options.metrics_listen {
-        Some(address) => Some(metrics::bind(address).map_err(|cause| cannot_listen(address, cause))?),
+        Some(address) => Some(listen_tcp(address).await?),
         None => None,
     };
     let metrics_address = scrapers.as_ref().map(|(_, address)| *address);

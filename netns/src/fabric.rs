@@ -193,7 +193,7 @@ fn set_interface_parameters(namespace: &Namespace, interface: &str, prefixes: &[
 }
 
 /// A locally administered hardware address, unique on the network because the IP address is.
-fn mac_of(addresses: Addresses) -> Option<[u8; 6]> {
+pub(crate) fn mac_of(addresses: Addresses) -> Option<[u8; 6]> {
     match addresses {
         Addresses { v4: Some(address), .. } => {
             let [a, b, c, d] = address.octets();

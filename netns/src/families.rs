@@ -67,19 +67,33 @@ impl Addresses {
 
 impl From<IpNet> for Subnets {
     fn from(subnet: IpNet) -> Self {
-        match subnet {
-            IpNet::V4(subnet) => Self { v4: Some(subnet), v6: None },
-            IpNet::V6(subnet) => Self { v4: None, v6: Some(subnet) },
-        }
+        Self::from_iter([subnet])
     }
 }
 
 impl From<IpAddr> for Addresses {
     fn from(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(address) => Self { v4: Some(address), v6: None },
-            IpAddr::V6(address) => Self { v4: None, v6: Some(address) },
-        }
+        Self::from_iter([address])
+    }
+}
+
+/// The last one of each family.
+impl FromIterator<IpNet> for Subnets {
+    fn from_iter<I: IntoIterator<Item = IpNet>>(subnets: I) -> Self {
+        subnets.into_iter().fold(Self::default(), |all, subnet| match subnet {
+            IpNet::V4(subnet) => Self { v4: Some(subnet), ..all },
+            IpNet::V6(subnet) => Self { v6: Some(subnet), ..all },
+        })
+    }
+}
+
+/// The last one of each family.
+impl FromIterator<IpAddr> for Addresses {
+    fn from_iter<I: IntoIterator<Item = IpAddr>>(addresses: I) -> Self {
+        addresses.into_iter().fold(Self::default(), |all, address| match address {
+            IpAddr::V4(address) => Self { v4: Some(address), ..all },
+            IpAddr::V6(address) => Self { v6: Some(address), ..all },
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The namespace in which a network's proxy lives.
 
+use crate::fabric::mac_of;
 use crate::neighbours::answer_solicitations;
 use crate::steering::BACKLOG;
 use crate::{Addresses, Error, Fabric, Links, Namespace, NetworkPlan, Result, Subnets};
@@ -29,7 +30,7 @@ impl Sandbox {
         set_parameters(&namespace, addresses)?;
         fabric.connect(PORT_ID, &namespace, INTERFACE, addresses).await?;
         let links = namespace.links().await?;
-        if let (Some(own_address), Some(mac)) = (addresses.v6, links.require(INTERFACE).await?.mac) {
+        if let (Some(own_address), Some(mac)) = (addresses.v6, mac_of(addresses)) {
             answer_solicitations(&namespace, INTERFACE, own_address, mac)?;
         }
         Ok(Self { links, addresses })

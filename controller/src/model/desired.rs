@@ -196,14 +196,14 @@ fn new_name(field: &str, name: &str, names: &mut HashSet<Name>) -> Result<Name, 
 
 /// Sorted by their first address, subnets that overlap are neighbours.
 fn check_overlaps(networks: &OrdMap<Name, Shared<Network>>) -> Result<(), Rejection> {
-    let subnets = |network: &Shared<Network>| {
-        let name = network.name().clone();
-        network.subnet().iter().map(|net| (net.network(), net.prefix_len(), *net, name.clone())).collect::<Vec<_>>()
-    };
-    let mut sorted: Vec<_> = networks.values().flat_map(subnets).collect();
-    sorted.sort();
-    match sorted.windows(2).find(|pair| pair[0].2.contains(&pair[1].2)) {
-        Some(pair) => Err(overlap(&pair[1].3, pair[1].2, pair[0].2, &pair[0].3)),
+    let mut sorted = Vec::new();
+    for network in networks.values() {
+        sorted.extend(network.subnet().iter().map(|subnet| (*subnet, network.name())));
+    }
+    sorted.sort_unstable();
+    match sorted.windows(2).find(|pair| pair[0].0.contains(&pair[1].0)) {
+        Some(&[(outer, holder), (inner, name)]) => Err(overlap(name, inner, outer, holder)),
+        Some(_) => Ok(()),
         None => Ok(()),
     }
 }

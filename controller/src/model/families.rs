@@ -1,8 +1,8 @@
 //! What there is at most one of for each address family: a network's subnets, the addresses of an attachment or a
 //! service.
 
-use super::field::parsed;
 use ipnet::IpNet;
+use ringlb_proxy::control::settings::parsed;
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -219,8 +219,8 @@ impl<'de, T: Listed> Deserialize<'de> for Families<T> {
     }
 }
 
-/// One of a list.
-struct Entry<T>(T);
+/// One, as it is written.
+pub(super) struct Entry<T>(pub(super) T);
 
 impl<T: Listed> FromStr for Entry<T> {
     type Err = String;

@@ -10,7 +10,6 @@ mod change;
 mod desired;
 pub mod document;
 mod families;
-mod field;
 mod kept;
 pub mod limits;
 mod name;
@@ -21,13 +20,13 @@ mod subnet;
 pub use change::{BackendChange, Change, Model, ServiceChange};
 pub use document::{AttachmentSpec, BackendSpec, DesiredState, NetworkSpec, ServiceSpec};
 pub use families::{Families, Family, OfFamily};
-pub use field::Weight;
 pub use kept::{Kept, KeptNetwork};
 pub use name::Name;
 pub use network::{Attachment, Backend, Network, Service, Shared};
 pub(crate) use rejection::shortened;
 pub use rejection::{FieldError, Rejection, RejectionKind};
 pub use ringlb_proxy::control::message::Generation;
+pub use ringlb_proxy::control::settings::Weight;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -96,11 +96,11 @@ impl Proxy {
         place.sandbox.namespace().enter_on_exec(&mut command)?;
         let mut command = Command::from(command);
         command.fd_mappings(mappings)?;
-        // Not in the daemon's process group: a Ctrl-C in the terminal is for the daemon alone.
         let access_log = match &settings.access_log {
             Some(file) => file.try_clone().map_err(|error| ProxyError::Descriptors(error.to_string()))?.into(),
             None => Stdio::inherit(),
         };
+        // Not in the daemon's process group: a Ctrl-C in the terminal is for the daemon alone.
         command.process_group(0).stdin(Stdio::null()).stdout(access_log);
         let child = command
             .spawn()

@@ -242,25 +242,11 @@ impl Place {
 }
 
 fn subnets(network: &Network) -> Subnets {
-    let mut subnets = Subnets::default();
-    for subnet in network.subnet().iter() {
-        match subnet {
-            IpNet::V4(subnet) => subnets.v4 = Some(*subnet),
-            IpNet::V6(subnet) => subnets.v6 = Some(*subnet),
-        }
-    }
-    subnets
+    network.subnet().iter().copied().collect()
 }
 
 fn addresses(listed: Families<IpAddr>) -> Addresses {
-    let mut addresses = Addresses::default();
-    for address in listed.iter() {
-        match address {
-            IpAddr::V4(address) => addresses.v4 = Some(*address),
-            IpAddr::V6(address) => addresses.v6 = Some(*address),
-        }
-    }
-    addresses
+    listed.iter().copied().collect()
 }
 
 fn log_all(network: &Name, what: &str, errors: &[ringlb_netns::Error]) {

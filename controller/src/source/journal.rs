@@ -53,9 +53,8 @@ pub enum JournalError {
 /// A wish, as it is written.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Entry<'a> {
-    Change { network: std::borrow::Cow<'a, str>, change: Box<std::borrow::Cow<'a, Change>> },
+    Change { network: std::borrow::Cow<'a, str>, change: std::borrow::Cow<'a, Change> },
     State(std::borrow::Cow<'a, DesiredState>),
 }
 
@@ -123,7 +122,7 @@ impl Journal {
     /// # Errors
     /// If it cannot be written; then it is as if nothing had been.
     pub fn change(&mut self, network: &str, change: &Change) -> Result<(), JournalError> {
-        self.write(&Entry::Change { network: network.into(), change: Box::new(std::borrow::Cow::Borrowed(change)) })
+        self.write(&Entry::Change { network: network.into(), change: std::borrow::Cow::Borrowed(change) })
     }
 
     /// Writes down a whole desired state.

@@ -1,39 +1,38 @@
 //! Which clients may come in.
 
 use super::PrefixSet;
-use ipnet::IpNet;
 use std::net::IpAddr;
 
 /// An allow and a deny list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AccessList {
-    /// `None` allows everybody.
-    allow: Option<PrefixSet>,
+    /// If it is empty, everybody is allowed.
+    allow: PrefixSet,
     deny: PrefixSet,
 }
 
 impl AccessList {
     /// An empty `allow` allows everybody; what is in `deny` is refused even if it is in `allow` too.
     #[must_use]
-    pub fn new(allow: &[IpNet], deny: &[IpNet]) -> Self {
-        let set = |prefixes: &[IpNet]| prefixes.iter().copied().collect::<PrefixSet>();
-        Self { allow: (!allow.is_empty()).then(|| set(allow)), deny: set(deny) }
+    pub fn new(allow: PrefixSet, deny: PrefixSet) -> Self {
+        Self { allow, deny }
     }
 
     /// Whether a client with this address may come in: O(log n) in the number of prefixes.
     #[must_use]
     pub fn admits(&self, client: IpAddr) -> bool {
-        self.allow.as_ref().is_none_or(|allow| allow.contains(client)) && !self.deny.contains(client)
+        (self.allow.is_empty() || self.allow.contains(client)) && !self.deny.contains(client)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ipnet::IpNet;
 
     fn list(allow: &[&str], deny: &[&str]) -> AccessList {
-        let [allow, deny] = [allow, deny].map(|all| all.iter().map(|one| one.parse().unwrap()).collect::<Vec<_>>());
-        AccessList::new(&allow, &deny)
+        let [allow, deny] = [allow, deny].map(|all| all.iter().map(|one| one.parse::<IpNet>().unwrap()).collect());
+        AccessList::new(allow, deny)
     }
 
     #[test]

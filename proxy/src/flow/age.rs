@@ -2,6 +2,7 @@
 //!
 //! Pure: whoever asks brings the times.
 
+use super::termination::Cause;
 use crate::control::settings::ServiceSettings;
 use std::time::Duration;
 
@@ -19,26 +20,17 @@ pub struct Age {
     pub lot: u8,
 }
 
-/// Why a connection ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expiry {
-    /// It was idle for too long.
-    Idle,
-    /// It has lasted for too long.
-    Lifetime,
-}
-
 impl Age {
-    /// Whether the settings of its service end a connection of this age.
+    /// Why the settings of its service end a connection of this age, if they do.
     #[must_use]
-    pub fn expiry(self, settings: &ServiceSettings) -> Option<Expiry> {
+    pub fn expiry(self, settings: &ServiceSettings) -> Option<Cause> {
         if settings.idle_timeout.0.is_some_and(|limit| self.silent >= limit) {
-            return Some(Expiry::Idle);
+            return Some(Cause::Idle);
         }
         let whole = settings.max_lifetime.0?;
         let wanted = whole - whole / 10 + whole / 10 * u32::from(self.lot) / u32::from(u8::MAX);
         let over = self.lasted >= whole || self.lasted >= wanted && self.silent >= PAUSE;
-        over.then_some(Expiry::Lifetime)
+        over.then_some(Cause::Lifetime)
     }
 }
 
@@ -67,7 +59,7 @@ mod tests {
         fn the_idle_time_is_kept_exactly(limit in 1u64..1_000_000, lasted in 0u64..1_000_000_000, silent in 0u64..1_000_000_000) {
             let age = Age { lasted: Duration::from_millis(lasted), silent: Duration::from_millis(silent), lot: 0 };
             let idle = silent >= limit * 1000;
-            prop_assert_eq!(age.expiry(&settings(Some(limit), None)) == Some(Expiry::Idle), idle);
+            prop_assert_eq!(age.expiry(&settings(Some(limit), None)) == Some(Cause::Idle), idle);
         }
 
         /// Never before nine tenths; always at the end; in between only in a pause; and once it ends, it ends later too.

@@ -23,7 +23,7 @@ pub struct Backend {
     pub health: Health,
     /// The share of its weight that it has now, in percent: [`WARM`], or less while its share rises.
     pub warmth: u8,
-    /// The counters, the same in every table that this backend is in.
+    /// What is the same in every table that this backend is in: its counters, and whether it was removed.
     pub identity: Arc<Identity>,
 }
 

@@ -1,7 +1,7 @@
 //! The table of a network: VIP → service → backends, as one immutable value.
 //!
-//! A batch of changes makes a new table from an old one; the two share all that did not change. Nothing here knows of
-//! sockets, of time or of who asks.
+//! A batch of changes makes a new table from an old one; the two share all that did not change. What is counted for
+//! a service or a backend lives beside them and outlives the tables. Nothing here knows of sockets, or reads a clock.
 
 pub mod backend;
 pub mod chooser;

@@ -5,7 +5,9 @@ use super::chooser::Chooser;
 use super::eligibility::{eligible, spare};
 use super::histogram::Histogram;
 use super::served_ports::ServedPorts;
-use crate::admission::{AccessList, Places, PrefixSet, RetryBudget, Scope, Waiter, WaitingQueue, new_scope};
+use crate::admission::{
+    AccessList, Places, PrefixSet, RetryBudget, RetryLimit, Scope, Waiter, WaitingQueue, new_scope,
+};
 use crate::control::histogram;
 use crate::control::message::{Algorithm, BackendSpec, ServiceSettings, ServiceSpec};
 use crate::health::slow_start;
@@ -13,6 +15,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// One service of one table, immutable.
 #[derive(Debug, Clone)]
@@ -94,8 +97,9 @@ pub struct ClientPrefixes {
 
 impl ClientPrefixes {
     fn new(settings: &ServiceSettings) -> Self {
-        let [allow, deny] = [&settings.allow, &settings.deny].map(|prefixes| prefixes.iter().collect::<Vec<_>>());
-        Self { access: AccessList::new(&allow, &deny), introducing: settings.accept_proxy_protocol.iter().collect() }
+        let [allow, deny, introducing] = [&settings.allow, &settings.deny, &settings.accept_proxy_protocol]
+            .map(|prefixes| prefixes.iter().collect());
+        Self { access: AccessList::new(allow, deny), introducing }
     }
 }
 
@@ -152,6 +156,15 @@ impl Service {
             || !settings.deny.is_empty()
             || settings.max_connections_per_client.0 > 0
             || settings.client_rate.per_second.0 > 0
+    }
+
+    /// Whether another attempt may be made for a connection after so many that failed. One that may is counted. `now` is the
+    /// time since a fixed moment.
+    #[must_use]
+    pub fn may_retry(&self, attempts: u8, now: Duration) -> bool {
+        let budget = self.settings.retry_budget;
+        let limit = RetryLimit { percent: budget.percent.0.into(), minimum_per_second: budget.minimum.0.into() };
+        attempts <= self.settings.retries.0 && self.state.retry_budget.try_retry(limit, now)
     }
 
     /// Indices into [`Self::backends`] of those that a new connection may go to.

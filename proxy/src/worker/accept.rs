@@ -1,6 +1,5 @@
 //! Taking connections in.
 
-use super::clock::Tick;
 use super::connections::{Connection, Introduction, Private};
 use super::{Error, Timer, Worker};
 use crate::flow::Flow;
@@ -144,7 +143,7 @@ impl Worker {
             private: [Private::No; 2],
             attempts: 0,
             opened: self.moment(),
-            moved: Tick::at(self.now, self.started),
+            moved: self.tick(),
             connect_time: None,
             sent: [0; 2],
             cause: None,

@@ -1,11 +1,9 @@
 //! What connections get and suffer because of their age.
 
-use super::clock::Tick;
 use super::connections::Connection;
 use super::{Error, Timer, Worker};
 use crate::control::settings::ServiceSettings;
-use crate::flow::age::{Age, Expiry};
-use crate::flow::termination::Cause;
+use crate::flow::age::Age;
 use crate::ring::Slot;
 use socket2::{SockRef, TcpKeepalive};
 use std::time::{Duration, Instant};
@@ -53,35 +51,31 @@ impl Worker {
     /// as long as there is one that can.
     pub(super) fn sweep_ages(&mut self) -> Result<(), Error> {
         let table = self.shared.table.load_full();
-        let tick = Tick::at(self.now, self.started);
-        let moment = self.moment();
+        let (tick, moment) = (self.tick(), self.moment());
         let mut ageing = false;
         let mut expired = Vec::new();
         for (slot, connection) in self.connections.iter() {
             let Some(service) = table.service_at(connection.target.ip()) else { continue };
-            if !service.settings.limits_age() || connection.flow.is_connecting() || connection.flow.is_introducing() {
-                ageing |= service.settings.limits_age();
+            if !service.settings.limits_age() {
                 continue;
             }
             ageing = true;
+            if connection.flow.is_connecting() || connection.flow.is_introducing() {
+                continue;
+            }
             let age = Age {
                 lasted: moment.since(connection.opened),
                 silent: tick.since(connection.moved),
                 // Neighbours in the list of connections were often made together.
                 lot: (slot.index as u8).wrapping_mul(157).wrapping_add(slot.generation as u8),
             };
-            expired.extend(age.expiry(&service.settings).map(|expiry| (slot, expiry)));
+            expired.extend(age.expiry(&service.settings).map(|cause| (slot, cause)));
         }
         self.watches_ages = false;
         if ageing {
             self.watch_ages();
         }
-        for (slot, expiry) in expired {
-            let (counter, cause) = match expiry {
-                Expiry::Idle => (&self.thread.counters.idle_resets, Cause::Idle),
-                Expiry::Lifetime => (&self.thread.counters.lifetime_resets, Cause::Lifetime),
-            };
-            counter.add(1);
+        for (slot, cause) in expired {
             self.abort(slot, cause)?;
         }
         Ok(())

@@ -2,18 +2,16 @@
 
 use super::accept::reset_on_close;
 use super::admit::call_next;
-use super::clock::Moment;
 use super::connections::{Attempt, Connection};
 use super::introduce::Known;
 use super::{Error, Timer, Worker};
-use crate::admission::{Refusal, RetryLimit};
+use crate::admission::Refusal;
 use crate::balance::{self, Taken};
 use crate::control::settings::{AccessLogFormat, ProxyProtocol, Queue};
 use crate::flow::Event;
 use crate::flow::termination::Cause;
 use crate::proxy_protocol::Version;
 use crate::ring::{Kind, Slot, Token};
-use crate::table::Service;
 use nix::errno::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::net::SocketAddr;
@@ -145,7 +143,7 @@ impl Worker {
             };
             if connection.attempts == 0 {
                 service.state.retry_budget.connection(now);
-            } else if may_retry(service, connection.attempts, now) {
+            } else if service.may_retry(connection.attempts, now) {
                 self.thread.counters.retries.add(1);
             } else {
                 backend.identity.leave();
@@ -160,7 +158,7 @@ impl Worker {
                 ProxyProtocol::V2 => Some(Version::Two),
             };
             let identity = Arc::clone(&backend.identity);
-            let started = Moment::at(self.now, self.started);
+            let started = self.moment();
             let attempt = Attempt { address: backend.address, identity, told, abandoned: false, started };
             let timeout = settings.connect_timeout.0;
             return Choice::Attempt(Chosen { attempt, timeout, ages: settings.limits_age() });
@@ -276,11 +274,12 @@ impl Worker {
 
     /// Takes note of a connection that is established.
     fn succeed(&mut self, slot: Slot) {
+        let now = self.moment();
         let Some(connection) = self.connections.get(slot) else { return };
         connection.tried = Vec::new();
         connection.cause = None;
         if let (Some(attempt), Some(admitted)) = (&connection.backend, &connection.admitted) {
-            let time = Moment::at(self.now, self.started).since(attempt.started);
+            let time = now.since(attempt.started);
             connection.connect_time = Some(time.into());
             admitted.service.connect_times.add(time);
             admitted.service.tcp_ports.note(connection.target.port());
@@ -352,14 +351,6 @@ fn is_of_backend(errno: Errno) -> bool {
             | Errno::EHOSTDOWN
             | Errno::ENETUNREACH
     )
-}
-
-/// Whether another attempt may be made after so many that failed.
-fn may_retry(service: &Service, attempts: u8, now: Duration) -> bool {
-    let settings = &service.settings;
-    let budget = settings.retry_budget;
-    let limit = RetryLimit { percent: budget.percent.0.into(), minimum_per_second: budget.minimum.0.into() };
-    attempts <= settings.retries.0 && service.state.retry_budget.try_retry(limit, now)
 }
 
 /// A socket for a connection to a backend: non-blocking, as splice needs it, and without Nagle's algorithm, as a relay

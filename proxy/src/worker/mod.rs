@@ -29,7 +29,7 @@ use crate::ring::{self, Completion, Kind, Ring, Slot, Token};
 use crate::shared::{DataThread, Shared};
 use accept::{Accepting, Refusals};
 use admit::Waits;
-use clock::Moment;
+use clock::{Moment, Tick};
 use connect::PendingAttempt;
 use connections::Connections;
 use datagrams::{Datagrams, Steered};
@@ -97,7 +97,6 @@ pub struct Worker {
     /// Receives that wait for a buffer.
     starved: VecDeque<(Slot, Side)>,
     random: fastrand::Rng,
-    started: Instant,
     /// The time of this turn.
     now: Instant,
     quiet_timer: bool,
@@ -139,7 +138,6 @@ impl Worker {
             splices: VecDeque::new(),
             starved: VecDeque::new(),
             random: fastrand::Rng::new(),
-            started: Instant::now(),
             now: Instant::now(),
             quiet_timer: false,
             stopping: false,
@@ -237,8 +235,17 @@ impl Worker {
         Ok(())
     }
 
-    /// Ends a connection with a reset.
+    /// Ends a connection with a reset, and counts that.
     fn abort(&mut self, slot: Slot, cause: Cause) -> Result<(), Error> {
+        let counters = &self.thread.counters;
+        match cause {
+            Cause::Removed => counters.removed_resets.add(1),
+            Cause::Drained => counters.drain_resets.add(1),
+            Cause::Idle => counters.idle_resets.add(1),
+            Cause::Lifetime => counters.lifetime_resets.add(1),
+            // The end of the proxy is the end of its counters; the others find no backend, which is counted there.
+            _ => {}
+        }
         if let Some(connection) = self.connections.get(slot) {
             connection.cause = Some(cause);
         }
@@ -246,7 +253,11 @@ impl Worker {
     }
 
     fn moment(&self) -> Moment {
-        Moment::at(self.now, self.started)
+        Moment::at(self.now, self.shared.started)
+    }
+
+    fn tick(&self) -> Tick {
+        Tick::at(self.now, self.shared.started)
     }
 
     fn stop(&mut self, slot: Slot, kind: Kind) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 use super::{Error, Timer, Worker};
 use crate::flow::termination::Cause;
 use crate::ring::Slot;
-use crate::shared::{Counter, Counters, Order};
+use crate::shared::Order;
 use crate::table::Identity;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ impl Worker {
                     self.start_receiving_datagrams()?;
                 }
                 Order::ResetRemoved => {
-                    self.reset_where(Identity::is_removed, |counters| &counters.removed_resets, Cause::Removed)?;
+                    self.reset_where(Identity::is_removed, Cause::Removed)?;
                     self.move_sessions(Identity::is_removed)?;
                 }
                 Order::WatchAges => self.watch_ages(),
@@ -38,16 +38,11 @@ impl Worker {
             return Ok(());
         }
         let is_it = |other: &Identity| std::ptr::eq(other, Arc::as_ptr(identity));
-        self.reset_where(is_it, |counters| &counters.drain_resets, Cause::Drained)?;
+        self.reset_where(is_it, Cause::Drained)?;
         self.move_sessions(is_it)
     }
 
-    fn reset_where(
-        &mut self,
-        wanted: impl Fn(&Identity) -> bool,
-        counter: impl Fn(&Counters) -> &Counter,
-        cause: Cause,
-    ) -> Result<(), Error> {
+    fn reset_where(&mut self, wanted: impl Fn(&Identity) -> bool, cause: Cause) -> Result<(), Error> {
         let slots = self
             .connections
             .find(|connection| connection.backend.as_ref().is_some_and(|attempt| wanted(&attempt.identity)));
@@ -56,7 +51,6 @@ impl Worker {
             if self.connections.get(slot).is_some_and(|connection| connection.flow.is_connecting()) {
                 self.abandon_attempt(slot)?;
             } else {
-                counter(&self.thread.counters).add(1);
                 self.abort(slot, cause)?;
             }
         }

@@ -1,7 +1,6 @@
 //! Moving a connection's data, and closing it.
 
 use super::accept::reset_on_close;
-use super::clock::Tick;
 use super::connections::{Connection, Introduction, Private};
 use super::{Error, Timer, Worker};
 use crate::flow::{Chunk, Ending, Event, Operation, ReceiveEnd, Side};
@@ -19,7 +18,7 @@ const QUIET: Duration = Duration::from_secs(1);
 impl Worker {
     /// What a completion means to its connection; `None` if that is gone.
     pub(super) fn event_of(&mut self, slot: Slot, kind: Kind, completion: &Completion) -> Option<Event> {
-        let tick = Tick::at(self.now, self.started);
+        let tick = self.tick();
         let connection = self.connections.get(slot)?;
         Some(match kind {
             Kind::Connect => match completion.result {
@@ -157,6 +156,7 @@ impl Worker {
     }
 
     fn splice_one(&mut self, slot: Slot, from: Side, read: bool) -> Option<Event> {
+        let tick = self.tick();
         let connection = self.connections.get(slot)?;
         let pipe = &mut connection.pipes[from.index()];
         if pipe.is_none() {
@@ -175,7 +175,7 @@ impl Worker {
         let (turn, moved) = leased.pipe.turn(source.as_fd(), destination.as_fd(), read);
         if moved > 0 {
             leased.moved_at = self.now;
-            connection.moved = Tick::at(self.now, self.started);
+            connection.moved = tick;
         }
         self.thread.counters.spliced_bytes.add(moved as u64);
         count_bytes(connection, from.other(), moved as u64);

@@ -3,21 +3,10 @@
 use super::Metrics;
 use crate::admin::{router, server};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::thread::{self, JoinHandle};
+use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::sync::watch;
-
-/// Listens on `address`; gives the address with the port that was chosen if it has none.
-///
-/// # Errors
-/// The kernel's answer.
-pub fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    Ok((listener, address))
-}
 
 /// Serves `/metrics` and `/healthz`, and nothing else, until `end` changes.
 ///
@@ -25,9 +14,11 @@ pub fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
 /// If the thread cannot be started.
 pub fn serve(listener: TcpListener, metrics: Metrics, end: watch::Receiver<bool>) -> io::Result<JoinHandle<()>> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    // From the runtime that it was made in to that of the thread.
+    let listener = listener.into_std()?;
     let listener = {
         let _inside = runtime.enter();
-        tokio::net::TcpListener::from_std(listener)?
+        TcpListener::from_std(listener)?
     };
     let router = router::metrics_router(metrics);
     let serve = move || runtime.block_on(server::serve_metrics(listener, router, end));

@@ -9,7 +9,7 @@ mod names;
 mod round;
 mod text;
 
-pub use listener::{bind, serve};
+pub use listener::serve;
 pub use names::{Kind, METRICS, Metric, Unit};
 
 use crate::source::Desired;

@@ -85,7 +85,7 @@ macro_rules! metrics {
     ($($constant:ident = $kind:ident($name:literal, $unit:ident, $labels:expr, $help:literal);)*) => {
         $(pub(super) const $constant: Metric = $kind($name, Unit::$unit, $labels, $help);)*
 
-        /// All metrics, in the order in which they are written.
+        /// All metrics, in the order in which `METRICS.md` lists them.
         pub const METRICS: &[Metric] = &[$($constant),*];
     };
 }

@@ -4,8 +4,7 @@
 
 mod split;
 
-use super::families::Listed;
-use super::field::parsed;
+use super::families::{Entry, Listed};
 use super::{Families, Weight};
 use ipnet::IpNet;
 use ringlb_proxy::control::message::ServiceSettings;
@@ -15,7 +14,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use split::{put, settings_beside};
 use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 
 /// The version of the desired-state document that this program reads.
 pub const DOCUMENT_VERSION: u64 = 1;
@@ -248,16 +246,6 @@ pub fn parse_address(text: &str) -> Result<IpAddr, String> {
     IpAddr::read(text)
 }
 
-struct Address(IpAddr);
-
-impl FromStr for Address {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        parse_address(text).map(Self)
-    }
-}
-
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
-    parsed(deserializer, IpAddr::EXPECTED).map(|Address(address)| address)
+    Entry::deserialize(deserializer).map(|Entry(address)| address)
 }

@@ -1,6 +1,6 @@
 //! Times that can be set, each with its bounds: written as `500ms`, `30s`, `5m` or `24h`.
 
-use serde::de::{self, Visitor};
+use super::text::parsed;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
@@ -103,7 +103,7 @@ macro_rules! as_text_or_milliseconds {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 if deserializer.is_human_readable() {
-                    deserializer.deserialize_str(Text(std::marker::PhantomData))
+                    parsed(deserializer, "a duration such as `30s`")
                 } else {
                     <$number>::deserialize(deserializer).map($from).map(Self)
                 }
@@ -201,21 +201,6 @@ duration_setting! {
     /// long. (IPVS keeps a session for 300 seconds, which costs it a few hundred bytes; here it costs a socket.) A client
     /// that comes back later is served all the same, perhaps by another backend.
     UdpIdleTimeout, "an idle timeout", Duration::from_millis(100), 24 * HOUR, default Duration::from_secs(60)
-}
-
-/// Reads a string and takes it as a `T`; the error is `T`'s own.
-struct Text<T>(std::marker::PhantomData<T>);
-
-impl<T: FromStr<Err = String>> Visitor<'_> for Text<T> {
-    type Value = T;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a duration such as `30s`")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-        text.parse().map_err(E::custom)
-    }
 }
 
 fn milliseconds(duration: Duration) -> u64 {

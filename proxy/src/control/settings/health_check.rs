@@ -39,10 +39,10 @@ impl HealthCheck {
         self.port.0 > 0
     }
 
-    /// The field that is at odds with the others, and why.
+    /// Whether the fields go together, each of them being right by itself.
     ///
     /// # Errors
-    /// If there is one.
+    /// The one that does not, by its path, and the reason.
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
         let needs_port = |text: &CheckText| !self.is_on() && !text.0.is_empty();
         if needs_port(&self.send) || needs_port(&self.expect) {

@@ -14,7 +14,9 @@ mod limits;
 mod number;
 mod prefixes;
 mod retry;
+mod text;
 mod udp;
+mod weight;
 
 pub use access_log::{AccessLog, AccessLogFormat, AccessLogSample};
 pub use duration::{
@@ -32,7 +34,9 @@ pub use limits::{
 };
 pub use prefixes::{MAX_PREFIXES, Prefix, Prefixes};
 pub use retry::{Retries, RetryBudget, RetryMinimum, RetryPercent};
+pub use text::parsed;
 pub use udp::{UdpResponses, UdpSettings};
+pub use weight::Weight;
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;

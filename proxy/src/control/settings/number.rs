@@ -4,18 +4,13 @@
 macro_rules! number_setting {
     ($(#[$documentation:meta])* $name:ident($number:ty), $min:literal to $max:literal, default $default:literal) => {
         $(#[$documentation])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+        #[serde(transparent)]
         pub struct $name(pub $number);
 
         impl Default for $name {
             fn default() -> Self {
                 Self($default)
-            }
-        }
-
-        impl serde::Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                self.0.serialize(serializer)
             }
         }
 

@@ -1,5 +1,6 @@
 //! Lists of client prefixes.
 
+use super::text::parsed;
 use ipnet::IpNet;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -11,7 +12,8 @@ use std::str::FromStr;
 pub const MAX_PREFIXES: usize = 10_000;
 
 /// Prefixes of client addresses, such as `10.0.0.0/8` and `2001:db8::/32`; an address alone is the prefix of only itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct Prefixes(pub Vec<Prefix>);
 
 /// One of them. Always without bits behind its length.
@@ -69,32 +71,12 @@ impl Serialize for Prefix {
 
 impl<'de> Deserialize<'de> for Prefix {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-
-        impl Visitor<'_> for Text {
-            type Value = Prefix;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a prefix as text, such as \"10.0.0.0/8\"")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Prefix, E> {
-                text.parse().map_err(E::custom)
-            }
-        }
-
         if deserializer.is_human_readable() {
-            deserializer.deserialize_str(Text)
+            parsed(deserializer, "a prefix as text, such as \"10.0.0.0/8\"")
         } else {
             let (address, length) = <(IpAddr, u8)>::deserialize(deserializer)?;
             IpNet::new(address, length).map(|prefix| Self(prefix.trunc())).map_err(D::Error::custom)
         }
-    }
-}
-
-impl Serialize for Prefixes {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
     }
 }
 

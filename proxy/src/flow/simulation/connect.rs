@@ -2,14 +2,13 @@
 
 use super::connection::{Attempt, Waiting};
 use super::world::World;
-use crate::admission::{RetryLimit, Waiter};
+use crate::admission::Waiter;
 use crate::balance::{self, Taken};
 use crate::control::settings::Queue;
 use crate::flow::{Event, Slot};
 use crate::shared::Order;
-use crate::table::{Service, ServiceState};
+use crate::table::ServiceState;
 use std::sync::Arc;
-use std::time::Duration;
 
 enum Choice {
     Attempt(Attempt),
@@ -117,7 +116,7 @@ impl World<'_> {
             };
             if attempts == 0 {
                 service.state.retry_budget.connection(self.now);
-            } else if !may_retry(service, attempts, self.now) {
+            } else if !service.may_retry(attempts, self.now) {
                 backend.identity.leave();
                 self.call_next(&service.state);
                 self.faults.retries_denied += 1;
@@ -225,11 +224,4 @@ impl World<'_> {
             self.orders.push(Order::Turn { slot });
         }
     }
-}
-
-fn may_retry(service: &Service, attempts: u8, now: Duration) -> bool {
-    let settings = &service.settings;
-    let budget = settings.retry_budget;
-    let limit = RetryLimit { percent: budget.percent.0.into(), minimum_per_second: budget.minimum.0.into() };
-    attempts <= settings.retries.0 && service.state.retry_budget.try_retry(limit, now)
 }

@@ -147,7 +147,7 @@ impl Worker {
         };
         if !self.shared.connections.take() && !self.evict_session()? {
             self.unseat_newcomer(&seat, admitted);
-            self.note_refusal(&"the descriptor limit is reached");
+            self.note_refusal(&"the proxy has its maximum of connections");
             return Ok(Err(Lost::AtLimit));
         }
         let steered = self.datagrams.sockets.get(socket as usize);
@@ -181,13 +181,11 @@ impl Worker {
         };
         Ok(Ok(self.datagrams.sessions.insert(key, session, settings.udp.idle_timeout.0, self.now)))
     }
-}
 
-impl Worker {
     /// Lets a session in and finds it a backend, at which it is counted in.
     fn seat_newcomer(&mut self, key: Key) -> Result<(Admitted, Seat, Arc<ServiceSettings>), Lost> {
         let now = self.now - self.shared.started;
-        let table = self.shared.table.load_full();
+        let table = self.shared.table.load();
         let service = table.service_at(key.target.ip()).ok_or(Lost::NoService)?;
         let admitted = self.shared.gate.admit(service, Some(key.client.ip()), now).map_err(|refusal| {
             self.count_refusal(refusal);
