@@ -233,6 +233,19 @@ fn what_is_no_header_is_refused_and_counted() {
     assert_eq!(statistics.services[0].connections, 0, "a backend was connected to");
 }
 
+/// Who resets before being accepted has no address any more. It may have been a trusted peer, so no backend hears of it.
+#[test]
+fn who_is_gone_before_being_accepted_reaches_no_backend() {
+    let mut proxy = Proxy::start_without_table(&Options::default());
+    serve(1, proxy.target.port(), echo);
+    let mut gone = proxy.connect();
+    gone.write_all(b"PROXY TCP4 ").unwrap();
+    reset(gone);
+    proxy.snapshot(vec![spec(proxy.target.ip(), trusting("127.0.0.0/8"))]);
+    let statistics = proxy.wait_for("it is gone", |statistics| statistics.proxy.client_resets == 1);
+    assert_eq!(statistics.services[0].connections, 0, "a backend was connected to");
+}
+
 /// From somebody who is not trusted a header is data like any other, and believed by nobody here.
 #[test]
 fn a_header_from_anybody_else_is_data() {

@@ -95,9 +95,13 @@ impl Worker {
                 self.thread.counters.no_service.add(1);
                 return Choice::Without(Cause::NoService);
             };
-            if let Some(deadline) = connection.must_introduce_itself(service, self.now) {
-                self.waits.insert((deadline, slot.index), slot);
-                return Choice::Nothing(Event::HeaderDue);
+            match connection.must_introduce_itself(service, self.now) {
+                Ok(None) => {}
+                Ok(Some(deadline)) => {
+                    self.waits.insert((deadline, slot.index), slot);
+                    return Choice::Nothing(Event::HeaderDue);
+                }
+                Err(event) => return Choice::Nothing(event),
             }
             let settings = &service.settings;
             if settings.access_log.format != AccessLogFormat::Off && connection.client.is_none() {

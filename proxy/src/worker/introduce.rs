@@ -78,20 +78,22 @@ impl Worker {
 }
 
 impl Connection {
-    /// Until when the client must have introduced itself; `None` if it need not, or has.
-    pub(super) fn must_introduce_itself(&mut self, service: &Service, now: Instant) -> Option<Instant> {
+    /// Until when the client must have introduced itself; `None` if it need not, or has. An event instead if that cannot be
+    /// told, as the client is gone: it may have been one that must.
+    pub(super) fn must_introduce_itself(&mut self, service: &Service, now: Instant) -> Result<Option<Instant>, Event> {
         if self.introduction != Introduction::Unknown {
-            return None;
+            return Ok(None);
         }
-        self.introduction = Introduction::None;
         let trusted = &service.clients.introducing;
         // One more system call, so only where it matters.
-        if trusted.is_empty() || !self.peer().is_some_and(|peer| trusted.contains(peer.ip())) {
-            return None;
+        let must = !trusted.is_empty() && trusted.contains(self.peer().ok_or(Event::ClientGone)?.ip());
+        if !must {
+            self.introduction = Introduction::None;
+            return Ok(None);
         }
         let deadline = later(now, service.settings.proxy_protocol_timeout.0);
         self.introduction = Introduction::Reading(Box::new(Reading { bytes: Vec::new(), deadline }));
-        Some(deadline)
+        Ok(Some(deadline))
     }
 
     /// Whom the limits, the lists and the hashes of the service mean: who introduced itself by a header, or the peer.
