@@ -7,12 +7,10 @@
 //! - [`SteeredSockets`] get the connections to every TCP port, and the datagrams to every UDP port, of every VIP;
 //! - [`Fabric`] is a network's bridge in a namespace of its own, and the legs that connect namespaces to it;
 //! - [`Sandbox`] is the namespace in which a network's proxy lives;
-//! - [`AddressPool`] hands out a subnet's addresses, and touches no kernel;
 //! - [`isolate`] moves the calling process into namespaces of its own, for tests and demonstrations.
 //!
 //! Everything that makes or removes something can be repeated with the same result. Nothing is shelled out.
 
-mod address_pool;
 mod error;
 mod fabric;
 mod families;
@@ -28,7 +26,6 @@ mod sandbox;
 mod steering;
 mod syscalls;
 
-pub use address_pool::AddressPool;
 pub use error::{Error, Result};
 pub use fabric::Fabric;
 pub use families::{Addresses, Subnets};
