@@ -223,30 +223,6 @@ pub enum Error {
         /// The subnet, or a dual stack's two.
         subnets: Subnets,
     },
-    /// The address is in the subnet and not for use.
-    #[error(
-        "{address} is reserved in subnet {subnet} (its network or broadcast address, or in a reserved range); choose another"
-    )]
-    AddressReserved {
-        /// The address.
-        address: IpAddr,
-        /// The subnet.
-        subnet: IpNet,
-    },
-    /// The address is in use.
-    #[error("{address} is already in use in subnet {subnet}; choose another, or release it first")]
-    AddressTaken {
-        /// The address.
-        address: IpAddr,
-        /// The subnet.
-        subnet: IpNet,
-    },
-    /// All addresses are in use.
-    #[error("subnet {subnet} has no free address left; release some, or use a larger subnet")]
-    SubnetFull {
-        /// The subnet.
-        subnet: IpNet,
-    },
     /// The process was not moved into namespaces of its own.
     #[error("cannot {step} to isolate this process: {cause}{}", isolation_remedy(cause))]
     Isolation {
