@@ -2,7 +2,6 @@
 
 use crate::steering::SteeringKind;
 use crate::{Addresses, Subnets};
-use ipnet::IpNet;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
