@@ -140,6 +140,7 @@ fn answer(request: &Request, shared: &Shared, health: &Health) -> Option<Reply> 
             shared.shut_down();
             return None;
         }
+        Request::AddPort { .. } | Request::RemovePort(_) | Request::Descriptors => return None,
     };
     if result.is_ok() {
         health.follow(request);
