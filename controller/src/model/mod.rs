@@ -14,6 +14,7 @@ mod kept;
 pub mod limits;
 mod name;
 mod network;
+mod observed;
 mod rejection;
 mod subnet;
 
@@ -23,6 +24,7 @@ pub use families::{Families, Family, OfFamily};
 pub use kept::{Kept, KeptNetwork};
 pub use name::Name;
 pub use network::{Attachment, Backend, Network, Service, Shared};
+pub use observed::{ObservedBackend, ObservedNetwork, ObservedSandbox, ObservedService};
 pub(crate) use rejection::shortened;
 pub use rejection::{FieldError, Rejection, RejectionKind};
 pub use ringlb_proxy::control::message::Generation;

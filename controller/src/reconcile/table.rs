@@ -66,6 +66,7 @@ fn service_spec(service: &Service) -> ServiceSpec {
         name: service.name.to_string(),
         vips: service.vip.iter().copied().collect(),
         settings: service.settings.clone(),
+        published: Vec::new(),
         backends: service.backends.iter().map(|(address, backend)| backend_spec(*address, backend)).collect(),
     }
 }
@@ -104,7 +105,7 @@ mod tests {
         let Transition { table, .. } = match request {
             Request::Snapshot(snapshot) => table.replaced_by(snapshot).unwrap(),
             Request::Delta(delta) => table.changed_by(delta).unwrap(),
-            Request::Statistics | Request::Shutdown => unreachable!("no request for a table"),
+            _ => unreachable!("no request for a table"),
         };
         table
     }

@@ -315,6 +315,7 @@ impl Worker {
             Reply::Acknowledged { generation } => self.table_is_at(generation),
             Reply::Refused { generation, reason } => self.table_refused(generation, &reason),
             Reply::Statistics(statistics) => self.statistics.answer(&statistics),
+            Reply::Ports(_) | Reply::PortRefused { .. } | Reply::Descriptors { .. } => {}
         }
     }
 

@@ -9,7 +9,7 @@ mod journal;
 
 pub use journal::{Journal, JournalError};
 
-use crate::model::{Change, DesiredState, Model, Name, Network, Rejection, Shared};
+use crate::model::{Change, DesiredState, Model, Name, Network, ObservedNetwork, Rejection, Shared};
 use crate::reconcile::{Concern, Receipt, Reconcilers};
 use imbl::ordmap::DiffItem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -47,6 +47,15 @@ pub struct Taken {
     /// The model with it.
     pub after: Model,
     /// One receipt for each network concerned.
+    pub receipts: Vec<(Name, Receipt)>,
+}
+
+/// What became of an observation.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// The networks that were not taken, and why.
+    pub refused: Vec<(Name, Rejection)>,
+    /// One receipt for each network in which something changed.
     pub receipts: Vec<(Name, Receipt)>,
 }
 
@@ -119,6 +128,14 @@ impl Desired {
             DiffItem::Add(..) | DiffItem::Update { .. } => None,
         }));
         Ok(Taken { before, after, receipts })
+    }
+
+    /// Takes all that a source observes. What is not among it any more is removed.
+    ///
+    /// Gives for each network why it cannot be taken, if it cannot; the others are.
+    pub fn observe(&self, source: &'static str, networks: Vec<ObservedNetwork>) -> Observed {
+        let _ = (source, networks);
+        Observed::default()
     }
 
     fn tell(&self, any: &Network, now: Option<&Shared<Network>>, concern: Concern) -> (Name, Receipt) {
