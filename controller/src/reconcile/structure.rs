@@ -54,7 +54,7 @@ impl Structure {
 
     /// Whether this can become what `network` needs without being taken down.
     pub(super) fn serves(&self, network: &Network) -> bool {
-        self.plan.subnets == subnets(network) && !network.attachments().is_empty()
+        self.plan.subnets == subnets(network) && network.is_on_node()
     }
 
     /// Whether the sandbox that is there, if any, is one that `network` needs.
