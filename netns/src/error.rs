@@ -35,6 +35,12 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// There is another namespace at the path than the one that was meant.
+    #[error("the network namespace at {} is not the one that was seen there before; look again", path.display())]
+    AnotherNamespace {
+        /// The path.
+        path: PathBuf,
+    },
     /// A system call on a namespace failed.
     #[error("cannot {action} network namespace {namespace}: {cause}{}", remedy(cause))]
     Namespace {

@@ -201,6 +201,12 @@ impl Worker {
             Command::Wish { network, concern, reply } => {
                 let (since, generation) = (Instant::now(), network.generation());
                 self.waiting.push_back(Waiter { since, generation, concern, fresh: true, reply });
+                let before = self.wish.as_ref().and_then(|wish| wish.observed_sandbox());
+                if before != network.observed_sandbox() {
+                    // What failed in the sandbox that was says nothing of the one that is.
+                    self.building.succeeded();
+                    self.restart.succeeded();
+                }
                 self.wish = Some(network);
             }
             Command::Remove { reply } => {
@@ -523,7 +529,7 @@ impl Worker {
     fn status(&self) -> NetworkStatus {
         let place = self.structure.as_ref().and_then(|structure| structure.sandbox.as_ref());
         let sandbox = place.map(|place| SandboxStatus {
-            namespace: place.sandbox.namespace().name().unwrap_or_default().to_owned(),
+            namespace: place.namespace(),
             lb_address: place.lb_address,
             steering: place.steered.steering.kind().to_string(),
         });
@@ -558,7 +564,9 @@ impl Worker {
 
     async fn stop_proxy(&mut self) {
         if let Some(proxy) = self.proxy.take() {
-            proxy.stop(&self.name).await;
+            // In a namespace that somebody else has taken down, nobody is left to end politely.
+            let hurry = self.structure.as_ref().is_some_and(Structure::is_observed);
+            proxy.stop(&self.name, hurry).await;
         }
         self.sent = None;
         self.greeting = None;
