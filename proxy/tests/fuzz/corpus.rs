@@ -252,7 +252,7 @@ fn backend(n: u8, weight: u16, draining: bool) -> BackendSpec {
 
 fn service(name: &str, vip: u8, algorithm: Algorithm, backends: Vec<BackendSpec>) -> ServiceSpec {
     let settings = ServiceSettings { algorithm, ..ServiceSettings::default() };
-    ServiceSpec { name: name.into(), vips: vec![[10, 0, 1, vip].into()], settings, backends }
+    ServiceSpec { name: name.into(), vips: vec![[10, 0, 1, vip].into()], settings, published: Vec::new(), backends }
 }
 
 fn with(settings: ServiceSettings) -> ServiceSpec {

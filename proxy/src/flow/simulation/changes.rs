@@ -111,7 +111,7 @@ fn services(calm: bool, random: &mut fastrand::Rng) -> Vec<Arc<ServiceSpec>> {
 fn service(number: u8, vips: Vec<IpAddr>, random: &mut fastrand::Rng) -> ServiceSpec {
     let backends = (0..BACKENDS).filter(|_| random.bool()).collect::<Vec<_>>();
     let backends = backends.into_iter().map(|last| backend(last, random)).collect();
-    ServiceSpec { name: format!("s{number}"), vips, settings: settings(random), backends }
+    ServiceSpec { name: format!("s{number}"), vips, settings: settings(random), published: Vec::new(), backends }
 }
 
 /// The service as it is in the table.
@@ -125,7 +125,13 @@ fn described(table: &Table, name: &str) -> Option<ServiceSpec> {
         local: backend.local,
     });
     let settings = ServiceSettings::clone(&service.settings);
-    Some(ServiceSpec { name: name.to_owned(), vips: service.vips.to_vec(), settings, backends: backends.collect() })
+    Some(ServiceSpec {
+        name: name.to_owned(),
+        vips: service.vips.to_vec(),
+        settings,
+        published: service.published.to_vec(),
+        backends: backends.collect(),
+    })
 }
 
 fn address(last: u8) -> IpAddr {

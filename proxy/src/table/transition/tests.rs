@@ -23,6 +23,7 @@ fn service(name: &str, vip_last: u8, backends: Vec<BackendSpec>) -> ServiceSpec 
             drain_timeout: DrainTimeout(Some(Duration::from_secs(1))),
             ..ServiceSettings::default()
         },
+        published: Vec::new(),
         backends,
     }
 }
@@ -165,7 +166,7 @@ fn a_service_is_found_by_each_of_its_vips() {
 
     let with = |name: &str, vips| put(ServiceSpec { vips, ..service(name, 0, vec![]) });
     for (bad, expected) in [
-        (with("c", vec![]), TransitionError::NoVip { service: "c".into() }),
+        (with("c", vec![]), TransitionError::Unreachable { service: "c".into() }),
         (
             with("c", vec![vip(5), sixth]),
             TransitionError::VipTaken { service: "c".into(), other: "a".into(), vip: sixth },
