@@ -3,7 +3,7 @@
 use crate::admin::auth::{Token, TokenError};
 use crate::admin::metrics::{self, Metrics};
 use crate::admin::{self, Context, server};
-use crate::reconcile::{ControlDirectory, Reconcilers, Settings, name_prefix, remove_leftovers};
+use crate::reconcile::{ControlDirectory, Reconcilers, Settings, find_orphans, name_prefix};
 use crate::source::{Desired, Journal, JournalError, docker};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -181,7 +181,7 @@ pub async fn run(
     let control =
         ControlDirectory::open(&run_dir).map_err(|cause| DaemonError::RunDir { path: run_dir.clone(), cause })?;
     let name_prefix = name_prefix(&run_dir);
-    remove_leftovers(&control, &name_prefix).await;
+    let orphans = find_orphans(&control).await;
 
     let admin_socket = Options::admin_socket(&run_dir);
     // The lock is ours, so whoever made this socket is gone.
@@ -205,11 +205,12 @@ pub async fn run(
     let max_connections = options.max_connections;
     let settings =
         Settings { control, name_prefix, proxy_program, access_log, threads, max_connections, acknowledge_timeout };
-    let reconcilers = Reconcilers::new(settings);
+    let reconcilers = Reconcilers::taking_over(settings, orphans);
     let desired = Arc::new(match kept {
         Some((journal, model)) => Desired::kept(reconcilers.clone(), journal, model),
         None => Desired::new(reconcilers.clone()),
     });
+    desired.await_sources(options.docker.iter().map(|_| docker::NAME)).await;
     let metrics = Metrics::start(Arc::clone(&desired), started);
     // Nobody feeds it yet what managers on other nodes say.
     let (_feed, fed) = watch::channel(None);

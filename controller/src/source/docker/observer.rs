@@ -585,7 +585,8 @@ impl Observer {
         // Docker's own balancer serves these sandboxes. Whoever is to serve them in its place begins here.
         let networks = if self.ipvs { Vec::new() } else { outcome.networks };
         let balancer = if self.ipvs { "ipvs" } else { "none" };
-        if self.said.as_ref() != Some(&networks) {
+        // What was refused may be taken now: a network of that name may be gone.
+        if self.said.as_ref() != Some(&networks) || !self.refused.is_empty() {
             log_changes(self.said.as_deref().unwrap_or_default(), &networks);
             let began = Instant::now();
             let observed = self.desired.observe(NAME, networks.clone());
