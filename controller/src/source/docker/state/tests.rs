@@ -235,7 +235,10 @@ fn a_network_without_a_sandbox_stays_for_a_while() {
     scene.pass(SECOND);
     let now = scene.now;
     scene.state.sandbox("net", now, Some(sandbox(9)));
+    assert_eq!(scene.network("net").unwrap().sandbox, None, "its address is not known yet");
+    scene.inspect(&[("web", VIP, &[3])]);
     assert_eq!(scene.network("net").unwrap().sandbox.unwrap().identity, (4, 9));
+    let now = scene.now;
     scene.state.sandbox("net", now, None);
     assert!(scene.pass(HOLD_DOWN * 2).network("net").is_none());
 }
