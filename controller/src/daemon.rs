@@ -4,7 +4,7 @@ use crate::admin::auth::{Token, TokenError};
 use crate::admin::metrics::{self, Metrics};
 use crate::admin::{self, Context, server};
 use crate::reconcile::{ControlDirectory, Reconcilers, Settings, find_orphans, name_prefix};
-use crate::source::{Desired, Journal, JournalError};
+use crate::source::{Desired, Journal, JournalError, docker};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use ringlb_proxy::threads::Count;
@@ -35,6 +35,8 @@ pub struct Options {
     pub admin_token_file: Option<PathBuf>,
     /// Where the metrics are served without a token, if anywhere.
     pub metrics_listen: Option<SocketAddr>,
+    /// The Docker Engine that is observed, if any.
+    pub docker: Option<docker::Options>,
     /// The proxy's program. Without one `ringlb-proxy` beside this program.
     pub proxy_program: Option<PathBuf>,
     /// The file that the access log of all proxies is appended to. Without one it goes to standard output.
@@ -62,6 +64,7 @@ impl Options {
             admin_listen: None,
             admin_token_file: None,
             metrics_listen: None,
+            docker: None,
             proxy_program: None,
             access_log: None,
             threads: Count::default(),
@@ -207,9 +210,13 @@ pub async fn run(
         Some((journal, model)) => Desired::kept(reconcilers.clone(), journal, model),
         None => Desired::new(reconcilers.clone()),
     });
-    desired.await_sources([]).await;
+    desired.await_sources(options.docker.iter().map(|_| docker::NAME)).await;
     let metrics = Metrics::start(Arc::clone(&desired), started);
-    let context = Context { desired, ready: Arc::new(AtomicBool::new(true)), metrics: metrics.clone() };
+    // Nobody feeds it yet what managers on other nodes say.
+    let (_feed, fed) = watch::channel(None);
+    let docker = options.docker.clone().map(|options| docker::start(options, Arc::clone(&desired), fed));
+    let sources = docker.iter().map(|docker| docker.status.clone()).collect();
+    let context = Context { desired, sources, ready: Arc::new(AtomicBool::new(true)), metrics: metrics.clone() };
 
     let (end, ended) = watch::channel(false);
     let serve_metrics = match scrapers {

@@ -11,12 +11,40 @@ const DROPPED: [&str; 8] =
 pub(super) fn write(answer: &Value, out: &mut impl Write) -> io::Result<()> {
     let ready = if answer["ready"] == true { "ready" } else { "not ready" };
     writeln!(out, "ringlb {}, daemon pid {}, {ready}", text(&answer["version"]), text(&answer["daemon_pid"]))?;
+    for source in list(&answer["sources"]) {
+        write_source(source, out)?;
+    }
     for network in list(&answer["networks"]) {
         writeln!(out)?;
         write_network(network, out)?;
     }
     if list(&answer["networks"]).is_empty() {
         writeln!(out, "no networks")?;
+    }
+    Ok(())
+}
+
+fn write_source(source: &Value, out: &mut impl Write) -> io::Result<()> {
+    let reachable = if source["reachable"] == true { "reachable" } else { "NOT REACHABLE" };
+    write!(out, "source {}  {reachable}", text(&source["name"]))?;
+    let engine = &source["engine"];
+    if engine.is_object() {
+        let field = |field: &str| text(&engine[field]);
+        write!(out, "  version {}  role {}  swarm {}", field("version"), field("role"), field("swarm"))?;
+    }
+    writeln!(out, "  labels from {}", text(&source["labels_from"]))?;
+    if source["balancer"] == "ipvs" {
+        writeln!(out, "  Docker's own balancer (IPVS) is active: its sandboxes are left alone")?;
+    }
+    if let Value::String(error) = &source["last_error"] {
+        writeln!(out, "  ERROR: {error}")?;
+    }
+    for label in list(&source["invalid_labels"]) {
+        let [service, label, reason] = ["service", "label", "reason"].map(|field| text(&label[field]));
+        writeln!(out, "  INVALID LABEL of service {service}: {label}: {reason}")?;
+    }
+    for refused in list(&source["refused_networks"]) {
+        writeln!(out, "  NOT SERVED: {}: {}", text(&refused["name"]), text(&refused["reason"]))?;
     }
     Ok(())
 }

@@ -5,7 +5,9 @@
 //! source touches the kernel, and none knows of another.
 
 pub mod api;
+pub mod docker;
 mod journal;
+pub mod status;
 
 pub use journal::{Journal, JournalError};
 
