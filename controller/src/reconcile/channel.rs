@@ -194,6 +194,7 @@ mod tests {
                     name: format!("service-{index}"),
                     vips: vec![std::net::Ipv4Addr::from(index).into()],
                     settings: Default::default(),
+                    published: Vec::new(),
                     backends: Vec::new(),
                 })
             };

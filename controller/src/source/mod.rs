@@ -5,6 +5,7 @@
 //! source touches the kernel, and none knows of another.
 
 pub mod api;
+pub mod docker;
 mod journal;
 
 pub use journal::{Journal, JournalError};

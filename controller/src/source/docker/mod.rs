@@ -1,0 +1,4 @@
+//! What a Docker Engine on this node makes: networks with their sandboxes, services and backends.
+
+pub mod cluster;
+pub mod facts;
