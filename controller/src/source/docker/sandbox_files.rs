@@ -15,6 +15,9 @@ const EXEC_ROOT: &str = "/run/docker";
 /// What it reads its options from, unless told otherwise.
 const CONFIGURATION: &str = "/etc/docker/daemon.json";
 
+/// How many characters of a network's id are in its sandbox's name.
+const ID_CHARACTERS: usize = 9;
+
 /// A sandbox's namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SandboxFile {
@@ -29,6 +32,26 @@ pub(super) struct SandboxFile {
 /// # Errors
 /// If nobody answers there.
 pub(super) fn directory(socket: &Path) -> io::Result<PathBuf> {
+    let (pid, prefix) = engine_of(socket)?;
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let configured = || {
+        let file = argument(&arguments, "config-file").unwrap_or_else(|| PathBuf::from(CONFIGURATION));
+        configured_exec_root(&fs::read(below(&prefix, &file)).ok()?)
+    };
+    let exec_root = argument(&arguments, "exec-root").or_else(configured).unwrap_or_else(|| PathBuf::from(EXEC_ROOT));
+    Ok(below(&prefix, &exec_root).join("netns"))
+}
+
+/// Where `path`, as the Engine that answers on `socket` sees it, is to be found from here.
+///
+/// # Errors
+/// If nobody answers there.
+pub(super) fn seen(socket: &Path, path: &Path) -> io::Result<PathBuf> {
+    engine_of(socket).map(|(_, prefix)| below(&prefix, path))
+}
+
+/// The process that listens on `socket`, and where its file system is to be found from here.
+fn engine_of(socket: &Path) -> io::Result<(i32, PathBuf)> {
     // With a socket that systemd made it is systemd that is named here; it has no such argument, and the Engine that
     // it started has the usual exec-root.
     let stream = UnixStream::connect(socket)?;
@@ -37,14 +60,16 @@ pub(super) fn directory(socket: &Path) -> io::Result<PathBuf> {
     let own = namespace_of("self");
     // The Engine may be in another pid namespace than this process, where its number says nothing (pid 0).
     let elsewhere = pid > 0 && own.is_some() && namespace_of(&pid.to_string()).is_some_and(|its| Some(its) != own);
-    let prefix = if elsewhere { root } else { PathBuf::from("/") };
-    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let configured = || {
-        let file = argument(&arguments, "config-file").unwrap_or_else(|| PathBuf::from(CONFIGURATION));
-        configured_exec_root(&fs::read(below(&prefix, &file)).ok()?)
-    };
-    let exec_root = argument(&arguments, "exec-root").or_else(configured).unwrap_or_else(|| PathBuf::from(EXEC_ROOT));
-    Ok(below(&prefix, &exec_root).join("netns"))
+    Ok((pid, if elsewhere { root } else { PathBuf::from("/") }))
+}
+
+/// The name of a network's sandbox in that directory.
+pub(super) fn name(network_id: &str, ingress: bool) -> String {
+    if ingress {
+        "ingress_sbox".to_owned()
+    } else {
+        format!("lb_{}", network_id.chars().take(ID_CHARACTERS).collect::<String>())
+    }
 }
 
 /// The namespace at `path`; `None` if there is none, as while the Engine is making or removing it: then the path can be a
@@ -109,6 +134,13 @@ mod tests {
         assert_eq!(configured_exec_root(br#"{"exec-root":""}"#), None);
         assert_eq!(configured_exec_root(b"{}"), None);
         assert_eq!(configured_exec_root(b"not JSON"), None);
+    }
+
+    #[test]
+    fn a_sandbox_is_named_after_its_network() {
+        assert_eq!(name("fyhfrxn30hsy8onufsgm85c5q", false), "lb_fyhfrxn30");
+        assert_eq!(name("cmrfzt1bujdde53immu9muisk", true), "ingress_sbox");
+        assert_eq!(name("short", false), "lb_short");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod certificates;
 mod error;
 mod follow;
 mod line;
+mod link;
 mod pauses;
 mod serve;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod tests;
 pub use certificates::Certificates;
 pub use error::ClusterError;
 pub use follow::{FollowStatus, Following, follow};
+pub use link::Link;
 pub use serve::{ServeStatus, Serving, serve};
 
 use std::time::Duration;

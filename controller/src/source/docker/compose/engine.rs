@@ -17,6 +17,7 @@ use bollard::query_parameters::{
 use futures_util::TryStreamExt;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -131,6 +132,14 @@ impl Engine {
     }
 }
 
+/// A client of the Engine at `socket`.
+pub(super) async fn connect(socket: &Path) -> Result<Docker, ComposeError> {
+    let path = socket.to_string_lossy();
+    let docker = Docker::connect_with_unix(&path, DEADLINE.as_secs(), bollard::API_DEFAULT_VERSION);
+    let docker = docker.map_err(|cause| failed("connect", &cause))?;
+    within("connect", docker.negotiate_version()).await
+}
+
 /// It can do nothing but be there, and comes back with the Engine.
 fn holder(key: &Key) -> ContainerCreateBody {
     let labels = [(HOLDER_LABEL, &key.service), (NETWORK_LABEL, &key.network)];
@@ -162,6 +171,10 @@ fn holder(key: &Key) -> ContainerCreateBody {
     }
 }
 
+pub(super) fn failed(action: &'static str, cause: &ClientError) -> ComposeError {
+    ComposeError::Engine { action, cause: cause.to_string() }
+}
+
 fn status(error: &ClientError) -> Option<u16> {
     match error {
         ClientError::DockerResponseServerError { status_code, .. } => Some(*status_code),
@@ -175,7 +188,7 @@ async fn within<T>(
 ) -> Result<T, ComposeError> {
     match timeout(DEADLINE, call).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(cause)) => Err(ComposeError::Engine { action, cause: cause.to_string() }),
+        Ok(Err(cause)) => Err(failed(action, &cause)),
         Err(_) => Err(ComposeError::Late { action }),
     }
 }

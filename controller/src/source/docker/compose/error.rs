@@ -14,6 +14,9 @@ pub enum ComposeError {
         /// What the client says.
         cause: String,
     },
+    /// The Engine has ended.
+    #[error("the Engine has ended")]
+    Ended,
     /// The Engine takes too long.
     #[error("the Engine has not answered within {} s when asked to {action}", super::engine::DEADLINE.as_secs())]
     Late {

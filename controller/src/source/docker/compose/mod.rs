@@ -15,15 +15,18 @@ mod holders;
 mod image;
 mod observation;
 mod retry;
+mod run;
 mod services;
 mod stop_signal;
 #[cfg(test)]
 mod tests;
 
 pub use error::ComposeError;
+pub use run::{NAME, start};
 
 use super::sandbox_files;
 use crate::model::ObservedNetwork;
+use crate::source::status::{InvalidLabel, RefusedNetwork};
 use bollard::Docker;
 use bollard::models::EventMessage;
 use engine::Engine;
@@ -59,8 +62,10 @@ pub struct Compose {
 pub struct ComposeObservation {
     /// One network for each service, named NETWORK.NAME.
     pub networks: Vec<ObservedNetwork>,
-    /// What is wrong, with the container or the network and service that it concerns. The rest is as it should be.
-    pub problems: Vec<(String, String)>,
+    /// The labels that are not valid, by container. The rest is as it should be.
+    pub invalid_labels: Vec<InvalidLabel>,
+    /// The services that have no VIP, and why.
+    pub refused: Vec<RefusedNetwork>,
     /// When to observe again in any case, if something has failed.
     pub again: Option<Duration>,
 }
@@ -104,17 +109,18 @@ impl Compose {
         let (bridges, containers) = (self.engine.bridges().await?, self.engine.containers(SERVICE_LABEL).await?);
         self.stopping.retain(|id| containers.iter().any(|container| container.running && container.id == *id));
         let services = Services::of(bridges, containers);
-        let mut problems = services.problems();
-        let held = self.hold(&services, &mut problems).await?;
+        let mut refused = Vec::new();
+        let held = self.hold(&services, &mut refused).await?;
         let networks = services.observe(&held, &self.stopping);
-        Ok(ComposeObservation { networks, problems, again: self.retry.next(Instant::now()) })
+        let invalid_labels = services.invalid_labels();
+        Ok(ComposeObservation { networks, invalid_labels, refused, again: self.retry.next(Instant::now()) })
     }
 
     /// Does what is to be done for the holders; gives those there are then.
     async fn hold(
         &mut self,
         services: &Services,
-        problems: &mut Vec<(String, String)>,
+        refused: &mut Vec<RefusedNetwork>,
     ) -> Result<BTreeMap<Key, Held>, ComposeError> {
         let holders = self.engine.containers(HOLDER_LABEL).await?;
         let wanted: BTreeSet<_> = services.keys().cloned().collect();
@@ -124,7 +130,7 @@ impl Compose {
             let (key, done) = match step {
                 Step::Remove { id } => {
                     if let Err(error) = self.engine.remove(&id).await {
-                        problems.push((id, error.to_string()));
+                        refused.push(RefusedNetwork { name: id, reason: error.to_string() });
                     }
                     continue;
                 }
@@ -134,7 +140,7 @@ impl Compose {
                 }
                 Step::Make { key, stopped } => {
                     if let Some(reason) = self.retry.reason(&key, Instant::now()) {
-                        problems.push((key.to_string(), reason));
+                        refused.push(RefusedNetwork { name: key.to_string(), reason });
                         continue;
                     }
                     let done = self.make(&key, stopped).await;
@@ -148,7 +154,7 @@ impl Compose {
                 }
                 Err(error) => {
                     tracing::warn!(service = %key, %error, "cannot hold the service's VIP");
-                    problems.push((key.to_string(), error.to_string()));
+                    refused.push(RefusedNetwork { name: key.to_string(), reason: error.to_string() });
                     self.retry.failed(&key, Instant::now(), error.to_string());
                 }
             }

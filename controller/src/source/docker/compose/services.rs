@@ -4,6 +4,7 @@ use super::super::labels::{self, Labels};
 use super::decode::{Bridge, Container};
 use super::{HOLDER_LABEL, NETWORK_LABEL, PUBLISH_LABEL, SERVICE_LABEL};
 use crate::model::Name;
+use crate::source::status::InvalidLabel;
 use ringlb_proxy::control::message::{Port, Protocol, PublishedPort};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -28,7 +29,7 @@ impl fmt::Display for Key {
 pub(super) struct Services {
     pub(super) bridges: BTreeMap<String, Bridge>,
     pub(super) all: BTreeMap<Key, Service>,
-    problems: Vec<(String, String)>,
+    invalid: Vec<InvalidLabel>,
 }
 
 /// A service with its containers, the newest one first: its labels are the service's.
@@ -49,8 +50,8 @@ impl Services {
         for container in containers {
             services.add(&container);
         }
-        services.problems.sort();
-        services.problems.dedup();
+        services.invalid.sort();
+        services.invalid.dedup();
         services
     }
 
@@ -58,9 +59,13 @@ impl Services {
         self.all.keys()
     }
 
-    /// What is wrong with labels, by container or service.
-    pub(super) fn problems(&self) -> Vec<(String, String)> {
-        self.problems.clone()
+    /// The labels that are not valid, by container.
+    pub(super) fn invalid_labels(&self) -> Vec<InvalidLabel> {
+        self.invalid.clone()
+    }
+
+    fn is_invalid(&mut self, container: &Container, label: &str, reason: String) {
+        self.invalid.push(InvalidLabel { service: container.name.clone(), label: label.to_owned(), reason });
     }
 
     fn add(&mut self, container: &Container) {
@@ -70,7 +75,7 @@ impl Services {
         settings.retain(|label, _| !own.contains(&label.as_str()));
         let labels = labels::read(&settings);
         for (label, reason) in &labels.invalid {
-            self.problems.push((container.name.clone(), format!("label {label}: {reason}")));
+            self.is_invalid(container, label, reason.clone());
         }
         if !labels.enabled {
             return;
@@ -78,13 +83,13 @@ impl Services {
         let networks: Vec<_> =
             container.networks.keys().filter(|network| self.bridges.contains_key(*network)).cloned().collect();
         if networks.is_empty() {
-            let reason = format!("label {SERVICE_LABEL}: the container is on no bridge network made by a user");
-            self.problems.push((container.name.clone(), reason));
+            let reason = "the container is on no bridge network made by a user".to_owned();
+            self.is_invalid(container, SERVICE_LABEL, reason);
         }
         for network in networks {
             let key = Key { network, service: service.clone() };
             if let Err((label, reason)) = self.join(key, container, &labels) {
-                self.problems.push((container.name.clone(), format!("label {label}: {reason}")));
+                self.is_invalid(container, label, reason);
             }
         }
     }

@@ -113,12 +113,9 @@ fn wrong_labels_are_told_by_container_and_label_and_the_rest_is_served() {
     set(&mut containers[0], "ringlb.weight", "much");
     set(&mut containers[1], "ringlb.service", "no name");
     let services = Services::of(bridges(), containers);
-    let problems = services.problems();
-    let labels: Vec<_> = problems.iter().map(|(who, why)| (who.as_str(), why.split(':').next().unwrap())).collect();
-    assert_eq!(
-        labels,
-        [("web-1", "label ringlb.service"), ("web-2", "label ringlb.publish"), ("web-2", "label ringlb.weight")]
-    );
+    let invalid = services.invalid_labels();
+    let labels: Vec<_> = invalid.iter().map(|invalid| (invalid.service.as_str(), invalid.label.as_str())).collect();
+    assert_eq!(labels, [("web-1", "ringlb.service"), ("web-2", "ringlb.publish"), ("web-2", "ringlb.weight")]);
     assert_eq!(services.keys().collect::<Vec<_>>(), [&key()]);
 }
 
@@ -129,8 +126,8 @@ fn a_container_without_a_bridge_of_a_user_and_one_that_is_off_belong_to_no_servi
     set(&mut containers[1], "ringlb.enable", "false");
     let services = Services::of(bridges(), containers);
     assert_eq!(services.keys().count(), 0);
-    let problems = services.problems();
-    assert!(problems.len() == 1 && problems[0].0 == "web-2" && problems[0].1.contains("bridge"), "{problems:?}");
+    let invalid = services.invalid_labels();
+    assert!(invalid.len() == 1 && invalid[0].service == "web-2" && invalid[0].reason.contains("bridge"), "{invalid:?}");
 }
 
 #[test]
