@@ -4,6 +4,7 @@ use crate::admin::auth::{Token, TokenError};
 use crate::admin::metrics::{self, Metrics};
 use crate::admin::{self, Context, server};
 use crate::reconcile::{ControlDirectory, Reconcilers, Settings, find_orphans, name_prefix};
+use crate::source::status::SharedStatus;
 use crate::source::{Desired, Journal, JournalError, docker};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -210,12 +211,11 @@ pub async fn run(
         Some((journal, model)) => Desired::kept(reconcilers.clone(), journal, model),
         None => Desired::new(reconcilers.clone()),
     });
-    desired.await_sources(options.docker.iter().map(|_| docker::NAME)).await;
+    let names = options.docker.iter().flat_map(|_| [docker::NAME, docker::compose::NAME]);
+    desired.await_sources(names).await;
     let metrics = Metrics::start(Arc::clone(&desired), started);
-    // Nobody feeds it yet what managers on other nodes say.
-    let (_feed, fed) = watch::channel(None);
-    let docker = options.docker.clone().map(|options| docker::start(options, Arc::clone(&desired), fed));
-    let sources = docker.iter().map(|docker| docker.status.clone()).collect();
+    let sources: Vec<_> = options.docker.clone().map(|options| start_docker(options, &desired)).unwrap_or_default();
+    let sources = sources.into();
     let context = Context { desired, sources, ready: Arc::new(AtomicBool::new(true)), metrics: metrics.clone() };
 
     let (end, ended) = watch::channel(false);
@@ -263,6 +263,18 @@ pub async fn run(
     }
     tracing::info!("the daemon has ended");
     Ok(())
+}
+
+/// Begins to observe an Engine; gives the status of each source that it is.
+fn start_docker(options: docker::Options, desired: &Arc<Desired>) -> Vec<SharedStatus> {
+    let (socket, port) = (options.socket.clone(), options.cluster_port);
+    let (feed, fed) = watch::channel(None);
+    let docker::Docker { status, node, facts } = docker::start(options, Arc::clone(desired), fed);
+    if port != 0 {
+        let (status, socket) = (status.clone(), socket.clone());
+        tokio::spawn(docker::cluster::Link { node, facts, feed, status, socket, port }.run());
+    }
+    vec![status, docker::compose::start(socket, Arc::clone(desired))]
 }
 
 /// Makes the run directory if it is not there; gives its canonical path.

@@ -98,6 +98,9 @@ pub(super) struct DaemonArguments {
     /// Where the Engine mounts the namespaces of its sandboxes [default: what its process says]
     #[arg(long, value_name = "DIR", requires = "source")]
     pub(super) docker_netns_dir: Option<PathBuf>,
+    /// The TCP port on which managers of the swarm tell workers the labels of services, the same on all nodes; 0 for none
+    #[arg(long, value_name = "PORT", requires = "source", default_value_t = docker::cluster::DEFAULT_PORT)]
+    pub(super) cluster_port: u16,
     /// The proxy's program [default: ringlb-proxy beside this program]
     #[arg(long, value_name = "PATH", env = "RINGLB_PROXY")]
     pub(super) proxy_program: Option<PathBuf>,

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<(), CommandError> {
     ringlb_proxy::log::start();
     raise_descriptor_limit();
-    let docker = docker_options(arguments.source, arguments.docker_netns_dir)?;
+    let docker = docker_options(arguments.source, arguments.docker_netns_dir, arguments.cluster_port)?;
     let options = Options {
         docker,
         state_dir: arguments.state_dir,
@@ -40,9 +40,13 @@ pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<
     Ok(daemon::run(options, ready, shutdown).await?)
 }
 
-fn docker_options(sources: Vec<Source>, netns_dir: Option<PathBuf>) -> Result<Option<docker::Options>, CommandError> {
+fn docker_options(
+    sources: Vec<Source>,
+    netns_dir: Option<PathBuf>,
+    cluster_port: u16,
+) -> Result<Option<docker::Options>, CommandError> {
     let mut engines = sources.into_iter().map(|Source::Docker(socket)| socket);
-    let engine = engines.next().map(|socket| docker::Options { socket, netns_dir });
+    let engine = engines.next().map(|socket| docker::Options { socket, netns_dir, cluster_port });
     if engines.next().is_some() { Err(CommandError::SeveralEngines) } else { Ok(engine) }
 }
 

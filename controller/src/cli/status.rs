@@ -33,6 +33,9 @@ fn write_source(source: &Value, out: &mut impl Write) -> io::Result<()> {
         write!(out, "  version {}  role {}  swarm {}", field("version"), field("role"), field("swarm"))?;
     }
     writeln!(out, "  labels from {}", text(&source["labels_from"]))?;
+    if let Some(error) = source["labels_error"].as_str() {
+        writeln!(out, "  labels between nodes: {error}")?;
+    }
     if source["balancer"] == "ipvs" {
         writeln!(out, "  Docker's own balancer (IPVS) is active: its sandboxes are left alone")?;
     }

@@ -193,8 +193,9 @@ impl Structure {
             tracing::error!(%network, %error, "cannot remove the control socket");
         }
         drop((place.steered, place.control));
-        let vips = place.routed.values().flat_map(|service| service.vip.iter()).map(|vip| IpNet::from(*vip));
-        abandon(&self.ground, place.sandbox, network, vips.collect()).await;
+        let vips = place.routed.values().flat_map(|service| service.vip.iter());
+        let routes = vips.filter(|vip| !is_own(place.lb_address, **vip)).map(|vip| IpNet::from(*vip)).collect();
+        abandon(&self.ground, place.sandbox, network, routes).await;
     }
 
     /// Removes all of it. Does all it can.
@@ -324,7 +325,11 @@ impl Place {
         for vip_prefix in network.vip_prefix().iter() {
             sandbox.add_vip_route(*vip_prefix).await?;
         }
-        let steered = SteeredSockets::open(sandbox.namespace(), addresses(lb_address), settings.threads, None)?;
+        // Where the LB endpoint's address is a VIP, as that of a container that holds one.
+        let own_is_vip =
+            network.services().values().any(|service| service.vip.iter().any(|vip| is_own(lb_address, *vip)));
+        let open = if own_is_vip { SteeredSockets::open_on_own } else { SteeredSockets::open };
+        let steered = open(sandbox.namespace(), addresses(lb_address), settings.threads, None)?;
         let control = settings.control.listen(network.name()).map_err(|cause| StructureError::ControlSocket {
             path: settings.control.path_of(network.name()).display().to_string(),
             cause,
@@ -336,7 +341,9 @@ impl Place {
     async fn route(&mut self, network: &Network) -> Result<(), StructureError> {
         let own_routes = |services: Option<&Shared<Service>>| {
             let vips: Vec<_> = services.iter().flat_map(|service| service.vip.iter()).copied().collect();
-            vips.into_iter().filter(|vip| !self.vip_prefix.iter().any(|prefix| prefix.contains(vip)))
+            vips.into_iter().filter(|vip| {
+                !is_own(self.lb_address, *vip) && !self.vip_prefix.iter().any(|prefix| prefix.contains(vip))
+            })
         };
         let mut added = HashSet::new();
         let mut removed = HashSet::new();
@@ -391,6 +398,11 @@ async fn abandon(ground: &Ground, sandbox: Sandbox, network: &Name, vips: Vec<Ip
 /// The name of the sandbox's namespace, or the path of one that has none.
 fn shown(sandbox: &Sandbox) -> String {
     sandbox.namespace().to_string()
+}
+
+/// Whether the kernel has a route for it by itself.
+fn is_own(lb_address: Families<IpAddr>, vip: IpAddr) -> bool {
+    lb_address.iter().any(|own| *own == vip)
 }
 
 fn subnets(network: &Network) -> Subnets {

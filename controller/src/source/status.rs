@@ -17,8 +17,10 @@ pub struct SourceStatus {
     pub engine: Option<EngineStatus>,
     /// Who balances in its sandboxes besides ringlb: `none`, or `ipvs`. Then they are left alone.
     pub balancer: &'static str,
-    /// Where the labels of services come from: `manager`, `cluster`, or `none`.
+    /// Where the labels of services come from: `manager`, `cluster`, `containers`, or `none`.
     pub labels_from: &'static str,
+    /// Why services' labels cannot be learned from a manager, or told to workers, if they cannot.
+    pub labels_error: Option<String>,
     /// The labels that are not valid; the defaults are used in their place.
     pub invalid_labels: Vec<InvalidLabel>,
     /// What is not served, and why.
@@ -60,6 +62,7 @@ impl SharedStatus {
             engine: None,
             balancer: "none",
             labels_from: "none",
+            labels_error: None,
             invalid_labels: Vec::new(),
             refused_networks: Vec::new(),
         })))

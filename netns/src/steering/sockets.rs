@@ -31,8 +31,10 @@ pub(super) enum Protocol {
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) protocol: Protocol,
-    /// The LB endpoint's address, whose connections and datagrams are not steered.
+    /// The LB endpoint's address.
     pub(super) own_address: IpAddr,
+    /// Whether its connections and datagrams are not steered.
+    pub(super) spares_own: bool,
     pub(super) address: SocketAddr,
     pub(super) sockets: Vec<Socket>,
 }
@@ -67,7 +69,7 @@ impl Group {
                     group.set("listen on", socket.listen(BACKLOG))?;
                 }
             }
-            Ok(Self { protocol, own_address, address, sockets })
+            Ok(Self { protocol, own_address, spares_own: true, address, sockets })
         })?
     }
 }

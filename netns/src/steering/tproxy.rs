@@ -52,19 +52,19 @@ fn rule(group: &Group) -> Vec<Attribute> {
     };
     let mut rule = vec![load_transport_protocol(First), compare(First, Equal, &[protocol])];
     match group.own_address {
-        IpAddr::V4(own_address) => rule.extend([
-            load_header(First, Header::Network, IPV4_DESTINATION, 4),
-            compare(First, NotEqual, &own_address.octets()),
-            load_header(First, Header::Network, IPV4_DESTINATION, 1),
-            compare(First, NotEqual, &[IPV4_LOOPBACK_FIRST_BYTE]),
-        ]),
-        IpAddr::V6(own_address) => rule.extend([
-            load_header(First, Header::Network, IPV6_DESTINATION, 16),
-            compare(First, NotEqual, &own_address.octets()),
-            compare(First, NotEqual, &Ipv6Addr::LOCALHOST.octets()),
-            load_header(First, Header::Network, IPV6_DESTINATION, 1),
-            compare(First, NotEqual, &[IPV6_LINK_LOCAL_FIRST_BYTE]),
-        ]),
+        IpAddr::V4(own_address) => {
+            rule.push(load_header(First, Header::Network, IPV4_DESTINATION, 4));
+            rule.extend(group.spares_own.then(|| compare(First, NotEqual, &own_address.octets())));
+            rule.push(load_header(First, Header::Network, IPV4_DESTINATION, 1));
+            rule.push(compare(First, NotEqual, &[IPV4_LOOPBACK_FIRST_BYTE]));
+        }
+        IpAddr::V6(own_address) => {
+            rule.push(load_header(First, Header::Network, IPV6_DESTINATION, 16));
+            rule.extend(group.spares_own.then(|| compare(First, NotEqual, &own_address.octets())));
+            rule.push(compare(First, NotEqual, &Ipv6Addr::LOCALHOST.octets()));
+            rule.push(load_header(First, Header::Network, IPV6_DESTINATION, 1));
+            rule.push(compare(First, NotEqual, &[IPV6_LINK_LOCAL_FIRST_BYTE]));
+        }
     }
     let (family, address) = match group.address.ip() {
         IpAddr::V4(address) => (Family::Ipv4, set_register(First, &address.octets())),

@@ -3,10 +3,11 @@
 //! On managers this comes from the Engine itself; workers get it from elsewhere, or do without.
 
 use ringlb_proxy::control::message::PublishedPort;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What a manager says of one service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceFacts {
     /// Its id, which outlives its name.
     pub id: String,

@@ -5,6 +5,8 @@
 //! takes a task out before it is told to stop; managers know labels, protocols and what is to become of a task. Events of
 //! this node only say that it is time to look.
 
+pub mod cluster;
+pub mod compose;
 mod connection;
 mod engine;
 pub mod facts;
@@ -40,6 +42,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Where the namespaces of its sandboxes are mounted. Found by the process that listens on the socket if not given.
     pub netns_dir: Option<PathBuf>,
+    /// The TCP port on which managers tell workers what services' labels are; 0 for none.
+    pub cluster_port: u16,
 }
 
 /// An Engine as the status shows it.

@@ -32,6 +32,26 @@ pub(super) struct SandboxFile {
 /// # Errors
 /// If nobody answers there.
 pub(super) fn directory(socket: &Path) -> io::Result<PathBuf> {
+    let (pid, prefix) = engine_of(socket)?;
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let configured = || {
+        let file = argument(&arguments, "config-file").unwrap_or_else(|| PathBuf::from(CONFIGURATION));
+        configured_exec_root(&fs::read(below(&prefix, &file)).ok()?)
+    };
+    let exec_root = argument(&arguments, "exec-root").or_else(configured).unwrap_or_else(|| PathBuf::from(EXEC_ROOT));
+    Ok(below(&prefix, &exec_root).join("netns"))
+}
+
+/// Where `path`, as the Engine that answers on `socket` sees it, is to be found from here.
+///
+/// # Errors
+/// If nobody answers there.
+pub(super) fn seen(socket: &Path, path: &Path) -> io::Result<PathBuf> {
+    engine_of(socket).map(|(_, prefix)| below(&prefix, path))
+}
+
+/// The process that listens on `socket`, and where its file system is to be found from here.
+fn engine_of(socket: &Path) -> io::Result<(i32, PathBuf)> {
     // With a socket that systemd made it is systemd that is named here; it has no such argument, and the Engine that
     // it started has the usual exec-root.
     let stream = UnixStream::connect(socket)?;
@@ -40,14 +60,7 @@ pub(super) fn directory(socket: &Path) -> io::Result<PathBuf> {
     let own = namespace_of("self");
     // The Engine may be in another pid namespace than this process, where its number says nothing (pid 0).
     let elsewhere = pid > 0 && own.is_some() && namespace_of(&pid.to_string()).is_some_and(|its| Some(its) != own);
-    let prefix = if elsewhere { root } else { PathBuf::from("/") };
-    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let configured = || {
-        let file = argument(&arguments, "config-file").unwrap_or_else(|| PathBuf::from(CONFIGURATION));
-        configured_exec_root(&fs::read(below(&prefix, &file)).ok()?)
-    };
-    let exec_root = argument(&arguments, "exec-root").or_else(configured).unwrap_or_else(|| PathBuf::from(EXEC_ROOT));
-    Ok(below(&prefix, &exec_root).join("netns"))
+    Ok((pid, if elsewhere { root } else { PathBuf::from("/") }))
 }
 
 /// The name of a network's sandbox in that directory.
