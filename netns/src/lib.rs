@@ -27,6 +27,7 @@ mod plan;
 mod sandbox;
 mod steering;
 mod syscalls;
+mod takeover;
 
 pub use address_pool::AddressPool;
 pub use error::{Error, Result};
@@ -38,3 +39,4 @@ pub use namespace::Namespace;
 pub use plan::NetworkPlan;
 pub use sandbox::Sandbox;
 pub use steering::{SteeredSockets, Steering, SteeringKind, ThreadSockets};
+pub use takeover::{TakenOver, Takeover, TransportProtocol, ipvs_is_active};
