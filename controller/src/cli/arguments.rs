@@ -3,6 +3,7 @@
 //! Values such as subnets are not checked here but by the daemon, which says what is wrong with them in the same words to
 //! everybody.
 
+use super::publish::Publish;
 use super::settings::SettingsArguments;
 use clap::{Args, Parser, Subcommand};
 use ringlb_proxy::threads::Count;
@@ -141,6 +142,9 @@ pub(super) enum ServiceCommand {
         /// Its virtual address, on a dual-stack network one of each family [default: the lowest of the VIP prefix that is free]
         #[arg(long, value_name = "IP")]
         vip: Vec<String>,
+        /// Publish it on this node's port HOST, which leads to the backends' port TARGET; PROTO is tcp or udp. May be repeated
+        #[arg(long, value_name = "HOST:TARGET/PROTO")]
+        publish: Vec<Publish>,
         #[command(flatten)]
         settings: Box<SettingsArguments>,
     },

@@ -2,9 +2,11 @@
 
 use ringlb_proxy::control::frame::{FrameError, MAX_PACKET, Reassembler, encode};
 use ringlb_proxy::control::message::{Reply, Request};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::collections::VecDeque;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
@@ -28,9 +30,18 @@ pub enum ChannelError {
 pub struct Channel {
     /// For the runtime a datagram socket: it sends and receives packets like any.
     socket: UnixDatagram,
-    outgoing: VecDeque<Vec<u8>>,
+    outgoing: VecDeque<Packet>,
     reassembler: Reassembler,
     buffer: Box<[u8]>,
+}
+
+/// What is sent at once.
+#[derive(Debug)]
+enum Packet {
+    /// A part of a message.
+    Part(Vec<u8>),
+    /// The descriptors that belong to the message before.
+    Descriptors(Vec<OwnedFd>),
 }
 
 impl Channel {
@@ -53,7 +64,19 @@ impl Channel {
     /// # Errors
     /// Any [`ChannelError`].
     pub fn send(&mut self, request: &Request) -> Result<(), ChannelError> {
-        self.outgoing.extend(encode(request)?);
+        self.outgoing.extend(encode(request)?.into_iter().map(Packet::Part));
+        self.flush()
+    }
+
+    /// Sends a request and the descriptors that belong to it, as [`Self::send`] does.
+    ///
+    /// # Errors
+    /// Any [`ChannelError`].
+    pub fn send_with(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+        let copies = descriptors.iter().map(|descriptor| descriptor.try_clone_to_owned());
+        let copies = copies.collect::<io::Result<Vec<_>>>()?;
+        self.outgoing.extend(encode(request)?.into_iter().map(Packet::Part));
+        self.outgoing.push_back(Packet::Descriptors(copies));
         self.flush()
     }
 
@@ -87,7 +110,13 @@ impl Channel {
 
     fn flush(&mut self) -> Result<(), ChannelError> {
         while let Some(packet) = self.outgoing.front() {
-            match self.socket.try_send(packet) {
+            let sent = match packet {
+                Packet::Part(bytes) => self.socket.try_send(bytes),
+                Packet::Descriptors(descriptors) => {
+                    self.socket.try_io(Interest::WRITABLE, || send_descriptors(self.socket.as_fd(), descriptors))
+                }
+            };
+            match sent {
                 Ok(_) => {
                     self.outgoing.pop_front();
                 }
@@ -97,6 +126,20 @@ impl Channel {
         }
         Ok(())
     }
+}
+
+/// The most descriptors in a packet (`SCM_MAX_FD`, unix(7)).
+pub(super) const MAX_DESCRIPTORS: usize = 253;
+
+/// Sends a packet of one byte with the descriptors.
+fn send_descriptors(socket: BorrowedFd<'_>, descriptors: &[OwnedFd]) -> io::Result<usize> {
+    let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    Ok(sendmsg(socket, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?)
 }
 
 /// Whether an error means only that it must be tried again.
@@ -194,6 +237,7 @@ mod tests {
                     name: format!("service-{index}"),
                     vips: vec![std::net::Ipv4Addr::from(index).into()],
                     settings: Default::default(),
+                    published: Vec::new(),
                     backends: Vec::new(),
                 })
             };

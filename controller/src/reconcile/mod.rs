@@ -9,6 +9,7 @@ mod control_socket;
 mod leftovers;
 mod names;
 mod proxy;
+mod published;
 mod statistics;
 mod status;
 mod structure;
@@ -59,6 +60,8 @@ pub enum Concern {
     Table,
     /// One attachment, and the table.
     Attachment(Name),
+    /// One service with its published ports, and the table.
+    Service(Name),
     /// All of the network.
     Everything,
 }

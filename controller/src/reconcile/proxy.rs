@@ -17,6 +17,8 @@ use tokio::time::{Instant, timeout};
 const FIRST_FD: i32 = 3;
 /// How long a proxy may take to end when told so, before it is killed.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same, when a new proxy has to wait for it.
+const HURRIED_SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Why there is no proxy.
 #[derive(Debug, Error)]
@@ -163,13 +165,17 @@ impl Proxy {
         }
     }
 
-    /// Ends it: asks first, and kills it if it does not end.
-    pub(super) async fn stop(mut self, network: &Name) {
+    /// Ends it: asks first, and kills it if it does not end; soon, if there is `hurry`.
+    pub(super) async fn stop(mut self, network: &Name, hurry: bool) {
         let asked = match &mut self.link {
             Link::Open { channel, .. } | Link::Greeting { channel, .. } => channel.send(&Request::Shutdown).is_ok(),
             Link::Broken { .. } => false,
         };
-        let pause = if asked { SHUTDOWN_TIMEOUT } else { Duration::ZERO };
+        let pause = match (asked, hurry) {
+            (true, false) => SHUTDOWN_TIMEOUT,
+            (true, true) => HURRIED_SHUTDOWN_TIMEOUT,
+            (false, _) => Duration::ZERO,
+        };
         match timeout(pause, self.child.wait()).await {
             Ok(Ok(status)) => tracing::info!(%network, pid = self.pid, status = describe(status), "the proxy ended"),
             Ok(Err(error)) => tracing::error!(%network, pid = self.pid, %error, "cannot wait for the proxy"),

@@ -9,7 +9,7 @@ mod journal;
 
 pub use journal::{Journal, JournalError};
 
-use crate::model::{Change, DesiredState, Model, Name, Network, ObservedNetwork, Rejection, Shared};
+use crate::model::{Change, DesiredState, Model, Name, Network, ObservedNetwork, Rejection, ServiceChange, Shared};
 use crate::reconcile::{Concern, Receipt, Reconcilers};
 use imbl::ordmap::DiffItem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -53,7 +53,7 @@ pub struct Taken {
 /// What became of an observation.
 #[derive(Debug, Default)]
 pub struct Observed {
-    /// The networks that were not taken, and why.
+    /// The networks of which not everything was taken, and why: the network as a whole, or one published port.
     pub refused: Vec<(Name, Rejection)>,
     /// One receipt for each network in which something changed.
     pub receipts: Vec<(Name, Receipt)>,
@@ -101,6 +101,9 @@ impl Desired {
             Change::PutAttachment { attachment, .. } => {
                 Name::new(attachment).map_or(Concern::Table, Concern::Attachment)
             }
+            Change::Service { service, change: ServiceChange::Put(_) } => {
+                Name::new(service).map_or(Concern::Table, Concern::Service)
+            }
             Change::PutNetwork(_)
             | Change::RemoveNetwork { .. }
             | Change::RemoveAttachment { .. }
@@ -121,8 +124,8 @@ impl Desired {
         let after = inner.model.desired(state)?;
         let before = inner.take(&after, |journal| journal.state(state))?;
         // The networks that stay as they are get a receipt too: they may not be there yet.
-        let mut receipts: Vec<_> =
-            after.networks().values().map(|network| self.tell(network, Some(network), Concern::Everything)).collect();
+        let made = after.networks().values().filter(|network| network.source().is_none());
+        let mut receipts: Vec<_> = made.map(|network| self.tell(network, Some(network), Concern::Everything)).collect();
         receipts.extend(before.networks().diff(after.networks()).filter_map(|difference| match difference {
             DiffItem::Remove(_, network) => Some(self.tell(network, None, Concern::Everything)),
             DiffItem::Add(..) | DiffItem::Update { .. } => None,
@@ -130,12 +133,23 @@ impl Desired {
         Ok(Taken { before, after, receipts })
     }
 
-    /// Takes all that a source observes. What is not among it any more is removed.
+    /// Takes all that a source observes, as one batch. What is not among it any more is removed; networks in which nothing
+    /// differs are left alone.
     ///
-    /// Gives for each network why it cannot be taken, if it cannot; the others are.
+    /// Gives for each network what of it cannot be taken, if something cannot; the rest is. Of a network that cannot be
+    /// taken the earlier state stays.
     pub fn observe(&self, source: &'static str, networks: Vec<ObservedNetwork>) -> Observed {
-        let _ = (source, networks);
-        Observed::default()
+        let mut inner = self.lock();
+        let (after, refused) = inner.model.observe(source, networks);
+        let before = std::mem::replace(&mut inner.model, after);
+        // The model stays locked, so that the wishes of a network arrive in the order of its states.
+        let receipts = before.networks().diff(inner.model.networks()).map(|difference| match difference {
+            DiffItem::Add(_, network) | DiffItem::Update { new: (_, network), .. } => {
+                self.tell(network, Some(network), Concern::Everything)
+            }
+            DiffItem::Remove(_, network) => self.tell(network, None, Concern::Everything),
+        });
+        Observed { refused, receipts: receipts.collect() }
     }
 
     fn tell(&self, any: &Network, now: Option<&Shared<Network>>, concern: Concern) -> (Name, Receipt) {
