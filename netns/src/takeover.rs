@@ -25,7 +25,7 @@ use crate::netfilter::{
     Attribute, Chain, Family, Header, Hook, Key, NetfilterSocket, Register, Set, Table, Transaction, is_in_set,
     load_header, load_transport_protocol, remove_table, replace_table, set_mark, set_register,
 };
-use crate::{Error, Namespace, Result};
+use crate::{Error, Namespace, PortProtocol, Result};
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
@@ -69,16 +69,7 @@ pub struct TakenOver {
     /// Virtual addresses, with all protocols and ports.
     pub vips: Vec<Ipv4Addr>,
     /// Ports of any address of the namespace.
-    pub ports: Vec<(TransportProtocol, u16)>,
-}
-
-/// A protocol that has ports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TransportProtocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
+    pub ports: Vec<(PortProtocol, u16)>,
 }
 
 /// The table in a namespace that keeps new connections from IPVS. It holds a socket in the namespace, and nothing else of
@@ -160,10 +151,10 @@ fn replace_elements(transaction: &mut Transaction, taken_over: &TakenOver, lifet
     PORTS.replace_elements(transaction, TABLE, &ports, lifetime);
 }
 
-fn port_key(protocol: TransportProtocol, port: u16) -> Vec<u8> {
+fn port_key(protocol: PortProtocol, port: u16) -> Vec<u8> {
     let protocol = match protocol {
-        TransportProtocol::Tcp => libc::IPPROTO_TCP as u8,
-        TransportProtocol::Udp => libc::IPPROTO_UDP as u8,
+        PortProtocol::Tcp => libc::IPPROTO_TCP as u8,
+        PortProtocol::Udp => libc::IPPROTO_UDP as u8,
     };
     let [high, low] = port.to_be_bytes();
     vec![protocol, 0, 0, 0, high, low, 0, 0]

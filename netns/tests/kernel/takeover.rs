@@ -2,7 +2,7 @@
 //! what begins anew with a mark is refused instead of balanced.
 
 use crate::support::{CLIENT, LB, Network, VIPS, connect, to, until};
-use ringlb_netns::{Error, Namespace, TakenOver, Takeover, TransportProtocol, ipvs_is_active};
+use ringlb_netns::{Error, Namespace, PortProtocol, TakenOver, Takeover, ipvs_is_active};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
@@ -25,11 +25,11 @@ async fn what_is_taken_over_is_served_here_and_nothing_else() {
     assert_eq!(VIPS.map(|vip| engine.is_served_here(vip, PORT)), [true, true, false]);
     assert!(!engine.is_served_here(LB, PORT));
 
-    takeover.refresh(&served(&VIPS[1..], &[TransportProtocol::Tcp]), LONG).unwrap();
+    takeover.refresh(&served(&VIPS[1..], &[PortProtocol::Tcp]), LONG).unwrap();
     assert_eq!(VIPS.map(|vip| engine.is_served_here(vip, 80)), [false, true, true]);
     assert!(engine.is_served_here(LB, PORT) && !engine.datagrams_are_served_here(LB, PORT));
 
-    takeover.refresh(&served(&[], &[TransportProtocol::Udp]), LONG).unwrap();
+    takeover.refresh(&served(&[], &[PortProtocol::Udp]), LONG).unwrap();
     assert!(!engine.is_served_here(LB, PORT) && engine.datagrams_are_served_here(LB, PORT));
     engine.remove();
 }
@@ -39,7 +39,7 @@ async fn connections_go_on_when_the_takeover_begins_and_ends() {
     let engine = Engine::new("takeover-open").await;
     // Not marked, so that it is there before.
     let before = engine.open(LB, 80);
-    let takeover = engine.begin(&served(&VIPS, &[TransportProtocol::Tcp]), LONG);
+    let takeover = engine.begin(&served(&VIPS, &[PortProtocol::Tcp]), LONG);
     echo(&before);
     let during: Vec<_> = VIPS.into_iter().map(|vip| engine.open(vip, 80)).chain([engine.open(LB, PORT)]).collect();
     drop(takeover);
@@ -55,7 +55,7 @@ async fn connections_go_on_when_the_takeover_begins_and_ends() {
 #[tokio::test]
 async fn without_a_refresh_it_ends_by_itself() {
     let engine = Engine::new("takeover-ends").await;
-    let both = served(&VIPS[..1], &[TransportProtocol::Tcp]);
+    let both = served(&VIPS[..1], &[PortProtocol::Tcp]);
     let mut takeover = engine.begin(&both, SHORT);
     takeover.refresh(&both, LONG).unwrap();
     thread::sleep(2 * SHORT);
@@ -204,7 +204,7 @@ impl Engine {
     }
 }
 
-fn served(vips: &[&str], protocols: &[TransportProtocol]) -> TakenOver {
+fn served(vips: &[&str], protocols: &[PortProtocol]) -> TakenOver {
     TakenOver {
         vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
         ports: protocols.iter().map(|protocol| (*protocol, PORT)).collect(),
