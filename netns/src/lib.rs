@@ -42,4 +42,4 @@ pub use plan::NetworkPlan;
 pub use port_sockets::{PortProtocol, PortSockets};
 pub use sandbox::Sandbox;
 pub use steering::{SteeredSockets, Steering, SteeringKind, ThreadSockets};
-pub use takeover::{TakenOver, Takeover, ipvs_is_active};
+pub use takeover::{TakenOver, Takeover};

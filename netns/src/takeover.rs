@@ -26,8 +26,6 @@ use crate::netfilter::{
     load_header, load_transport_protocol, remove_table, replace_table, set_mark, set_register,
 };
 use crate::{Error, Namespace, PortProtocol, Result};
-use std::fs;
-use std::io;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -41,27 +39,6 @@ const CHAIN: Chain<'static> =
 // Offsets in bytes, in IPv4's header (RFC 791), and in TCP's and UDP's.
 const IPV4_DESTINATION: u32 = 16;
 const DESTINATION_PORT: u32 = 2;
-
-/// Whether IPVS balances anything in the namespace.
-///
-/// # Errors
-/// If the namespace cannot be entered, or what the kernel says of IPVS there cannot be read. A kernel without IPVS, or one
-/// that has not loaded it, balances nothing.
-pub fn ipvs_is_active(namespace: &Namespace) -> Result<bool> {
-    const LIST: &str = "/proc/thread-self/net/ip_vs";
-    match namespace.run(|| fs::read_to_string(LIST))? {
-        Ok(list) => Ok(has_services(&list)),
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(cause) => {
-            Err(Error::Namespace { action: "read what IPVS does in", namespace: namespace.label().to_owned(), cause })
-        }
-    }
-}
-
-/// Three lines say what the rest is; a service is a line, its destinations are lines that start with an arrow.
-fn has_services(list: &str) -> bool {
-    list.lines().any(|line| ["TCP ", "UDP ", "SCTP ", "FWM "].iter().any(|kind| line.starts_with(kind)))
-}
 
 /// What is served in the place of IPVS.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -158,19 +135,4 @@ fn port_key(protocol: PortProtocol, port: u16) -> Vec<u8> {
     };
     let [high, low] = port.to_be_bytes();
     vec![protocol, 0, 0, 0, high, low, 0, 0]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ipvs_is_active_with_a_service() {
-        let heading = "IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port Scheduler Flags\n  \
-                       -> RemoteAddress:Port Forward Weight ActiveConn InActConn\n";
-        assert!(!has_services(heading));
-        let marked = "FWM  00000101 rr \n  -> 0A000104:0000      Masq    1      0          0         \n";
-        assert!(has_services(&format!("{heading}{marked}")));
-        assert!(has_services(&format!("{heading}TCP  0A000102:0050 rr \n")));
-    }
 }

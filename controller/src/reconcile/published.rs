@@ -58,6 +58,13 @@ impl Published {
         self.services = network.services().clone();
     }
 
+    /// Wants no port: they are served in another way.
+    pub(super) fn want_nothing(&mut self) {
+        self.services = OrdMap::new();
+        self.wanted.clear();
+        self.failed.clear();
+    }
+
     /// Makes the sockets that are missing; those that failed before only if `again`.
     pub(super) fn open(&mut self, network: &Name, threads: NonZeroUsize, again: bool) {
         self.failed.retain(|port, _| self.wanted.contains(port));

@@ -2,7 +2,7 @@
 //! what begins anew with a mark is refused instead of balanced.
 
 use crate::support::{CLIENT, LB, Network, VIPS, connect, to, until};
-use ringlb_netns::{Error, Namespace, PortProtocol, TakenOver, Takeover, ipvs_is_active};
+use ringlb_netns::{Error, Namespace, PortProtocol, TakenOver, Takeover};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
@@ -99,13 +99,6 @@ async fn thousands_of_vips_are_taken_over() {
     assert_eq!(VIPS.map(|vip| engine.is_served_here(vip, 80)), [false, false, true]);
     takeover.refresh(&taken_over, LONG).unwrap();
     assert_eq!(VIPS.map(|vip| engine.is_served_here(vip, 80)), [false, false, true]);
-    engine.remove();
-}
-
-#[tokio::test]
-async fn ipvs_is_not_active_where_it_has_no_service() {
-    let engine = Engine::new("takeover-none").await;
-    assert!(!ipvs_is_active(engine.namespace()).unwrap());
     engine.remove();
 }
 
