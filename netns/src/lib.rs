@@ -35,7 +35,7 @@ pub use address_pool::AddressPool;
 pub use error::{Error, Result};
 pub use fabric::Fabric;
 pub use families::{Addresses, Subnets};
-pub use leftovers::{leftovers, remove_leftovers};
+pub use leftovers::{leftovers, remove_leftover, remove_leftovers};
 pub use links::{Link, Links};
 pub use namespace::Namespace;
 pub use plan::NetworkPlan;

@@ -54,6 +54,21 @@ impl Sandbox {
         Ok(Self { links: namespace.links().await?, addresses: lb_addresses.into() })
     }
 
+    /// Whether the network's sandbox is that namespace, and its interface has the LB endpoint's addresses: what was made
+    /// for them still fits.
+    ///
+    /// # Errors
+    /// If there is no such sandbox, or the kernel refuses.
+    pub async fn is(plan: &NetworkPlan, identity: (u64, u64), lb_addresses: impl Into<Addresses>) -> Result<bool> {
+        let namespace = Namespace::open(&plan.sandbox_namespace())?;
+        if namespace.identity()? != identity {
+            return Ok(false);
+        }
+        let present = namespace.links().await?.addresses(INTERFACE).await?;
+        let has = |address| present.iter().any(|present| present.addr() == address);
+        Ok(lb_addresses.into().iter().all(has))
+    }
+
     /// Leaves a namespace that was entered by [`Self::enter`], and takes back the routes to these prefixes. Does all it
     /// can and returns every error.
     ///

@@ -2,6 +2,7 @@
 
 use crate::model::{Attachment, Backend, Families, Network, PublishedDocument, Service, Weight};
 use crate::reconcile::NetworkStatus;
+use crate::source::status::SourceStatus;
 use ipnet::IpNet;
 use ringlb_proxy::control::message::{
     DatagramStatistics, Generation, Health, ProxyStatistics, RingStatistics, ServiceSettings, Statistics,
@@ -115,6 +116,7 @@ pub(super) struct NodeResource {
     pub(super) version: &'static str,
     pub(super) daemon_pid: u32,
     pub(super) ready: bool,
+    pub(super) sources: Vec<SourceStatus>,
     pub(super) networks: Vec<NetworkStatusResource>,
 }
 

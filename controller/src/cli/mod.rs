@@ -38,6 +38,8 @@ enum CommandError {
     Runtime(io::Error),
     #[error("cannot watch for signals: {0}")]
     Signals(io::Error),
+    #[error("several Docker Engines are given as sources: a daemon observes one")]
+    SeveralEngines,
     #[error("cannot write the output: {0}")]
     Write(io::Error),
     #[error(transparent)]

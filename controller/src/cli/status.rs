@@ -11,12 +11,45 @@ const DROPPED: [&str; 8] =
 pub(super) fn write(answer: &Value, out: &mut impl Write) -> io::Result<()> {
     let ready = if answer["ready"] == true { "ready" } else { "not ready" };
     writeln!(out, "ringlb {}, daemon pid {}, {ready}", text(&answer["version"]), text(&answer["daemon_pid"]))?;
+    for source in list(&answer["sources"]) {
+        write_source(source, out)?;
+    }
     for network in list(&answer["networks"]) {
         writeln!(out)?;
         write_network(network, out)?;
     }
     if list(&answer["networks"]).is_empty() {
         writeln!(out, "no networks")?;
+    }
+    Ok(())
+}
+
+fn write_source(source: &Value, out: &mut impl Write) -> io::Result<()> {
+    let reachable = if source["reachable"] == true { "reachable" } else { "NOT REACHABLE" };
+    write!(out, "source {}  {reachable}", text(&source["name"]))?;
+    let engine = &source["engine"];
+    if engine.is_object() {
+        let field = |field: &str| text(&engine[field]);
+        write!(out, "  version {}  role {}  swarm {}", field("version"), field("role"), field("swarm"))?;
+    }
+    writeln!(out, "  labels from {}", text(&source["labels_from"]))?;
+    if source["balancer"] == "ipvs" {
+        let meaning = if source["takeover"] == true {
+            "new connections are taken over from it"
+        } else {
+            "its sandboxes are left alone; --takeover serves in its place"
+        };
+        writeln!(out, "  Docker's own balancer (IPVS) is active: {meaning}")?;
+    }
+    if let Value::String(error) = &source["last_error"] {
+        writeln!(out, "  ERROR: {error}")?;
+    }
+    for label in list(&source["invalid_labels"]) {
+        let [service, label, reason] = ["service", "label", "reason"].map(|field| text(&label[field]));
+        writeln!(out, "  INVALID LABEL of service {service}: {label}: {reason}")?;
+    }
+    for refused in list(&source["refused_networks"]) {
+        writeln!(out, "  NOT SERVED: {}: {}", text(&refused["name"]), text(&refused["reason"]))?;
     }
     Ok(())
 }
@@ -36,13 +69,7 @@ fn write_network(network: &Value, out: &mut impl Write) -> io::Result<()> {
             writeln!(out, "  no sandbox: it takes a service, and an attachment or a published port")?;
         }
         Value::Null => writeln!(out, "  no sandbox: it takes a service, and one that {source} makes")?,
-        sandbox => writeln!(
-            out,
-            "  sandbox {}  LB endpoint {}  steering {}",
-            text(&sandbox["namespace"]),
-            listing(&sandbox["lb_address"]),
-            text(&sandbox["steering"])
-        )?,
+        sandbox => write_sandbox(sandbox, out)?,
     }
     if network["proxy"].is_object() {
         write_proxy(network, out)?;
@@ -57,6 +84,20 @@ fn write_network(network: &Value, out: &mut impl Write) -> io::Result<()> {
     }
     write_attachments(network, out)?;
     write_services(network, out)
+}
+
+fn write_sandbox(sandbox: &Value, out: &mut impl Write) -> io::Result<()> {
+    let (namespace, addresses) = (text(&sandbox["namespace"]), listing(&sandbox["lb_address"]));
+    writeln!(out, "  sandbox {namespace}  LB endpoint {addresses}  steering {}", text(&sandbox["steering"]))?;
+    let takeover = &sandbox["takeover"];
+    if takeover.is_object() {
+        let (vips, ports) = (text(&takeover["vips"]), text(&takeover["ports"]));
+        writeln!(out, "  in the place of IPVS  VIPs {vips}  published ports {ports}")?;
+    }
+    if let Value::String(error) = &takeover["error"] {
+        writeln!(out, "  TAKEOVER FAILED: {error}")?;
+    }
+    Ok(())
 }
 
 fn write_proxy(network: &Value, out: &mut impl Write) -> io::Result<()> {

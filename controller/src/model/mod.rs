@@ -27,7 +27,6 @@ pub use kept::{Kept, KeptNetwork};
 pub use name::Name;
 pub use network::{Attachment, Backend, Network, Service, Shared};
 pub use observed::{ObservedBackend, ObservedNetwork, ObservedSandbox, ObservedService};
-pub(crate) use published::shown as shown_port;
 pub(crate) use rejection::shortened;
 pub use rejection::{FieldError, Rejection, RejectionKind};
 pub use ringlb_proxy::control::message::{Generation, Port, Protocol, PublishedPort};

@@ -2,7 +2,7 @@
 
 use super::document::PublishedDocument;
 use super::limits::MAX_PUBLISHED;
-use super::{Name, Network, Port, Protocol, PublishedPort, Rejection, Service, Shared};
+use super::{Name, Network, Port, PublishedPort, Rejection, Service, Shared};
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
@@ -60,9 +60,7 @@ impl Ports {
                 let field = format!("networks.{network}.services.{service}.published");
                 let reason = format!(
                     "{} is already published by service `{}` of network `{}`",
-                    shown(port),
-                    other.service,
-                    other.network
+                    port, other.service, other.network
                 );
                 Err(Rejection::conflict(field, reason))
             }
@@ -98,16 +96,7 @@ pub(super) fn check_sorted(field: &str, ports: &[PublishedPort]) -> Result<(), R
         return Err(Rejection::invalid(field, "has port 0: ports are 1 to 65535"));
     }
     match ports.windows(2).find(|pair| pair[0].published == pair[1].published) {
-        Some(pair) => Err(Rejection::invalid(field, format!("{} is listed twice", shown(pair[0].published)))),
+        Some(pair) => Err(Rejection::invalid(field, format!("{} is listed twice", pair[0].published))),
         None => Ok(()),
     }
-}
-
-/// `8080/tcp`.
-pub(crate) fn shown(port: Port) -> String {
-    let protocol = match port.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    };
-    format!("{}/{protocol}", port.number)
 }

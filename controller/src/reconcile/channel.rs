@@ -1,5 +1,6 @@
 //! The daemon's end of a control connection.
 
+use ringlb_proxy::control::descriptors::{self, DescriptorError, MOST_IN_PACKET};
 use ringlb_proxy::control::frame::{FrameError, MAX_PACKET, Reassembler, encode};
 use ringlb_proxy::control::message::{Reply, Request};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -23,6 +24,9 @@ pub enum ChannelError {
     /// What came is not a message, or what was to be sent does not fit into one.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// The descriptors that were announced did not come.
+    #[error(transparent)]
+    Descriptors(#[from] DescriptorError),
 }
 
 /// A control connection to a proxy.
@@ -73,10 +77,11 @@ impl Channel {
     /// # Errors
     /// Any [`ChannelError`].
     pub fn send_with(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
-        let copies = descriptors.iter().map(|descriptor| descriptor.try_clone_to_owned());
-        let copies = copies.collect::<io::Result<Vec<_>>>()?;
         self.outgoing.extend(encode(request)?.into_iter().map(Packet::Part));
-        self.outgoing.push_back(Packet::Descriptors(copies));
+        for packet in descriptors.chunks(MOST_IN_PACKET) {
+            let copies = packet.iter().map(|descriptor| descriptor.try_clone_to_owned());
+            self.outgoing.push_back(Packet::Descriptors(copies.collect::<io::Result<_>>()?));
+        }
         self.flush()
     }
 
@@ -108,6 +113,14 @@ impl Channel {
         }
     }
 
+    /// The descriptors that were announced by the last reply.
+    ///
+    /// # Errors
+    /// If they do not come; then the connection cannot be used any more.
+    pub async fn receive_descriptors(&self, count: usize) -> Result<Vec<OwnedFd>, ChannelError> {
+        Ok(descriptors::receive(self.socket.as_fd(), count).await?)
+    }
+
     fn flush(&mut self) -> Result<(), ChannelError> {
         while let Some(packet) = self.outgoing.front() {
             let sent = match packet {
@@ -128,13 +141,10 @@ impl Channel {
     }
 }
 
-/// The most descriptors in a packet (`SCM_MAX_FD`, unix(7)).
-pub(super) const MAX_DESCRIPTORS: usize = 253;
-
 /// Sends a packet of one byte with the descriptors.
 fn send_descriptors(socket: BorrowedFd<'_>, descriptors: &[OwnedFd]) -> io::Result<usize> {
     let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_IN_PACKET))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
         return Err(io::ErrorKind::InvalidInput.into());

@@ -3,14 +3,15 @@
 //! The sockets are made in the daemon's own namespace and stay with the daemon, so that connections wait in their queues
 //! while a proxy is started again.
 
-use super::channel::{Channel, ChannelError, MAX_DESCRIPTORS};
-use crate::model::{Name, Network, Port, Protocol, Service, Shared, shown_port};
+use super::{Channel, ChannelError};
+use crate::model::{Name, Network, Port, Protocol, Service, Shared};
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use ringlb_netns::{PortProtocol, PortSockets};
 use ringlb_proxy::control::message::Request;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
 use tokio::time::Instant;
 
 /// The published ports of a network.
@@ -65,6 +66,14 @@ impl Published {
         self.failed.clear();
     }
 
+    /// Takes ports over that a running proxy serves, with their sockets.
+    pub(super) fn adopt(&mut self, ports: impl IntoIterator<Item = (Port, Vec<OwnedFd>)>) {
+        for (port, sockets) in ports {
+            self.proxy.insert(port, Progress::Served);
+            self.sockets.insert(port, PortSockets::from_descriptors(sockets));
+        }
+    }
+
     /// Makes the sockets that are missing; those that failed before only if `again`.
     pub(super) fn open(&mut self, network: &Name, threads: NonZeroUsize, again: bool) {
         self.failed.retain(|port, _| self.wanted.contains(port));
@@ -75,7 +84,7 @@ impl Published {
                 Ok(sockets) => {
                     self.sockets.insert(port, sockets);
                     if self.failed.remove(&port).is_some() {
-                        tracing::info!(%network, port = shown_port(port), "the published port can be served now");
+                        tracing::info!(%network, %port, "the published port can be served now");
                     }
                 }
                 Err(reason) => self.fail(network, port, reason),
@@ -180,7 +189,7 @@ impl Published {
 
     fn fail(&mut self, network: &Name, port: Port, reason: String) {
         if !self.failed.contains_key(&port) {
-            tracing::error!(%network, port = shown_port(port), reason, "cannot serve the published port");
+            tracing::error!(%network, %port, reason, "cannot serve the published port");
         }
         self.failed.insert(port, reason);
     }
@@ -191,10 +200,5 @@ fn open(port: Port, threads: NonZeroUsize) -> Result<PortSockets, String> {
         Protocol::Tcp => PortProtocol::Tcp,
         Protocol::Udp => PortProtocol::Udp,
     };
-    let sockets = PortSockets::open(protocol, port.number, threads).map_err(|error| error.to_string())?;
-    let count = sockets.descriptors().len();
-    if count > MAX_DESCRIPTORS {
-        return Err(format!("{threads} data threads need {count} sockets, {MAX_DESCRIPTORS} can be handed over"));
-    }
-    Ok(sockets)
+    PortSockets::open(protocol, port.number, threads).map_err(|error| error.to_string())
 }

@@ -1,12 +1,13 @@
 //! What of a network is in the kernel: its fabric, the attachments' legs, and the sandbox with its routes and sockets. Of
 //! a network that is observed, the fabric and the sandbox's namespace are somebody else's.
 
+use super::orphans::Orphan;
 use super::{Settings, names};
 use crate::model::{Attachment, Families, Name, Network, ObservedSandbox, Service, Shared};
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use ipnet::IpNet;
-use ringlb_netns::{Addresses, Fabric, Namespace, NetworkPlan, Sandbox, SteeredSockets, Subnets};
+use ringlb_netns::{Addresses, Fabric, Namespace, NetworkPlan, Sandbox, SteeredSockets, Subnets, remove_leftover};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::IpAddr;
@@ -139,6 +140,52 @@ impl Structure {
         Ok(place)
     }
 
+    /// Takes over the sandbox with the sockets of a proxy that an earlier daemon has left in it.
+    ///
+    /// Fails, with the reason, if the proxy does not fit what `network` needs.
+    pub(super) async fn adopt(
+        &mut self,
+        settings: &Settings,
+        network: &Network,
+        lb_address: Families<IpAddr>,
+        orphan: &mut Orphan,
+    ) -> Result<(), String> {
+        let namespace = orphan.namespace(settings.threads.get(), lb_address.iter().count())?;
+        let identity = namespace.identity().map_err(|error| error.to_string())?;
+        let is_same = match &self.ground {
+            Ground::Made(fabric) => Sandbox::is(fabric.plan(), identity, addresses(lb_address)).await,
+            Ground::Observed(sandbox) => Ok(sandbox.identity == identity),
+        };
+        if !is_same.map_err(|error| error.to_string())? {
+            return Err("it is in another sandbox than the network's".to_owned());
+        }
+        let place = Place::adopt(&self.ground, network, lb_address, orphan).await;
+        self.sandbox = Some(place?);
+        orphan.forget_foreign_ports();
+        Ok(())
+    }
+
+    /// Removes the legs, and the sandbox, that an earlier daemon has left behind and that `network` does not need.
+    pub(super) async fn remove_leftovers(&self, settings: &Settings, network: &Network) {
+        let name = network.name();
+        let Ground::Made(fabric) = &self.ground else { return remove_leftovers(settings, name).await };
+        if network.lb_address().is_none() {
+            let errors = remove_leftover(&fabric.plan().sandbox_namespace()).await;
+            log_all(name, "cannot remove the sandbox of an earlier daemon", &errors);
+        }
+        let wanted: HashSet<_> = network.attachments().keys().map(|name| names::port_id(name)).collect();
+        let ports = fabric.ports().await.unwrap_or_else(|error| {
+            log_all(name, "cannot look for legs of an earlier daemon", &[error]);
+            Vec::new()
+        });
+        // Attachments' ports are named so that they are told from the sandbox's.
+        for port in ports.iter().filter(|port| names::is_port_id(port) && !wanted.contains(*port)) {
+            if let Err(error) = fabric.disconnect(port).await {
+                log_all(name, "cannot remove a leg of an earlier daemon", &[error]);
+            }
+        }
+    }
+
     /// Removes the sandbox, in which there must be no proxy any more. Does all it can.
     pub(super) async fn remove_sandbox(&mut self, settings: &Settings, network: &Name) {
         let Some(place) = self.sandbox.take() else { return };
@@ -198,6 +245,15 @@ impl Structure {
     }
 }
 
+impl Ground {
+    async fn sandbox(&self, lb_address: Families<IpAddr>) -> Result<Sandbox, ringlb_netns::Error> {
+        match self {
+            Self::Made(fabric) => Sandbox::ensure(fabric.plan(), fabric, addresses(lb_address)).await,
+            Self::Observed(sandbox) => Sandbox::enter(&sandbox.path, sandbox.identity, addresses(lb_address)).await,
+        }
+    }
+}
+
 impl Place {
     /// The name of the sandbox's namespace, or the path of one that has none.
     pub(super) fn namespace(&self) -> String {
@@ -210,10 +266,7 @@ impl Place {
         network: &Network,
         lb_address: Families<IpAddr>,
     ) -> Result<Self, StructureError> {
-        let sandbox = match ground {
-            Ground::Made(fabric) => Sandbox::ensure(fabric.plan(), fabric, addresses(lb_address)).await?,
-            Ground::Observed(sandbox) => Sandbox::enter(&sandbox.path, sandbox.identity, addresses(lb_address)).await?,
-        };
+        let sandbox = ground.sandbox(lb_address).await?;
         match Self::equip(settings, &sandbox, network, lb_address).await {
             Ok((steered, control)) => {
                 tracing::info!(
@@ -228,6 +281,38 @@ impl Place {
                 Err(error)
             }
         }
+    }
+
+    async fn adopt(
+        ground: &Ground,
+        network: &Network,
+        lb_address: Families<IpAddr>,
+        orphan: &mut Orphan,
+    ) -> Result<Self, String> {
+        let sandbox = ground.sandbox(lb_address).await.map_err(|error| error.to_string())?;
+        let (steered, control) = orphan.take_sockets()?;
+        let (vip_prefix, routed) = (network.vip_prefix(), OrdMap::new());
+        let mut place = Self { sandbox, lb_address, steered, control, vip_prefix, routed };
+        place.renew_routes(network).await.map_err(|error| error.to_string())?;
+        Ok(place)
+    }
+
+    /// Makes the routes that are missing and removes those that are too many.
+    async fn renew_routes(&mut self, network: &Network) -> Result<(), StructureError> {
+        let prefixes = network.vip_prefix();
+        for vip_prefix in prefixes.iter() {
+            self.sandbox.add_vip_route(*vip_prefix).await?;
+        }
+        self.route(network).await?;
+        let vips: HashSet<_> = network.services().values().flat_map(|service| service.vip.iter()).copied().collect();
+        for route in self.sandbox.vip_routes().await? {
+            let is_prefix = prefixes.iter().any(|prefix| *prefix == route);
+            let is_vip = route.prefix_len() == route.max_prefix_len() && vips.contains(&route.addr());
+            if !is_prefix && !is_vip {
+                self.sandbox.remove_vip_route(route).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn equip(
@@ -272,6 +357,18 @@ impl Place {
         }
         self.routed = network.services().clone();
         Ok(())
+    }
+}
+
+/// Removes all that an earlier daemon has left behind of a network. Does all it can.
+pub(super) async fn remove_leftovers(settings: &Settings, network: &Name) {
+    if let Err(error) = settings.control.remove(network) {
+        tracing::error!(%network, %error, "cannot remove a control socket of an earlier daemon");
+    }
+    let plan = NetworkPlan::new(settings.name_prefix.clone(), network.to_string(), Subnets::default());
+    for namespace in [plan.sandbox_namespace(), plan.bridge_namespace()] {
+        let errors = remove_leftover(&namespace).await;
+        log_all(network, "cannot remove what an earlier daemon has left behind", &errors);
     }
 }
 

@@ -1,20 +1,19 @@
 //! The task of one network: the only one that touches it.
 
-use super::proxy::{Link, Proxy, TableState, describe};
+use super::orphans::Orphan;
+use super::proxy::{Link, Proxy, TableState};
 use super::published::Published;
 use super::statistics::StatisticsQuestion;
-use super::structure::Structure;
+use super::structure::{Structure, remove_leftovers};
 use super::takeover::{Takeover, served};
 use super::{
     ChannelError, Command, Concern, NetworkStatus, ProxyStatus, Reconcilers, SandboxStatus, Settings, Unsettled, table,
 };
-use crate::model::{Name, Network, Port, Shared, shown_port};
+use crate::model::{Name, Network, Port, Shared};
 use ringlb_proxy::control::message::{Generation, Hello, Reply};
 use std::collections::VecDeque;
 use std::future::pending;
-use std::io;
 use std::pin::Pin;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -41,6 +40,10 @@ pub(super) struct Worker {
     structure: Option<Structure>,
     proxy: Option<Proxy>,
     published: Published,
+    /// A proxy of an earlier daemon that serves the network, until it is taken over.
+    orphan: Option<Orphan>,
+    /// Whether something of an earlier daemon may be in the place of what is not needed.
+    unexplored: bool,
     /// The newest state of the network that a proxy was asked to take.
     sent: Option<Shared<Network>>,
     /// The newest generation that a proxy has acknowledged.
@@ -75,7 +78,7 @@ struct Waiter {
 enum Event {
     Command(Option<Command>),
     Reply(Result<Reply, ChannelError>),
-    Ended(io::Result<ExitStatus>),
+    Ended(String),
     Deadline,
 }
 
@@ -91,6 +94,7 @@ impl Worker {
         settings: Arc<Settings>,
         commands: mpsc::UnboundedReceiver<Command>,
         reconcilers: Reconcilers,
+        orphan: Option<Orphan>,
     ) -> Self {
         Self {
             name,
@@ -102,6 +106,8 @@ impl Worker {
             structure: None,
             proxy: None,
             published: Published::default(),
+            orphan,
+            unexplored: true,
             sent: None,
             acknowledged: 0,
             serving: None,
@@ -130,7 +136,7 @@ impl Worker {
                 Event::Command(None) => return,
                 Event::Reply(Ok(reply)) => self.take_reply(reply),
                 Event::Reply(Err(error)) => self.lost_link(&error),
-                Event::Ended(status) => self.proxy_ended(status),
+                Event::Ended(how) => self.proxy_ended(&how),
                 Event::Deadline => {}
             }
             self.check_answer_time();
@@ -143,13 +149,13 @@ impl Worker {
 
     async fn next_event(&mut self) -> Event {
         let deadline = self.deadline();
-        let (child, link) = match &mut self.proxy {
-            Some(Proxy { child, link, .. }) => (Some(child), Some(link)),
+        let (process, link) = match &mut self.proxy {
+            Some(Proxy { process, link, .. }) => (Some(process), Some(link)),
             None => (None, None),
         };
         let ended = async {
-            match child {
-                Some(child) => child.wait().await,
+            match process {
+                Some(process) => process.ended().await,
                 None => pending().await,
             }
         };
@@ -161,7 +167,7 @@ impl Worker {
         };
         tokio::select! {
             biased;
-            status = ended => Event::Ended(status),
+            how = ended => Event::Ended(how),
             reply = reply => Event::Reply(reply),
             command = self.commands.recv() => Event::Command(command),
             () = self.alarm.ring_by(deadline) => Event::Deadline,
@@ -286,7 +292,11 @@ impl Worker {
             self.published.close();
             self.publishing.succeeded();
         }
+        if wish.lb_address().is_none() {
+            self.end_orphan("the network needs no proxy").await;
+        }
         if !wish.is_on_node() {
+            self.remove_leftovers().await;
             return Ok(());
         }
         let structure = match self.structure.take() {
@@ -294,6 +304,9 @@ impl Worker {
             None => Structure::make(&self.settings, wish).await.map_err(|error| error.to_string())?,
         };
         let structure = self.structure.insert(structure);
+        if std::mem::replace(&mut self.unexplored, false) {
+            structure.remove_leftovers(&self.settings, wish).await;
+        }
         structure.attach(wish).await;
         if self.attaching.due.is_some() && self.attaching.is_due() {
             structure.attach_failed().await;
@@ -304,6 +317,18 @@ impl Worker {
             self.attaching.failed();
         }
         let Some(lb_address) = wish.lb_address() else { return Ok(()) };
+        if let Some(mut orphan) = self.orphan.take() {
+            match structure.adopt(&self.settings, wish, lb_address, &mut orphan).await {
+                Ok(()) => {
+                    self.greeting = Some(orphan.hello.clone());
+                    let (proxy, ports) = orphan.into_proxy().map_err(|error| error.to_string())?;
+                    tracing::info!(network = %self.name, pid = proxy.pid, "took the proxy over");
+                    self.published.adopt(ports);
+                    self.proxy = Some(proxy);
+                }
+                Err(reason) => orphan.end(&self.name, &reason).await,
+            }
+        }
         if wish.observed_sandbox().is_some_and(|sandbox| sandbox.takeover) {
             self.published.want_nothing();
         } else {
@@ -456,9 +481,8 @@ impl Worker {
         }
     }
 
-    fn proxy_ended(&mut self, status: io::Result<ExitStatus>) {
+    fn proxy_ended(&mut self, how: &str) {
         let Some(proxy) = self.proxy.take() else { return };
-        let how = status.map_or_else(|error| error.to_string(), describe);
         if proxy.started.elapsed() < QUICK_END {
             self.restart.failed();
             // The first ones may be chance, and every connection to the network waits meanwhile.
@@ -518,8 +542,7 @@ impl Worker {
         }
         let failed = self.published.failed();
         if !failed.is_empty() {
-            let reason =
-                |port: &Port| failed.get(port).map(|reason| format!("published port {}: {reason}", shown_port(*port)));
+            let reason = |port: &Port| failed.get(port).map(|reason| format!("published port {port}: {reason}"));
             fail(&mut self.waiting, &self.name, |waiter| match &waiter.concern {
                 Concern::Table | Concern::Attachment(_) => None,
                 Concern::Service(name) => {
@@ -594,7 +617,7 @@ impl Worker {
                 .published
                 .failed()
                 .iter()
-                .map(|(port, reason)| (shown_port(*port), reason.clone()))
+                .map(|(port, reason)| (port.to_string(), reason.clone()))
                 .collect(),
             error: self.error.clone(),
         }
@@ -626,8 +649,23 @@ impl Worker {
         self.attaching.succeeded();
     }
 
+    async fn end_orphan(&mut self, reason: &str) {
+        if let Some(orphan) = self.orphan.take() {
+            orphan.end(&self.name, reason).await;
+        }
+    }
+
+    /// Removes what an earlier daemon has left behind of a network of which nothing is needed.
+    async fn remove_leftovers(&mut self) {
+        if std::mem::replace(&mut self.unexplored, false) {
+            remove_leftovers(&self.settings, &self.name).await;
+        }
+    }
+
     async fn take_down(&mut self) {
+        self.end_orphan("nobody wishes for its network").await;
         self.remove_structure().await;
+        self.remove_leftovers().await;
         self.published.close();
         self.publishing.succeeded();
         self.wish = None;

@@ -5,13 +5,16 @@
 //! source touches the kernel, and none knows of another.
 
 pub mod api;
+pub mod docker;
 mod journal;
+pub mod status;
 
 pub use journal::{Journal, JournalError};
 
 use crate::model::{Change, DesiredState, Model, Name, Network, ObservedNetwork, Rejection, ServiceChange, Shared};
 use crate::reconcile::{Concern, Receipt, Reconcilers};
 use imbl::ordmap::DiffItem;
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 
@@ -26,6 +29,8 @@ pub struct Desired {
 struct Inner {
     model: Model,
     journal: Option<Journal>,
+    /// The sources that have not observed anything yet, while that is waited for.
+    awaited: Option<HashSet<&'static str>>,
 }
 
 /// Why a wish is not taken. Nothing changes then.
@@ -63,18 +68,33 @@ impl Desired {
     /// Nothing is desired yet, and nothing is kept.
     #[must_use]
     pub fn new(reconcilers: Reconcilers) -> Self {
-        Self { inner: Mutex::default(), reconcilers }
+        let model = Model::default().going_on_after(reconcilers.earlier_generations());
+        Self { inner: Mutex::new(Inner { model, ..Inner::default() }), reconcilers }
     }
 
     /// What was kept is desired, and what will be is kept.
     #[must_use]
     pub fn kept(reconcilers: Reconcilers, journal: Journal, model: Model) -> Self {
-        let desired = Self { inner: Mutex::new(Inner { model, journal: Some(journal) }), reconcilers };
+        let model = model.going_on_after(reconcilers.earlier_generations());
+        let inner = Inner { model, journal: Some(journal), ..Inner::default() };
+        let desired = Self { inner: Mutex::new(inner), reconcilers };
         for network in desired.model().networks().values() {
             // Nobody waits for it; what goes wrong is logged and shown by the status.
             drop(desired.tell(network, Some(network), Concern::Table));
         }
         desired
+    }
+
+    /// Says that these sources are all that there are beside the API. Once each of them has observed for the first time,
+    /// nobody wishes any more for what an earlier daemon has left behind and no task has taken over: it is ended and
+    /// removed. Returns when that is done, if there is no source to wait for.
+    pub async fn await_sources(&self, sources: impl IntoIterator<Item = &'static str>) {
+        let sources: HashSet<_> = sources.into_iter().collect();
+        if !sources.is_empty() {
+            self.lock().awaited = Some(sources);
+            return;
+        }
+        self.reconcilers.end_leftovers().await;
     }
 
     /// What is desired now.
@@ -149,7 +169,16 @@ impl Desired {
             }
             DiffItem::Remove(_, network) => self.tell(network, None, Concern::Everything),
         });
-        Observed { refused, receipts: receipts.collect() }
+        let receipts = receipts.collect();
+        if let Some(awaited) = &mut inner.awaited {
+            awaited.remove(source);
+            if awaited.is_empty() {
+                inner.awaited = None;
+                // Nobody waits for it; what goes wrong is logged.
+                drop(self.reconcilers.end_leftovers());
+            }
+        }
+        Observed { refused, receipts }
     }
 
     fn tell(&self, any: &Network, now: Option<&Shared<Network>>, concern: Concern) -> (Name, Receipt) {
