@@ -160,6 +160,19 @@ pub enum Error {
         /// The kernel's answer.
         cause: io::Error,
     },
+    /// The table that keeps new connections from IPVS was not made or changed.
+    #[error(
+        "cannot {action} in network namespace {namespace}: {cause}{}",
+        netfilter_remedy(cause, "sets whose elements time out (module nf_tables)")
+    )]
+    Takeover {
+        /// What was attempted.
+        action: &'static str,
+        /// The namespace.
+        namespace: String,
+        /// The kernel's answer.
+        cause: io::Error,
+    },
     /// A steered socket was not made.
     #[error("cannot {action} {socket} in network namespace {namespace}: {cause}{}", remedy(cause))]
     SteeredSocket {

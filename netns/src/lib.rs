@@ -27,6 +27,7 @@ mod port_sockets;
 mod sandbox;
 mod steering;
 mod syscalls;
+mod takeover;
 
 pub use error::{Error, Result};
 pub use fabric::Fabric;
@@ -38,3 +39,4 @@ pub use plan::NetworkPlan;
 pub use port_sockets::{PortProtocol, PortSockets};
 pub use sandbox::Sandbox;
 pub use steering::{SteeredSockets, Steering, SteeringKind, ThreadSockets};
+pub use takeover::{TakenOver, Takeover};

@@ -101,6 +101,10 @@ pub(super) struct DaemonArguments {
     /// The TCP port on which managers of the swarm tell workers the labels of services, the same on all nodes; 0 for none
     #[arg(long, value_name = "PORT", requires = "source", default_value_t = docker::cluster::DEFAULT_PORT)]
     pub(super) cluster_port: u16,
+    /// Where the Engine has the kernel's balancer (IPVS): serve in its place. IPVS keeps its connections, and has new ones
+    /// again a few seconds after this daemon's end
+    #[arg(long, requires = "source")]
+    pub(super) takeover: bool,
     /// The proxy's program [default: ringlb-proxy beside this program]
     #[arg(long, value_name = "PATH", env = "RINGLB_PROXY")]
     pub(super) proxy_program: Option<PathBuf>,

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<(), CommandError> {
     ringlb_proxy::log::start();
     raise_descriptor_limit();
-    let docker = docker_options(arguments.source, arguments.docker_netns_dir, arguments.cluster_port)?;
+    let docker = docker_options(&arguments)?;
     let options = Options {
         docker,
         state_dir: arguments.state_dir,
@@ -40,13 +40,15 @@ pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<
     Ok(daemon::run(options, ready, shutdown).await?)
 }
 
-fn docker_options(
-    sources: Vec<Source>,
-    netns_dir: Option<PathBuf>,
-    cluster_port: u16,
-) -> Result<Option<docker::Options>, CommandError> {
-    let mut engines = sources.into_iter().map(|Source::Docker(socket)| socket);
-    let engine = engines.next().map(|socket| docker::Options { socket, netns_dir, cluster_port });
+fn docker_options(arguments: &DaemonArguments) -> Result<Option<docker::Options>, CommandError> {
+    let DaemonArguments { docker_netns_dir: netns_dir, cluster_port, takeover, .. } = arguments;
+    let mut engines = arguments.source.iter().map(|Source::Docker(socket)| docker::Options {
+        socket: socket.clone(),
+        netns_dir: netns_dir.clone(),
+        cluster_port: *cluster_port,
+        takeover: *takeover,
+    });
+    let engine = engines.next();
     if engines.next().is_some() { Err(CommandError::SeveralEngines) } else { Ok(engine) }
 }
 

@@ -37,7 +37,12 @@ fn write_source(source: &Value, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "  labels between nodes: {error}")?;
     }
     if source["balancer"] == "ipvs" {
-        writeln!(out, "  Docker's own balancer (IPVS) is active: its sandboxes are left alone")?;
+        let meaning = if source["takeover"] == true {
+            "new connections are taken over from it"
+        } else {
+            "its sandboxes are left alone; --takeover serves in its place"
+        };
+        writeln!(out, "  Docker's own balancer (IPVS) is active: {meaning}")?;
     }
     if let Value::String(error) = &source["last_error"] {
         writeln!(out, "  ERROR: {error}")?;
@@ -67,13 +72,7 @@ fn write_network(network: &Value, out: &mut impl Write) -> io::Result<()> {
             writeln!(out, "  no sandbox: it takes a service, and an attachment or a published port")?;
         }
         Value::Null => writeln!(out, "  no sandbox: it takes a service, and one that {source} makes")?,
-        sandbox => writeln!(
-            out,
-            "  sandbox {}  LB endpoint {}  steering {}",
-            text(&sandbox["namespace"]),
-            listing(&sandbox["lb_address"]),
-            text(&sandbox["steering"])
-        )?,
+        sandbox => write_sandbox(sandbox, out)?,
     }
     if network["proxy"].is_object() {
         write_proxy(network, out)?;
@@ -88,6 +87,20 @@ fn write_network(network: &Value, out: &mut impl Write) -> io::Result<()> {
     }
     write_attachments(network, out)?;
     write_services(network, out)
+}
+
+fn write_sandbox(sandbox: &Value, out: &mut impl Write) -> io::Result<()> {
+    let (namespace, addresses) = (text(&sandbox["namespace"]), listing(&sandbox["lb_address"]));
+    writeln!(out, "  sandbox {namespace}  LB endpoint {addresses}  steering {}", text(&sandbox["steering"]))?;
+    let takeover = &sandbox["takeover"];
+    if takeover.is_object() {
+        let (vips, ports) = (text(&takeover["vips"]), text(&takeover["ports"]));
+        writeln!(out, "  in the place of IPVS  VIPs {vips}  published ports {ports}")?;
+    }
+    if let Value::String(error) = &takeover["error"] {
+        writeln!(out, "  TAKEOVER FAILED: {error}")?;
+    }
+    Ok(())
 }
 
 fn write_proxy(network: &Value, out: &mut impl Write) -> io::Result<()> {

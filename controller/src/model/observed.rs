@@ -28,6 +28,9 @@ pub struct ObservedSandbox {
     pub identity: (u64, u64),
     /// The LB endpoint's addresses.
     pub lb_address: Families<IpAddr>,
+    /// Whether the kernel's balancer, IPVS, serves there too, and new connections are to be taken from it. Then the
+    /// published ports are somebody else's on this node, and their connections are sent on into the sandbox.
+    pub takeover: bool,
 }
 
 /// A service that a source observes.

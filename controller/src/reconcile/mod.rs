@@ -14,13 +14,14 @@ mod statistics;
 mod status;
 mod structure;
 pub mod table;
+mod takeover;
 mod worker;
 
 pub use channel::{Channel, ChannelError};
 pub use control_socket::ControlDirectory;
 pub use names::name_prefix;
 pub use orphans::{Orphan, find_orphans};
-pub use status::{NetworkStatus, ProxyStatus, SandboxStatus};
+pub use status::{NetworkStatus, ProxyStatus, SandboxStatus, TakeoverStatus};
 
 use crate::model::{Name, Network, Shared};
 use ringlb_proxy::control::message::{Generation, Statistics};

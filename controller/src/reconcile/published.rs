@@ -59,6 +59,13 @@ impl Published {
         self.services = network.services().clone();
     }
 
+    /// Wants no port: they are served in another way.
+    pub(super) fn want_nothing(&mut self) {
+        self.services = OrdMap::new();
+        self.wanted.clear();
+        self.failed.clear();
+    }
+
     /// Takes ports over that a running proxy serves, with their sockets.
     pub(super) fn adopt(&mut self, ports: impl IntoIterator<Item = (Port, Vec<OwnedFd>)>) {
         for (port, sockets) in ports {

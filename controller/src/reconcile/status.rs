@@ -32,6 +32,19 @@ pub struct SandboxStatus {
     pub lb_address: Families<IpAddr>,
     /// What leads connections to the proxy's listener: `sk_lookup` or `tproxy`.
     pub steering: String,
+    /// What is served in the place of IPVS; none where there is no IPVS.
+    pub takeover: Option<TakeoverStatus>,
+}
+
+/// What is served in the place of the kernel's balancer.
+#[derive(Debug, Clone, Serialize)]
+pub struct TakeoverStatus {
+    /// How many VIPs.
+    pub vips: usize,
+    /// How many published ports.
+    pub ports: usize,
+    /// Why there is nothing more, if something went wrong.
+    pub error: Option<String>,
 }
 
 /// A proxy.

@@ -5,6 +5,7 @@ use super::proxy::{Link, Proxy, TableState};
 use super::published::Published;
 use super::statistics::StatisticsQuestion;
 use super::structure::{Structure, remove_leftovers};
+use super::takeover::{Takeover, served};
 use super::{
     ChannelError, Command, Concern, NetworkStatus, ProxyStatus, Reconcilers, SandboxStatus, Settings, Unsettled, table,
 };
@@ -47,6 +48,9 @@ pub(super) struct Worker {
     sent: Option<Shared<Network>>,
     /// The newest generation that a proxy has acknowledged.
     acknowledged: Generation,
+    /// The newest state of the network that the running proxy has acknowledged.
+    serving: Option<Shared<Network>>,
+    takeover: Takeover,
     restarts: u64,
     /// What a running proxy has said about itself.
     greeting: Option<Hello>,
@@ -106,6 +110,8 @@ impl Worker {
             unexplored: true,
             sent: None,
             acknowledged: 0,
+            serving: None,
+            takeover: Takeover::default(),
             restarts: 0,
             greeting: None,
             restart: Attempts::new(RESTART_PAUSE),
@@ -134,6 +140,8 @@ impl Worker {
                 Event::Deadline => {}
             }
             self.check_answer_time();
+            // First: what is not to be served any more is left to IPVS before the proxy hears of it.
+            self.take_over();
             self.reconcile().await;
             self.answer();
         }
@@ -187,7 +195,7 @@ impl Worker {
             .flatten()
             .map(after_building)
             .chain(self.building.due);
-        rest.chain(waiter).min()
+        rest.chain(waiter).chain(self.takeover.due()).min()
     }
 
     /// Takes a command and all that have come behind it, so that one step serves them all.
@@ -321,7 +329,11 @@ impl Worker {
                 Err(reason) => orphan.end(&self.name, &reason).await,
             }
         }
-        self.published.want(wish);
+        if wish.observed_sandbox().is_some_and(|sandbox| sandbox.takeover) {
+            self.published.want_nothing();
+        } else {
+            self.published.want(wish);
+        }
         self.published.open(
             &self.name,
             self.settings.threads,
@@ -368,6 +380,21 @@ impl Worker {
         }
     }
 
+    /// Serves in the place of IPVS what the proxy serves.
+    fn take_over(&mut self) {
+        let Some(place) = self.structure.as_ref().and_then(|structure| structure.sandbox.as_ref()) else { return };
+        let namespace = place.sandbox.namespace();
+        let wish = self.wish.as_ref().filter(|wish| wish.observed_sandbox().is_some_and(|sandbox| sandbox.takeover));
+        let Some(wish) = wish else { return self.takeover.end(&self.name, namespace) };
+        match &self.proxy {
+            Some(Proxy { link: Link::Open { .. }, .. }) | None => {
+                self.takeover.serve(&self.name, namespace, served(wish, self.serving.as_ref()));
+            }
+            // It is alive, and may serve or not.
+            Some(_) => self.takeover.pause(),
+        }
+    }
+
     fn take_reply(&mut self, reply: Reply) {
         match reply {
             Reply::Hello(hello) => self.take_greeting(hello),
@@ -390,6 +417,9 @@ impl Worker {
         }
         if let Some(proxy) = &mut self.proxy {
             proxy.greeted(&hello, self.sent.as_ref());
+            if let Link::Open { table: TableState::At(network), .. } = &proxy.link {
+                self.serving = Some(network.clone());
+            }
             if let Some(generation) = proxy.acknowledged() {
                 self.acknowledged = self.acknowledged.max(generation);
                 self.error = None;
@@ -403,6 +433,7 @@ impl Worker {
         match table {
             TableState::Asked { to, .. } if to.generation() == generation => {
                 self.acknowledged = self.acknowledged.max(generation);
+                self.serving = Some(to.clone());
                 *table = TableState::At(to.clone());
                 self.error = None;
             }
@@ -462,6 +493,7 @@ impl Worker {
             self.restart.succeeded();
         }
         self.restarts += 1;
+        self.serving = None;
         self.greeting = None;
         self.published.lost_proxy();
         self.statistics.forget();
@@ -555,6 +587,12 @@ impl Worker {
             namespace: place.namespace(),
             lb_address: place.lb_address,
             steering: place.steered.steering.kind().to_string(),
+            takeover: self
+                .wish
+                .as_ref()
+                .and_then(|wish| wish.observed_sandbox())
+                .filter(|sandbox| sandbox.takeover)
+                .map(|_| self.takeover.status()),
         });
         let proxy = place.map(|_| ProxyStatus {
             pid: self.proxy.as_ref().and_then(|proxy| proxy.pid),
@@ -586,6 +624,10 @@ impl Worker {
     }
 
     async fn stop_proxy(&mut self) {
+        if let Some(place) = self.structure.as_ref().and_then(|structure| structure.sandbox.as_ref()) {
+            self.takeover.end(&self.name, place.sandbox.namespace());
+        }
+        self.serving = None;
         if let Some(proxy) = self.proxy.take() {
             // In a namespace that somebody else has taken down, nobody is left to end politely.
             let hurry = self.structure.as_ref().is_some_and(Structure::is_observed);

@@ -15,8 +15,10 @@ pub struct SourceStatus {
     pub last_error: Option<String>,
     /// Who is asked; none before the first answer.
     pub engine: Option<EngineStatus>,
-    /// Who balances in its sandboxes besides ringlb: `none`, or `ipvs`. Then they are left alone.
+    /// Who balances in its sandboxes besides ringlb: `none`, or `ipvs`.
     pub balancer: &'static str,
+    /// Whether ringlb serves in that balancer's place. Without, it leaves the sandboxes to it.
+    pub takeover: bool,
     /// Where the labels of services come from: `manager`, `cluster`, `containers`, or `none`.
     pub labels_from: &'static str,
     /// Why services' labels cannot be learned from a manager, or told to workers, if they cannot.
@@ -61,6 +63,7 @@ impl SharedStatus {
             last_error: None,
             engine: None,
             balancer: "none",
+            takeover: false,
             labels_from: "none",
             labels_error: None,
             invalid_labels: Vec::new(),

@@ -44,6 +44,8 @@ pub struct Options {
     pub netns_dir: Option<PathBuf>,
     /// The TCP port on which managers tell workers what services' labels are; 0 for none.
     pub cluster_port: u16,
+    /// Whether to serve in the place of IPVS, where the Engine has it. Its sandboxes are left alone otherwise.
+    pub takeover: bool,
 }
 
 /// An Engine as the status shows it.

@@ -522,6 +522,11 @@ impl Observer {
 
     fn look_at_sandboxes(&mut self, now: Instant) {
         self.sandboxes_due = now + if now < self.sandboxes_hurried { SANDBOX_HURRY } else { SANDBOX_POLL };
+        let ipvs = has_ipvs();
+        if self.ipvs != ipvs {
+            self.ipvs = ipvs;
+            self.changed();
+        }
         let Some(directory) = self.directory.clone() else { return };
         if self.directory_watch.is_none() {
             // It may not be there before the first sandbox is.
@@ -537,9 +542,6 @@ impl Observer {
             if is_new {
                 tracing::debug!(network = id, path = %path.display(), there = found.is_some(), "the sandbox is another");
                 self.askers.remove(&id);
-                if let Some(found) = &found {
-                    self.ipvs = has_ipvs(&found.path);
-                }
                 self.state.sandbox(&id, now, found.clone());
                 self.changed();
             }
@@ -582,8 +584,12 @@ impl Observer {
     }
 
     fn say(&mut self, outcome: Outcome) {
-        // Docker's own balancer serves these sandboxes. Whoever is to serve them in its place begins here.
-        let networks = if self.ipvs { Vec::new() } else { outcome.networks };
+        let takeover = self.ipvs && self.options.takeover;
+        // Without a takeover the Engine's own balancer serves these sandboxes, and they are left alone.
+        let mut networks = if self.ipvs && !takeover { Vec::new() } else { outcome.networks };
+        for sandbox in networks.iter_mut().filter_map(|network| network.sandbox.as_mut()) {
+            sandbox.takeover = takeover;
+        }
         let balancer = if self.ipvs { "ipvs" } else { "none" };
         // What was refused may be taken now: a network of that name may be gone.
         if self.said.as_ref() != Some(&networks) || !self.refused.is_empty() {
@@ -608,7 +614,7 @@ impl Observer {
         let refused = outcome.refused.into_iter().chain(self.refused.iter().cloned());
         let refused_networks = refused.map(|(name, reason)| RefusedNetwork { name, reason }).collect();
         self.status.update(|status| {
-            status.balancer = balancer;
+            (status.balancer, status.takeover) = (balancer, takeover);
             status.invalid_labels = outcome.invalid_labels;
             status.refused_networks = refused_networks;
         });
@@ -652,10 +658,10 @@ async fn directory_changed(watch: Option<&DirectoryWatch>) -> std::io::Result<()
     }
 }
 
-/// Whether the kernel's balancer, which the Engine uses where it can, is to be had in a sandbox.
-fn has_ipvs(sandbox: &Path) -> bool {
-    let look = || Path::new("/proc/thread-self/net/ip_vs").exists();
-    ringlb_netns::Namespace::open_path(sandbox).and_then(|namespace| namespace.run(look)).unwrap_or_default()
+/// Whether the kernel has its balancer loaded, as it has once an Engine that finds it has made its first service. The file is
+/// in all network namespaces then.
+fn has_ipvs() -> bool {
+    Path::new("/proc/self/net/ip_vs").exists()
 }
 
 fn log_changes(before: &[ObservedNetwork], now: &[ObservedNetwork]) {

@@ -41,6 +41,7 @@ fn network(
             identity: held.identity,
             // The sandbox has no other address: the VIP is the LB endpoint's too.
             lb_address: held.addresses,
+            takeover: false,
         }),
         services: vec![ObservedService {
             name: service.name.clone(),

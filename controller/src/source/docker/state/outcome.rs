@@ -61,6 +61,7 @@ fn is_here(network: &NetworkMemory, now: Instant) -> bool {
 fn observe(name: Name, network: &NetworkMemory, told: &Told, refused: &mut Vec<(String, String)>) -> ObservedNetwork {
     let sandbox = network.sandbox.as_ref().filter(|_| !network.lb_address.is_empty());
     let sandbox = sandbox.map(|sandbox| ObservedSandbox {
+        takeover: false,
         path: sandbox.path.clone(),
         identity: sandbox.identity,
         lb_address: network.lb_address,
