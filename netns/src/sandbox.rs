@@ -47,10 +47,9 @@ impl Sandbox {
         if namespace.identity()? != identity {
             return Err(Error::AnotherNamespace { path: path.to_owned() });
         }
-        let (required, if_present) = socket_parameters();
         let backlog = BACKLOG.to_string();
-        let if_present: Vec<_> = if_present.into_iter().chain(backlog_parameters(&backlog)).collect();
-        namespace.set_sysctls(&required, &if_present)?;
+        let if_present = [&SOCKET_PARAMETERS_IF_PRESENT[..], &backlog_parameters(&backlog)].concat();
+        namespace.set_sysctls(&SOCKET_PARAMETERS, &if_present)?;
         Ok(Self { links: namespace.links().await?, addresses: lb_addresses.into() })
     }
 
@@ -152,7 +151,6 @@ fn set_parameters(namespace: &Namespace, addresses: Addresses) -> Result<()> {
         namespace.set_sysctls(&ipv6, &[])?;
     }
     let backlog = BACKLOG.to_string();
-    let (sockets, sockets_if_present) = socket_parameters();
     // A new namespace starts with the host's settings of these. A router's, a strict reverse path filter or a silent ARP
     // would each make VIPs unreachable or packets for others leave.
     let network = [
@@ -162,24 +160,27 @@ fn set_parameters(namespace: &Namespace, addresses: Addresses) -> Result<()> {
         ("net/ipv4/conf/all/arp_ignore", "0"),
         ("net/ipv4/conf/default/arp_ignore", "0"),
     ];
-    let required: Vec<_> = sockets.into_iter().chain(network).collect();
-    let if_present: Vec<_> = sockets_if_present.into_iter().chain(backlog_parameters(&backlog)).collect();
+    let required = [&SOCKET_PARAMETERS[..], &network].concat();
+    let if_present = [&SOCKET_PARAMETERS_IF_PRESENT[..], &backlog_parameters(&backlog)].concat();
     namespace.set_sysctls(&required, &if_present)
 }
 
-/// What a proxy's sockets need: the parameters that every kernel has, and those that some have.
-fn socket_parameters() -> ([(&'static str, &'static str); 3], [(&'static str, &'static str); 1]) {
-    let required = [
-        // 15,000 short connections a second to two backends use up the default 28,000 ports within seconds, with the
-        // ports of closed connections waiting. The steered sockets' ports are below this range.
-        ("net/ipv4/ip_local_port_range", "1024 65535"),
-        // A proxy without capabilities replies to datagrams from sockets that are bound to a VIP and any of its ports.
-        ("net/ipv4/ip_unprivileged_port_start", "0"),
-        ("net/ipv4/tcp_tw_reuse", "1"),
-    ];
-    // In milliseconds, Linux 6.14 and later; before, a port can be used again after a second.
-    (required, [("net/ipv4/tcp_tw_reuse_delay", "1")])
-}
+/// A kernel parameter and its value.
+type Parameter = (&'static str, &'static str);
+
+/// What a proxy's sockets need.
+const SOCKET_PARAMETERS: [Parameter; 3] = [
+    // 15,000 short connections a second to two backends use up the default 28,000 ports within seconds, with the
+    // ports of closed connections waiting. The steered sockets' ports are below this range.
+    ("net/ipv4/ip_local_port_range", "1024 65535"),
+    // A proxy without capabilities replies to datagrams from sockets that are bound to a VIP and any of its ports.
+    ("net/ipv4/ip_unprivileged_port_start", "0"),
+    ("net/ipv4/tcp_tw_reuse", "1"),
+];
+
+/// The same that only some kernels have. In milliseconds, Linux 6.14 and later; before, a port can be used again after a
+/// second.
+const SOCKET_PARAMETERS_IF_PRESENT: [Parameter; 1] = [("net/ipv4/tcp_tw_reuse_delay", "1")];
 
 /// Not there in a namespace that belongs to a user namespace; the kernel's default is 4096 then.
 fn backlog_parameters(backlog: &str) -> [(&'static str, &str); 2] {

@@ -79,7 +79,7 @@ impl Channel {
     pub fn send_with(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         self.outgoing.extend(encode(request)?.into_iter().map(Packet::Part));
         for packet in descriptors.chunks(MOST_IN_PACKET) {
-            let copies = packet.iter().map(|descriptor| descriptor.try_clone_to_owned());
+            let copies = packet.iter().map(BorrowedFd::try_clone_to_owned);
             self.outgoing.push_back(Packet::Descriptors(copies.collect::<io::Result<_>>()?));
         }
         self.flush()

@@ -127,6 +127,9 @@ async fn end_unknown(control: &ControlDirectory, network: &Name) {
     }
 }
 
+/// A published port and its sockets.
+type PortDescriptors = (Port, Vec<OwnedFd>);
+
 impl Orphan {
     /// The namespace that its steered sockets are in, if it has as many as a proxy of so many data threads for so many
     /// address families.
@@ -156,7 +159,7 @@ impl Orphan {
     }
 
     /// It as the proxy of a network, and the sockets of the ports that it serves.
-    pub(super) fn into_proxy(self) -> io::Result<(Proxy, Vec<(Port, Vec<OwnedFd>)>)> {
+    pub(super) fn into_proxy(self) -> io::Result<(Proxy, Vec<PortDescriptors>)> {
         let process = Process::adopted(self.process)?;
         let channel = Box::new(self.channel);
         // What of its table is right is seen when it is given a whole one: connections to backends that stay go on.

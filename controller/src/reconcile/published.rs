@@ -160,7 +160,7 @@ impl Published {
     }
 
     /// Takes the proxy's word that it does not serve a port.
-    pub(super) fn refused(&mut self, network: &Name, port: Port, reason: String) {
+    pub(super) fn refused(&mut self, network: &Name, port: Port, reason: &str) {
         self.proxy.remove(&port);
         self.sockets.remove(&port);
         if self.wanted.contains(&port) {

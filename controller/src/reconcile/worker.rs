@@ -403,7 +403,7 @@ impl Worker {
             Reply::Statistics(statistics) => self.statistics.answer(&statistics),
             Reply::Ports(ports) => self.published.served(&ports),
             Reply::PortRefused { port, reason } => {
-                self.published.refused(&self.name, port, reason);
+                self.published.refused(&self.name, port, &reason);
                 self.publishing.failed();
             }
             Reply::Descriptors { .. } => {}

@@ -172,7 +172,7 @@ fn holders_are_made_kept_started_and_removed() {
     let keep = Step::Keep { key: key(), id: "a".to_owned() };
     let right = holder("a", "shop_default", "web");
     assert_eq!(steps(&wanted, &[]), [make(None)]);
-    assert_eq!(steps(&wanted, std::slice::from_ref(&right)), [keep.clone()]);
+    assert_eq!(steps(&wanted, std::slice::from_ref(&right)), std::slice::from_ref(&keep));
     assert_eq!(steps(&BTreeSet::new(), std::slice::from_ref(&right)), [remove("a")]);
     let stopped = Container { running: false, ..right.clone() };
     assert_eq!(steps(&wanted, &[stopped]), [make(Some("a"))]);
