@@ -3,8 +3,8 @@
 use crate::admin::auth::{Token, TokenError};
 use crate::admin::metrics::{self, Metrics};
 use crate::admin::{self, Context, server};
-use crate::reconcile::{ControlDirectory, Reconcilers, Settings, name_prefix, remove_leftovers};
-use crate::source::{Desired, Journal, JournalError};
+use crate::reconcile::{ControlDirectory, Reconcilers, Settings, find_orphans, name_prefix};
+use crate::source::{Desired, Journal, JournalError, docker};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use ringlb_proxy::threads::Count;
@@ -35,6 +35,8 @@ pub struct Options {
     pub admin_token_file: Option<PathBuf>,
     /// Where the metrics are served without a token, if anywhere.
     pub metrics_listen: Option<SocketAddr>,
+    /// The Docker Engine that is observed, if any.
+    pub docker: Option<docker::Options>,
     /// The proxy's program. Without one `ringlb-proxy` beside this program.
     pub proxy_program: Option<PathBuf>,
     /// The file that the access log of all proxies is appended to. Without one it goes to standard output.
@@ -62,6 +64,7 @@ impl Options {
             admin_listen: None,
             admin_token_file: None,
             metrics_listen: None,
+            docker: None,
             proxy_program: None,
             access_log: None,
             threads: Count::default(),
@@ -178,7 +181,7 @@ pub async fn run(
     let control =
         ControlDirectory::open(&run_dir).map_err(|cause| DaemonError::RunDir { path: run_dir.clone(), cause })?;
     let name_prefix = name_prefix(&run_dir);
-    remove_leftovers(&control, &name_prefix).await;
+    let orphans = find_orphans(&control).await;
 
     let admin_socket = Options::admin_socket(&run_dir);
     // The lock is ours, so whoever made this socket is gone.
@@ -202,13 +205,18 @@ pub async fn run(
     let max_connections = options.max_connections;
     let settings =
         Settings { control, name_prefix, proxy_program, access_log, threads, max_connections, acknowledge_timeout };
-    let reconcilers = Reconcilers::new(settings);
+    let reconcilers = Reconcilers::taking_over(settings, orphans);
     let desired = Arc::new(match kept {
         Some((journal, model)) => Desired::kept(reconcilers.clone(), journal, model),
         None => Desired::new(reconcilers.clone()),
     });
+    desired.await_sources(options.docker.iter().map(|_| docker::NAME)).await;
     let metrics = Metrics::start(Arc::clone(&desired), started);
-    let context = Context { desired, ready: Arc::new(AtomicBool::new(true)), metrics: metrics.clone() };
+    // Nobody feeds it yet what managers on other nodes say.
+    let (_feed, fed) = watch::channel(None);
+    let docker = options.docker.clone().map(|options| docker::start(options, Arc::clone(&desired), fed));
+    let sources = docker.iter().map(|docker| docker.status.clone()).collect();
+    let context = Context { desired, sources, ready: Arc::new(AtomicBool::new(true)), metrics: metrics.clone() };
 
     let (end, ended) = watch::channel(false);
     let serve_metrics = match scrapers {

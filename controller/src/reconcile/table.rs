@@ -46,7 +46,7 @@ fn changes(old: &Network, new: &Network) -> Vec<Change> {
 }
 
 fn same_settings(one: &Service, two: &Service) -> bool {
-    one.vip == two.vip && one.settings == two.settings
+    one.vip == two.vip && one.settings == two.settings && one.published == two.published
 }
 
 fn backend_changes(old: &Service, new: &Service, changes: &mut Vec<Change>) {
@@ -66,7 +66,7 @@ fn service_spec(service: &Service) -> ServiceSpec {
         name: service.name.to_string(),
         vips: service.vip.iter().copied().collect(),
         settings: service.settings.clone(),
-        published: Vec::new(),
+        published: service.published.clone(),
         backends: service.backends.iter().map(|(address, backend)| backend_spec(*address, backend)).collect(),
     }
 }

@@ -7,7 +7,7 @@ mod sk_lookup;
 mod sockets;
 mod tproxy;
 
-pub(crate) use sockets::BACKLOG;
+pub(crate) use sockets::{BACKLOG, set_datagram_options};
 
 use crate::{Addresses, Error, Namespace, Result};
 use sockets::{Group, Protocol};

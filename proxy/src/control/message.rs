@@ -9,6 +9,7 @@ pub use super::settings::{Algorithm, ServiceSettings, UdpSettings};
 pub use crate::table::Health;
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -30,13 +31,15 @@ pub enum Request {
     /// Answer with [`Reply::Statistics`].
     Statistics,
     /// Serve a published port on the sockets in the next packet, which has one byte and the sockets' descriptors
-    /// (`SCM_RIGHTS`, unix(7)): for each data thread one of every address family, the first thread's first. They are
+    /// (`SCM_RIGHTS`, unix(7); more than [`descriptors::MOST_IN_PACKET`] come in several packets): for each data thread one of every address family, the first thread's first. They are
     /// listening TCP sockets or bound UDP ones, made in the namespace in which the port is published. Sockets of a port that
     /// is served already take the place of those before. Answered by [`Reply::Ports`] or [`Reply::PortRefused`].
     AddPort {
         /// The port that clients use.
         port: Port,
         /// How many sockets come.
+        ///
+        /// [`descriptors::MOST_IN_PACKET`]: super::descriptors::MOST_IN_PACKET
         sockets: u32,
     },
     /// Close the sockets of a published port. Connections through it go on. Answered by [`Reply::Ports`].
@@ -129,6 +132,21 @@ pub struct Port {
     pub protocol: Protocol,
     /// The port's number, 1 to 65,535.
     pub number: u16,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.number, self.protocol)
+    }
 }
 
 /// A port of the node under which a service is to be had.
