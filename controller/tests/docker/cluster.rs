@@ -1,6 +1,7 @@
 //! A swarm of Engines on one wire: the first is its manager.
 
-use crate::engine::Engine;
+use crate::daemon::Daemon;
+use crate::engine::{ContainerEvent, Engine};
 use crate::http;
 use crate::image::IMAGE;
 use crate::leftovers;
@@ -8,7 +9,7 @@ use crate::wait::{wait_until, wait_within};
 use crate::wire::{Wire, address_of};
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Ended when dropped.
 pub(crate) struct Cluster {
@@ -107,6 +108,12 @@ impl Cluster {
         servers
     }
 
+    /// The same, once all of them run.
+    pub(crate) fn servers_if_running(&self, service: &str) -> Option<Vec<String>> {
+        let running = self.wanted_tasks(service).iter().all(|task| task["Status"]["State"] == "running");
+        running.then(|| self.servers_of(service))
+    }
+
     /// The service's VIP on the network.
     pub(crate) fn vip(&self, service: &str, network: &str) -> IpAddr {
         let id = self.manager().get(&format!("/networks/{network}"))["Id"].clone();
@@ -119,6 +126,27 @@ impl Cluster {
             vip.is_some()
         });
         vip.unwrap()
+    }
+
+    /// The node of that number.
+    pub(crate) fn engine(&self, number: u8) -> &Engine {
+        &self.engines[usize::from(number) - 1]
+    }
+
+    /// A daemon on every node, each of which answers.
+    pub(crate) fn start_daemons(&self) -> Vec<Daemon> {
+        let mut daemons: Vec<Daemon> = self.engines.iter().map(Daemon::start).collect();
+        for daemon in &mut daemons {
+            daemon.wait_until_it_answers();
+        }
+        daemons
+    }
+
+    /// What happened to containers on all nodes since then, in order.
+    pub(crate) fn container_events(&self, since: SystemTime) -> Vec<ContainerEvent> {
+        let mut events: Vec<_> = self.engines.iter().flat_map(|engine| engine.container_events(since)).collect();
+        events.sort_by_key(|event| event.time);
+        events
     }
 
     /// That port of the service's VIP on the network.

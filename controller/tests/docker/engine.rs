@@ -105,6 +105,11 @@ impl Engine {
         self.end(Signal::SIGKILL);
     }
 
+    /// Ends `dockerd` and all containers.
+    pub(crate) fn stop(&mut self) {
+        self.end(Signal::SIGTERM);
+    }
+
     fn end(&mut self, signal: Signal) {
         let Some(mut running) = self.process.take() else { return };
         kill(running.dockerd, signal).unwrap();
@@ -150,6 +155,14 @@ impl Engine {
         let inspected = self.get(&format!("/containers/{container}/json"));
         let path = inspected["NetworkSettings"]["SandboxKey"].as_str().unwrap();
         Namespace::open_path(&self.machine.path(Path::new(path))).unwrap()
+    }
+
+    /// The sandbox of an overlay network on this node.
+    pub(crate) fn overlay_sandbox(&self, network: &str) -> Namespace {
+        let inspected = self.get(&format!("/networks/{network}"));
+        let name = format!("lb_{}", &inspected["Id"].as_str().unwrap()[..9]);
+        let path = self.machine.directory.join("exec/netns").join(name);
+        Namespace::open_path(&self.machine.path(&path)).unwrap()
     }
 
     /// What happened to containers since then.

@@ -38,7 +38,16 @@ impl Machine {
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::create_dir_all("/run/docker").unwrap();
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+        command.args([
+            "--mount",
+            "--propagation",
+            "private",
+            "--uts",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ]);
         command.args(["bash", "-c", FIRST_PROCESS, &name]);
         namespace.enter_on_exec(&mut command).unwrap();
         let mut unshare = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

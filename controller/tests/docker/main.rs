@@ -7,12 +7,23 @@
 
 mod before;
 mod cluster;
+mod daemon;
 mod engine;
+mod failures;
 mod http;
 mod image;
+mod lasting;
 mod leftovers;
+mod load;
 mod machine;
+mod many;
+mod nodes;
+mod partition;
+mod ports;
 mod requests;
+mod sandbox;
+mod stops;
+mod updates;
 mod wait;
 mod wire;
 

@@ -1,10 +1,11 @@
 //! Single requests from inside a namespace.
 
+use crate::wait::PATIENCE;
 use ringlb_netns::Namespace;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a single request may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -48,6 +49,19 @@ pub(crate) fn ask_all(from: &Namespace, target: SocketAddr, count: u32) -> BTree
         }
     }
     answers
+}
+
+/// Waits until requests there are answered by exactly these servers, each by each in turn.
+#[track_caller]
+pub(crate) fn wait_for_servers(from: &Namespace, target: SocketAddr, servers: &[String]) -> Duration {
+    let mut seen = BTreeSet::new();
+    let expected: BTreeSet<String> = servers.iter().cloned().collect();
+    let begun = Instant::now();
+    while seen != expected {
+        assert!(begun.elapsed() < PATIENCE, "{target} should be {expected:?} and is {seen:?}");
+        seen = (0..2 * servers.len()).filter_map(|_| ask(from, target).ok()).collect();
+    }
+    begun.elapsed()
 }
 
 fn named(answer: &str) -> io::Result<String> {

@@ -2,7 +2,7 @@
 
 use crate::wait::ip;
 use ringlb_netns::Namespace;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 static WIRES: AtomicU32 = AtomicU32::new(1);
@@ -63,4 +63,9 @@ pub(crate) fn address_of(node: u8) -> IpAddr {
 /// A node's IPv6 address on the wire.
 pub(crate) fn ipv6_address_of(node: u8) -> IpAddr {
     Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, node.into()).into()
+}
+
+/// A port of a node.
+pub(crate) fn port_of(node: u8, port: u16) -> SocketAddr {
+    SocketAddr::new(address_of(node), port)
 }
