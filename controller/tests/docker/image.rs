@@ -15,6 +15,8 @@ pub(crate) fn archive() -> &'static [u8] {
     ARCHIVE.get_or_init(|| {
         let load = program("ringlb-load");
         let mut archive = tar::Builder::new(Vec::new());
+        // The Engine knows no sparse files.
+        archive.sparse(false);
         archive.append_path_with_name(&load, "ringlb-load").unwrap();
         for library in libraries_of(&load) {
             // The content, whatever links lead to it.

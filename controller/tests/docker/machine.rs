@@ -1,14 +1,14 @@
 //! A node as Docker sees it: a network, mount, process and host name namespace of its own.
 
 use crate::leftovers;
-use crate::wait::finish;
+use crate::wait::PATIENCE;
 use crate::wire::Wire;
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ringlb_netns::Namespace;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// The first process in the machine's process namespace. All others there end with it, and it ends when the test does:
 /// then its standard input ends. The shell collects the orphans that become its children.
@@ -69,22 +69,26 @@ impl Machine {
     pub(crate) fn path(&self, path: &Path) -> PathBuf {
         Path::new(&format!("/proc/{}/root", self.first_process)).join(path.strip_prefix("/").unwrap())
     }
-
-    /// Runs `ip` in the machine's network namespace.
-    pub(crate) fn ip(&self, words: &str) -> String {
-        finish(Command::new("ip").args(["-n", &self.name]).args(words.split(' ')))
-    }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // It may have ended already.
-        let _ = kill(self.first_process, Signal::SIGKILL);
+        // The kernel ends its child with it, and all others in the namespace before that one is gone. It may have ended already.
+        let _ = self.unshare.kill();
         let _ = self.unshare.wait();
+        let deadline = Instant::now() + PATIENCE;
+        while is_running(self.first_process) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let _ = Namespace::remove(&self.name);
         leftovers::remove_control_groups(&self.name);
         let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+fn is_running(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !stat.is_empty() && !stat.contains(") Z ")
 }
 
 /// The first child of a process (proc_pid_task(5)).
