@@ -20,9 +20,9 @@ fn a_daemon_that_ends_leaves_nothing_behind() {
     let engine = cluster.manager();
     let client = engine.client("client", "net");
     let vip = cluster.target("web", "net", 80);
-    let ingress = Namespace::open_path(&engine.machine.path(Path::new(
-        &engine.machine.directory.join("exec/netns/ingress_sbox"),
-    )))
+    let ingress = Namespace::open_path(
+        &engine.machine.path(Path::new(&engine.machine.directory.join("exec/netns/ingress_sbox"))),
+    )
     .unwrap();
     let namespaces = [&engine.machine.namespace, &engine.overlay_sandbox("net"), &ingress];
     let before = namespaces.map(state_of);
@@ -58,7 +58,8 @@ fn a_daemon_that_ends_leaves_nothing_behind() {
 
 /// Addresses, routes, firewall rules and listening sockets of a namespace.
 fn state_of(namespace: &Namespace) -> String {
-    let commands = ["ip -o addr show", "ip route show table all", "ip rule show", "iptables-save -t mangle", "ss -Hltun"];
+    let commands =
+        ["ip -o addr show", "ip route show table all", "ip rule show", "iptables-save -t mangle", "ss -Hltun"];
     let mut state = String::new();
     for words in commands {
         let mut words = words.split(' ');
