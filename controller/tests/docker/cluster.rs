@@ -5,11 +5,11 @@ use crate::engine::{ContainerEvent, Engine};
 use crate::http;
 use crate::image::IMAGE;
 use crate::leftovers;
-use crate::wait::{wait_until, wait_within};
+use crate::wait::{PATIENCE, wait_until, wait_within};
 use crate::wire::{Wire, address_of};
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Ended when dropped.
 pub(crate) struct Cluster {
@@ -76,10 +76,16 @@ impl Cluster {
 
     /// Waits until that many tasks run and no others are to.
     pub(crate) fn wait_for_replicas(&self, service: &str, count: usize) {
-        wait_until(&format!("{service} has {count} tasks"), || {
+        let begun = Instant::now();
+        loop {
             let wanted = self.wanted_tasks(service);
-            wanted.len() == count && wanted.iter().all(|task| task["Status"]["State"] == "running")
-        });
+            if wanted.len() == count && wanted.iter().all(|task| task["Status"]["State"] == "running") {
+                return;
+            }
+            let states: Vec<&Value> = wanted.iter().map(|task| &task["Status"]).collect();
+            assert!(begun.elapsed() < PATIENCE, "{service} should have {count} tasks and has {states:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Waits until an update has completed.

@@ -97,14 +97,6 @@ impl Daemon {
         });
         assert!(status.unwrap().success(), "{status:?}: {}", self.log());
     }
-
-    /// Runs `ringlb` on this daemon's run directory, in the node's network namespace.
-    pub(crate) fn cli(engine: &Engine, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program("ringlb"));
-        command.arg("--run-dir").arg(engine.machine.directory.join("ringlb")).args(arguments);
-        engine.machine.namespace.enter_on_exec(&mut command).unwrap();
-        command
-    }
 }
 
 impl Drop for Daemon {

@@ -13,6 +13,7 @@ mod failures;
 mod http;
 mod image;
 mod lasting;
+mod leaving;
 mod leftovers;
 mod load;
 mod machine;

@@ -44,13 +44,15 @@ fn one_number_can_be_published_for_tcp_and_udp() {
 fn changing_ports_keeps_the_others_working() {
     let cluster = Cluster::start(1);
     cluster.create_network("net");
-    cluster.create_service("web", &["--network", "net", "--replicas", "2", "--publish", "9000:80"]);
+    let options = ["--network", "net", "--replicas", "2", "--publish", "9000:80"];
+    let arguments = ["serve", "--listen", "0.0.0.0:80", "--listen", "0.0.0.0:81"];
+    cluster.create_service_running("web", &options, &arguments);
     cluster.wait_for_replicas("web", 2);
     let _daemons = cluster.start_daemons();
     let outside = &cluster.wire.namespace;
     wait_for_servers(outside, port_of(1, 9000), &cluster.servers_of("web"));
     let load = SteadyLoad::start(outside, port_of(1, 9000), 100);
-    cluster.update_service("web", &["--publish-add", "9001:80"]);
+    cluster.update_service("web", &["--publish-add", "9001:81"]);
     cluster.wait_for_update("web");
     wait_for_servers(outside, port_of(1, 9001), &cluster.servers_of("web"));
     // A second service that wants the port is refused by Docker, and nothing changes.
@@ -62,7 +64,8 @@ fn changing_ports_keeps_the_others_working() {
         .output()
         .unwrap();
     assert!(!refused.status.success(), "{refused:?}");
-    cluster.update_service("web", &["--publish-rm", "9001:80"]);
+    // Docker takes the target port here.
+    cluster.update_service("web", &["--publish-rm", "81"]);
     cluster.wait_for_update("web");
     wait_until("the removed port is closed", || ask(outside, port_of(1, 9001)).is_err());
     wait_for_servers(outside, port_of(1, 9000), &cluster.servers_of("web"));

@@ -15,7 +15,7 @@ pub(crate) fn assert_none_was_cut(cluster: &Cluster, since: SystemTime, ends: &[
     for end in ends {
         let stopped = stop_of(&events, &end.server);
         let cut = stopped.is_none_or(|stopped| end.time + EVENT_DELAY < stopped);
-        assert!(!cut, "cut before its task stopped ({stopped:?}): {end:?}\n{events:#?}");
+        assert!(!cut, "{} before its task stopped ({stopped:?}): {end:?}\n{events:#?}", end.reason);
     }
 }
 

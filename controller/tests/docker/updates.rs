@@ -183,7 +183,7 @@ fn draining_a_node_fails_no_request() {
     assert_none_was_cut(&scene.cluster, scene.began, &lasting.close());
 }
 
-/// Only what was in flight on it fails, by a connection that ends: nobody waits for a dead task, or is refused.
+/// Only what was in flight on it fails. A namespace that goes with its task may answer nothing more, not even a reset.
 #[test]
 fn a_killed_task_costs_only_what_was_in_flight_on_it() {
     let scene = Scene::new(2, 3, &[]);
@@ -205,7 +205,7 @@ fn a_killed_task_costs_only_what_was_in_flight_on_it() {
         for failure in record.failures() {
             let kind = failure.result.as_ref().unwrap_err().kind();
             let in_flight = failure.time <= died + Duration::from_millis(100)
-                && matches!(kind, ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof);
+                && matches!(kind, ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof | ErrorKind::TimedOut);
             assert!(in_flight, "killed {:?}, dead {died:?}: {failure:?}\n{record}", killed.time);
         }
         // At this rate a request takes a moment, so that few can be in flight at any time.

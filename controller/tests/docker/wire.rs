@@ -34,7 +34,6 @@ impl Wire {
         ip(&format!("-n {namespace} addr add {}/24 dev eth0", address_of(node)));
         ip(&format!("-n {namespace} addr add {}/64 dev eth0 nodad", ipv6_address_of(node)));
         ip(&format!("-n {namespace} link set eth0 up"));
-        ip(&format!("-n {namespace} route add default via 192.0.2.254"));
     }
 
     /// Cuts a node off, or heals it. The node's own interface stays as it is.
