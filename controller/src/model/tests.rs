@@ -734,7 +734,8 @@ fn assert_consistent(network: &Network) {
     for attachment in network.attachments().values() {
         assert!(!attachment.ip.iter().any(is_for_vips));
     }
-    let needed = !network.attachments().is_empty() && !network.services().is_empty();
+    let published = network.services().values().any(|service| !service.published.is_empty());
+    let needed = published || !network.attachments().is_empty() && !network.services().is_empty();
     assert_eq!(network.lb_address().is_some(), needed);
 }
 

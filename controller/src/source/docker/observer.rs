@@ -528,6 +528,11 @@ impl Observer {
             self.changed();
         }
         let Some(directory) = self.directory.clone() else { return };
+        if !directory.is_dir() {
+            // An Engine in a mount namespace of its own takes the way there with it when it ends. Its sandboxes go on, and
+            // the next Engine shows what has become of them.
+            return;
+        }
         if self.directory_watch.is_none() {
             // It may not be there before the first sandbox is.
             self.directory_watch = DirectoryWatch::new(&directory).ok();

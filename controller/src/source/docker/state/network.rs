@@ -146,7 +146,8 @@ impl NetworkMemory {
         if sandbox.is_none() && self.sandbox.is_some() {
             self.without_sandbox_since = Some(now);
         }
-        if sandbox != self.sandbox {
+        let identity = |sandbox: &Option<SandboxFile>| sandbox.as_ref().map(|sandbox| sandbox.identity);
+        if identity(&sandbox) != identity(&self.sandbox) {
             self.forget_answers();
             // With a new sandbox may come a new address: only an inspection from now on tells.
             self.lb_address = Families::default();

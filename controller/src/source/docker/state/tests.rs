@@ -186,8 +186,9 @@ fn a_manager_tells_what_stops_and_what_is_over() {
     assert_eq!(scene.web(), "3 -4 -5");
     scene.answer("web", Some(&[3])).inspect(&[("web", VIP, &[3])]);
     assert_eq!(scene.web(), "3 -4", "the one that is over is not held, the other may be cut off");
-    scene.inspect(&[]).pass(HOLD_DOWN * 2);
-    assert_eq!(scene.web(), "", "a manager knows its VIP");
+    assert_eq!(scene.inspect(&[]).web(), "3 -4", "the DNS has named it a moment ago");
+    assert_eq!(scene.pass(ANSWER_LIFE).web(), "-3");
+    assert_eq!(scene.pass(HOLD_DOWN).web(), "", "a manager knows its VIP");
 }
 
 #[test]
@@ -223,6 +224,17 @@ fn an_engine_that_has_just_started_forgets_nothing() {
     scene.state.engine_started(now);
     assert_eq!(scene.inspect(&[("web", VIP, &[3])]).pass(ANSWER_LIFE).answer("web", Some(&[3])).web(), "3 -14");
     assert_eq!(scene.pass(HOLD_DOWN - SECOND * 5).web(), "3 -14");
+}
+
+#[test]
+fn a_sandbox_that_is_to_be_found_elsewhere_stays_the_same() {
+    let mut scene = Scene::new();
+    scene.inspect(&[("web", VIP, &[3])]);
+    let now = scene.pass(SECOND).now;
+    let moved = SandboxFile { path: PathBuf::from("/proc/7/root/lb_net"), ..sandbox(1) };
+    scene.state.sandbox("net", now, Some(moved.clone()));
+    let sandbox = scene.network("net").unwrap().sandbox.expect("its address is known");
+    assert_eq!((sandbox.path, sandbox.identity), (moved.path, moved.identity));
 }
 
 #[test]
