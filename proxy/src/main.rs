@@ -79,10 +79,8 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let sockets = listeners.into_iter().zip(datagrams);
     let sockets: Vec<_> = sockets.map(|(listeners, datagrams)| Sockets { listeners, datagrams }).collect();
 
-    let mut limits = Limits::of_process(threads)?;
-    if let Some(most) = arguments.max_connections {
-        limits.connections = limits.connections.min(most as usize);
-    }
+    let most = arguments.max_connections.map_or(usize::MAX, |most| most as usize);
+    let limits = Limits::of_process(threads)?.with_at_most(most);
     privileges::give_up()?;
     let mut features = probe::check()?;
     features.multishot_accept &= !arguments.one_shot_accept;

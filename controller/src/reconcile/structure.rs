@@ -168,7 +168,7 @@ impl Structure {
     /// Removes the legs, and the sandbox, that an earlier daemon has left behind and that `network` does not need.
     pub(super) async fn remove_leftovers(&self, settings: &Settings, network: &Network) {
         let name = network.name();
-        let Ground::Made(fabric) = &self.ground else { return remove_leftovers(settings, name).await };
+        let Ground::Made(fabric) = &self.ground else { return remove_namespaces(settings, name).await };
         if network.lb_address().is_none() {
             let errors = remove_leftover(&fabric.plan().sandbox_namespace()).await;
             log_all(name, "cannot remove the sandbox of an earlier daemon", &errors);
@@ -365,6 +365,11 @@ pub(super) async fn remove_leftovers(settings: &Settings, network: &Name) {
     if let Err(error) = settings.control.remove(network) {
         tracing::error!(%network, %error, "cannot remove a control socket of an earlier daemon");
     }
+    remove_namespaces(settings, network).await;
+}
+
+/// Removes the namespaces that an earlier daemon made for a network.
+async fn remove_namespaces(settings: &Settings, network: &Name) {
     let plan = NetworkPlan::new(settings.name_prefix.clone(), network.to_string(), Subnets::default());
     for namespace in [plan.sandbox_namespace(), plan.bridge_namespace()] {
         let errors = remove_leftover(&namespace).await;

@@ -47,13 +47,13 @@ fn the_commands_work_for_people() {
 
     assert_eq!(
         run(&["network", "ls"]),
-        "NETWORK  SUBNET       VIP-PREFIX     LB-ENDPOINT  ATTACHMENTS  SERVICES  GENERATION\n\
-         web      10.1.0.0/24  10.1.0.192/26  10.1.0.191   1            1         4\n"
+        "NETWORK  SOURCE  SUBNET       VIP-PREFIX     LB-ENDPOINT  ATTACHMENTS  SERVICES  GENERATION\n\
+         web      api     10.1.0.0/24  10.1.0.192/26  10.1.0.191   1            1         4\n"
     );
     assert_eq!(
         run(&["service", "ls", "web"]),
-        "SERVICE  VIP         ALGORITHM  DRAIN-TIMEOUT  CONNECT-TIMEOUT  BACKENDS\n\
-         api      10.1.0.192  p2c        1m             2s               1\n"
+        "SERVICE  VIP         PUBLISHED  ALGORITHM  DRAIN-TIMEOUT  CONNECT-TIMEOUT  BACKENDS\n\
+         api      10.1.0.192  -          p2c        1m             2s               1\n"
     );
     let service = run(&["service", "show", "web", "api"]);
     let lines: Vec<_> = service.lines().collect();
@@ -64,13 +64,13 @@ fn the_commands_work_for_people() {
     assert_eq!(lines[lines.len() - 2..], ["BACKEND   WEIGHT  STATE", "10.1.0.7  3       draining"]);
     let status = run(&["status"]);
     for part in [
-        "network web  subnet 10.1.0.0/24  VIPs 10.1.0.192/26  generation 4\n",
+        "network web  source api  subnet 10.1.0.0/24  VIPs 10.1.0.192/26  generation 4\n",
         "LB endpoint 10.1.0.191  steering ",
         "  proxy pid ",
         "restarts 0  version ",
         "  features buffer-ring",
         "  c1          10.1.0.7  /run/netns/people\n",
-        "  api      10.1.0.192  p2c        10.1.0.7  3       draining  0       0            0\n",
+        "  api      10.1.0.192  -          p2c        10.1.0.7  3       draining  0       0            0\n",
     ] {
         assert!(status.contains(part), "{part:?} is not in\n{status}");
     }

@@ -15,9 +15,11 @@ mod families;
 mod health;
 mod metrics;
 mod node;
+mod observed;
 mod programs;
 mod settings;
 mod system_calls;
+mod takeover;
 mod udp;
 mod vip;
 

@@ -31,15 +31,15 @@ pub enum Request {
     /// Answer with [`Reply::Statistics`].
     Statistics,
     /// Serve a published port on the sockets in the next packet, which has one byte and the sockets' descriptors
-    /// (`SCM_RIGHTS`, unix(7); more than [`descriptors::MOST_IN_PACKET`] come in several packets): for each data thread one of every address family, the first thread's first. They are
+    /// (`SCM_RIGHTS`, unix(7); more than [`MOST_IN_PACKET`] come in several packets): for each data thread one of every address family, the first thread's first. They are
     /// listening TCP sockets or bound UDP ones, made in the namespace in which the port is published. Sockets of a port that
     /// is served already take the place of those before. Answered by [`Reply::Ports`] or [`Reply::PortRefused`].
+    ///
+    /// [`MOST_IN_PACKET`]: super::descriptors::MOST_IN_PACKET
     AddPort {
         /// The port that clients use.
         port: Port,
         /// How many sockets come.
-        ///
-        /// [`descriptors::MOST_IN_PACKET`]: super::descriptors::MOST_IN_PACKET
         sockets: u32,
     },
     /// Close the sockets of a published port. Connections through it go on. Answered by [`Reply::Ports`].

@@ -173,21 +173,26 @@ fn prepare_one(port: Port, socket: OwnedFd) -> Result<PortSocket, String> {
     Ok(PortSocket { descriptor: Arc::new(socket), is_ipv6: address.is_ipv6() })
 }
 
-/// What a port's sockets take of the descriptors that there are for connections, which have two each.
+/// What a port's sockets take of the descriptors: of those that no connection can use, then of those that there are for
+/// connections, which have two each.
 #[derive(Debug)]
 struct Places {
     shared: Arc<Shared>,
-    count: usize,
+    spare: usize,
+    connections: usize,
 }
 
 impl Places {
     fn take(shared: &Arc<Shared>, descriptors: usize) -> Option<Self> {
-        let mut places = Self { shared: Arc::clone(shared), count: 0 };
-        while places.count < descriptors.div_ceil(2) {
-            if !shared.connections.take() {
+        let mut places = Self { shared: Arc::clone(shared), spare: 0, connections: 0 };
+        for _ in 0..descriptors.div_ceil(2) {
+            if shared.spare.take() {
+                places.spare += 1;
+            } else if shared.connections.take() {
+                places.connections += 1;
+            } else {
                 return None;
             }
-            places.count += 1;
         }
         Some(places)
     }
@@ -195,6 +200,7 @@ impl Places {
 
 impl Drop for Places {
     fn drop(&mut self) {
-        (0..self.count).for_each(|_| self.shared.connections.give_back());
+        (0..self.spare).for_each(|_| self.shared.spare.give_back());
+        (0..self.connections).for_each(|_| self.shared.connections.give_back());
     }
 }

@@ -39,6 +39,8 @@ pub struct Shared {
     pub access_log: AccessLog,
     /// The open connections and UDP sessions of all data threads.
     pub connections: Budget,
+    /// What published ports may take of the descriptors before they take from that of connections.
+    pub spare: Budget,
     /// The pipes of all data threads.
     pub pipes: Budget,
     /// What the services have let in.
@@ -80,6 +82,7 @@ impl Shared {
             table: ArcSwap::default(),
             access_log,
             connections: Budget::new(limits.connections),
+            spare: Budget::new(limits.spare),
             pipes: Budget::new(limits.pipes),
             gate: Gate::default(),
             waiting: AtomicU64::new(0),
