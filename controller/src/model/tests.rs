@@ -897,7 +897,12 @@ fn observed(name: &str, service: &str, port: u16) -> ObservedNetwork {
     ObservedNetwork {
         name: Name::new(name).unwrap(),
         subnet: nets("10.1.0.0/24"),
-        sandbox: Some(ObservedSandbox { path: "/run/netns/lb".into(), identity: (4, 7), lb_address: ips("10.1.0.2") }),
+        sandbox: Some(ObservedSandbox {
+            path: "/run/netns/lb".into(),
+            identity: (4, 7),
+            lb_address: ips("10.1.0.2"),
+            takeover: false,
+        }),
         services: vec![ObservedService {
             name: Name::new(service).unwrap(),
             vip: ips("10.1.0.200"),
