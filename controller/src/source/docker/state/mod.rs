@@ -197,3 +197,6 @@ impl Deadline {
         self.0 = Some(self.0.map_or(time, |earlier| earlier.min(time)));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -148,7 +148,8 @@ impl NetworkMemory {
         }
         if sandbox != self.sandbox {
             self.forget_answers();
-            // With a new sandbox may come a new address.
+            // With a new sandbox may come a new address: only an inspection from now on tells.
+            self.lb_address = Families::default();
             self.inspected = None;
         }
         if sandbox.is_some() {
