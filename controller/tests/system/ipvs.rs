@@ -63,9 +63,11 @@ fn new_connections_are_taken_from_ipvs_while_the_daemon_lives() {
 
         // The daemon ends and its proxies stay: nobody says it any more.
         let open = [vip, published].map(|to| connect(&client, to).unwrap());
+        let last = pid(&desired).await.unwrap();
         desired.reconcilers().stop(true).await;
         wait_until("it ends by itself", none_served);
         open.into_iter().for_each(echo);
+        kill(Pid::from_raw(last.cast_signed()), Signal::SIGKILL).unwrap();
         Namespace::remove(SANDBOX).unwrap();
     });
 }
