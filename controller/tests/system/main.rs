@@ -13,6 +13,7 @@ mod exposition;
 mod failure;
 mod families;
 mod health;
+mod ipvs;
 mod metrics;
 mod node;
 mod observed;

@@ -14,12 +14,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-const VIP: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 200);
-const BACKEND: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 3);
+pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 200);
+pub(crate) const BACKEND: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 3);
 const LB_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 
 /// A sandbox with one leg to the namespace of the client, which is the backend too.
-async fn make_sandbox(name: &str, client: &Namespace) -> Namespace {
+pub(crate) async fn make_sandbox(name: &str, client: &Namespace) -> Namespace {
     let sandbox = Namespace::create(name).unwrap();
     let links = client.links().await.unwrap();
     links.delete_link("eth0").await.unwrap();
@@ -32,7 +32,7 @@ async fn make_sandbox(name: &str, client: &Namespace) -> Namespace {
     sandbox
 }
 
-fn network(sandbox: Option<&Namespace>, port: u16) -> ObservedNetwork {
+pub(crate) fn network(sandbox: Option<&Namespace>, port: u16) -> ObservedNetwork {
     let name = |text: &str| Name::new(text).unwrap();
     ObservedNetwork {
         name: name("swarm"),
@@ -41,6 +41,7 @@ fn network(sandbox: Option<&Namespace>, port: u16) -> ObservedNetwork {
             path: PathBuf::from("/run/netns").join(sandbox.name().unwrap()),
             identity: sandbox.identity().unwrap(),
             lb_address: Families::from(IpAddr::V4(LB_ADDRESS)),
+            takeover: false,
         }),
         services: vec![ObservedService {
             name: name("web"),
@@ -57,7 +58,7 @@ fn network(sandbox: Option<&Namespace>, port: u16) -> ObservedNetwork {
     }
 }
 
-fn desired(run_dir: &tempfile::TempDir) -> Desired {
+pub(crate) fn desired(run_dir: &tempfile::TempDir) -> Desired {
     Desired::new(Reconcilers::new(Settings {
         control: ControlDirectory::open(run_dir.path()).unwrap(),
         name_prefix: name_prefix(run_dir.path()),
@@ -70,7 +71,7 @@ fn desired(run_dir: &tempfile::TempDir) -> Desired {
 }
 
 /// Observes it and waits until it is so.
-async fn settle(desired: &Desired, network: Option<ObservedNetwork>) {
+pub(crate) async fn settle(desired: &Desired, network: Option<ObservedNetwork>) {
     let observed = desired.observe("test", network.into_iter().collect());
     assert!(observed.refused.is_empty(), "{:?}", observed.refused);
     for (_, receipt) in observed.receipts {
@@ -78,19 +79,19 @@ async fn settle(desired: &Desired, network: Option<ObservedNetwork>) {
     }
 }
 
-fn echo(mut stream: TcpStream) {
+pub(crate) fn echo(mut stream: TcpStream) {
     stream.write_all(b"echo").unwrap();
     let mut echoed = [0; 4];
     stream.read_exact(&mut echoed).unwrap();
     assert_eq!(&echoed, b"echo");
 }
 
-async fn pid(desired: &Desired) -> Option<u32> {
+pub(crate) async fn pid(desired: &Desired) -> Option<u32> {
     let (status, _) = desired.reconcilers().status(&Name::new("swarm").unwrap()).await?;
     status.proxy?.pid
 }
 
-fn run<T>(test: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
 }
 
