@@ -48,7 +48,8 @@ impl Sandbox {
             return Err(Error::AnotherNamespace { path: path.to_owned() });
         }
         let backlog = BACKLOG.to_string();
-        let if_present = [&SOCKET_PARAMETERS_IF_PRESENT[..], &backlog_parameters(&backlog)].concat();
+        let if_present =
+            [&SOCKET_PARAMETERS_IF_PRESENT[..], &NEIGHBOUR_PARAMETERS, &backlog_parameters(&backlog)].concat();
         namespace.set_sysctls(&SOCKET_PARAMETERS, &if_present)?;
         Ok(Self { links: namespace.links().await?, addresses: lb_addresses.into() })
     }
@@ -181,6 +182,10 @@ const SOCKET_PARAMETERS: [Parameter; 3] = [
 /// The same that only some kernels have. In milliseconds, Linux 6.14 and later; before, a port can be used again after a
 /// second.
 const SOCKET_PARAMETERS_IF_PRESENT: [Parameter; 1] = [("net/ipv4/tcp_tw_reuse_delay", "1")];
+
+/// In a network that somebody else makes, a backend can be known before its neighbour entry is there. Asked for again after
+/// the usual second, a connection would have waited for that long; in milliseconds, three times (`mcast_solicit`).
+const NEIGHBOUR_PARAMETERS: [Parameter; 1] = [("net/ipv4/neigh/eth0/retrans_time_ms", "100")];
 
 /// Not there in a namespace that belongs to a user namespace; the kernel's default is 4096 then.
 fn backlog_parameters(backlog: &str) -> [(&'static str, &str); 2] {

@@ -107,17 +107,13 @@ impl Cluster {
 
     /// The names that the servers of the service's tasks answer with, sorted.
     pub(crate) fn servers_of(&self, service: &str) -> Vec<String> {
-        let tasks = self.wanted_tasks(service);
-        let id = |task: &Value| task["Status"]["ContainerStatus"]["ContainerID"].as_str().unwrap()[..12].to_owned();
-        let mut servers: Vec<String> = tasks.iter().map(id).collect();
-        servers.sort();
-        servers
+        names_of(&self.wanted_tasks(service))
     }
 
     /// The same, once all of them run.
     pub(crate) fn servers_if_running(&self, service: &str) -> Option<Vec<String>> {
-        let running = self.wanted_tasks(service).iter().all(|task| task["Status"]["State"] == "running");
-        running.then(|| self.servers_of(service))
+        let tasks = self.wanted_tasks(service);
+        tasks.iter().all(|task| task["Status"]["State"] == "running").then(|| names_of(&tasks))
     }
 
     /// The service's VIP on the network.
@@ -159,4 +155,12 @@ impl Cluster {
     pub(crate) fn target(&self, service: &str, network: &str, port: u16) -> SocketAddr {
         SocketAddr::new(self.vip(service, network), port)
     }
+}
+
+/// The names that tasks' servers answer with, sorted.
+fn names_of(tasks: &[Value]) -> Vec<String> {
+    let name = |task: &Value| task["Status"]["ContainerStatus"]["ContainerID"].as_str().unwrap()[..12].to_owned();
+    let mut names: Vec<String> = tasks.iter().map(name).collect();
+    names.sort();
+    names
 }

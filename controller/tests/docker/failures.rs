@@ -115,6 +115,7 @@ fn connections_outlive_a_killed_daemon_and_the_next_one_takes_over() {
 #[test]
 fn a_daemon_that_starts_before_the_engine_waits_for_it() {
     let mut cluster = with_service(2);
+    let before = cluster.servers_of("web");
     cluster.engines[0].stop();
     let mut daemon = Daemon::start(cluster.manager());
     daemon.wait_until_it_answers();
@@ -123,7 +124,10 @@ fn a_daemon_that_starts_before_the_engine_waits_for_it() {
     ask(&cluster.wire.namespace, port_of(1, 8080)).unwrap_err();
     cluster.engines[0].start();
     cluster.engines[0].wait_until_ready();
-    cluster.wait_for_replicas("web", 2);
+    // For a moment it still takes the tasks of before for running ones.
+    wait_until("the tasks have been replaced", || {
+        cluster.servers_if_running("web").is_some_and(|servers| servers.len() == 2 && servers != before)
+    });
     let servers = cluster.servers_of("web");
     let running = Instant::now();
     wait_for_servers(&cluster.wire.namespace, port_of(1, 8080), &servers);

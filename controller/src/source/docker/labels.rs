@@ -2,7 +2,7 @@
 
 use crate::model::Weight;
 use ringlb_proxy::control::message::ServiceSettings;
-use ringlb_proxy::control::settings::DrainPolicy;
+use ringlb_proxy::control::settings::{DrainPolicy, Retries, RetryPercent};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Number, Value};
@@ -51,7 +51,7 @@ pub(super) fn read(labels: &BTreeMap<String, String>) -> Labels {
         let (document, invalid) = document(&settings);
         read.invalid.extend(invalid);
         read.settings = serde_json::from_value(document.clone()).unwrap_or_default();
-        settle_drain(&document, &mut read.settings);
+        settle_defaults(&document, &mut read.settings);
         let Err((field, reason)) = read.settings.check() else { break };
         // Settings that do not go together: those of the same kind are left out, and named.
         let group = field.split('.').next().unwrap_or(field);
@@ -81,16 +81,26 @@ struct Setting<'a> {
     value: &'a str,
 }
 
-/// The swarm says when a task ends: until then a draining one keeps its connections, unless a deadline is asked for.
-fn settle_drain(document: &Value, settings: &mut ServiceSettings) {
+/// What no label says is as containers need it. The Engine says when a task ends: until then a draining one keeps its
+/// connections, unless a deadline is asked for. And it lists a task before its program listens: of the ten of a service that
+/// had one, nine refuse for a while, and a connection must be able to try them all.
+fn settle_defaults(document: &Value, settings: &mut ServiceSettings) {
     let given = |field: &str| document.get(field).is_some();
     if !given("drain_policy") && !given("drain_timeout") {
         settings.drain_policy = DrainPolicy::Keep;
     }
+    if !given("retries") {
+        settings.retries = Retries(10);
+    }
+    if document.pointer("/retry_budget/percent").is_none() {
+        settings.retry_budget.percent = RetryPercent(1000);
+    }
 }
 
 fn without_labels() -> ServiceSettings {
-    ServiceSettings { drain_policy: DrainPolicy::Keep, ..ServiceSettings::default() }
+    let mut settings = ServiceSettings::default();
+    settle_defaults(&Value::Null, &mut settings);
+    settings
 }
 
 /// `health.interval` is `health_check`, `interval`.

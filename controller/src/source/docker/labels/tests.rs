@@ -82,8 +82,10 @@ fn settings_that_do_not_go_together_are_left_out_together() {
     let names: Vec<_> = read.invalid.iter().map(|(label, _)| label.as_str()).collect();
     assert_eq!(names, ["ringlb.health.send", "ringlb.typo"]);
     assert!(read.invalid[0].1.contains("health_check.port is needed"), "{:?}", read.invalid);
-    let expected: ServiceSettings =
-        serde_json::from_value(serde_json::json!({"retries": 1, "drain_policy": "keep"})).unwrap();
+    let expected: ServiceSettings = serde_json::from_value(
+        serde_json::json!({"retries": 1, "retry_budget": {"percent": 1000}, "drain_policy": "keep"}),
+    )
+    .unwrap();
     assert_eq!(read.settings, expected);
 }
 
