@@ -55,7 +55,13 @@ impl Cluster {
 
     /// An overlay network to which containers can be attached.
     pub(crate) fn create_network(&self, name: &str) {
-        self.manager().docker(&["network", "create", "--driver", "overlay", "--attachable", name]);
+        self.create_network_with(name, &[]);
+    }
+
+    /// The same with more options.
+    pub(crate) fn create_network_with(&self, name: &str, options: &[&str]) {
+        let fixed = ["network", "create", "--driver", "overlay", "--attachable"];
+        self.manager().docker(&[&fixed, options, &[name]].concat());
     }
 
     /// A service of the test server on port 80, with these options. Does not wait for its tasks.
