@@ -71,7 +71,8 @@ impl Cluster {
 
     /// The same with other arguments of the test server.
     pub(crate) fn create_service_running(&self, name: &str, options: &[&str], arguments: &[&str]) {
-        let fixed = ["service", "create", "--detach", "--no-resolve-image", "--name", name];
+        // Each server has a ring; without the capability all rings of a user share what RLIMIT_MEMLOCK allows.
+        let fixed = ["service", "create", "--detach", "--no-resolve-image", "--cap-add", "IPC_LOCK", "--name", name];
         self.manager().docker(&[&fixed, options, &[IMAGE], arguments].concat());
     }
 

@@ -4,7 +4,7 @@ use crate::cluster::Cluster;
 use crate::daemon::Daemon;
 use crate::load::SteadyLoad;
 use crate::requests::{ask_all, wait_for_servers};
-use crate::wait::wait_within;
+use crate::wait::{wait_until, wait_within};
 use ringlb_netns::Namespace;
 use std::time::{Duration, SystemTime};
 
@@ -64,6 +64,8 @@ fn twenty_services_on_four_networks_are_served() {
         cluster.wait_for_replicas(service, REPLICAS + round);
         let servers = cluster.servers_of(service);
         wait_for_servers(&clients[0], vip, &servers);
+        let answered = load.answered();
+        wait_until("the load has met every task", || load.answered() > answered + 4 * servers.len());
         let record = load.stop();
         record.assert_no_failure();
         let new = servers.iter().find(|server| !known.contains(server)).unwrap();

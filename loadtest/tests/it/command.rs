@@ -44,7 +44,7 @@ impl Running {
                 return status;
             }
             assert!(begun.elapsed() < DEADLINE, "the program does not end");
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
@@ -323,7 +323,7 @@ fn a_second_signal_ends_a_run_that_waits() {
     while running.0.try_wait().unwrap().is_none() {
         assert!(begun.elapsed() < DEADLINE, "the program does not end");
         running.signal(Signal::SIGINT);
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(running.status().code(), Some(130));
     drop(stream);

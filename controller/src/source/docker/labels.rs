@@ -2,11 +2,12 @@
 
 use crate::model::Weight;
 use ringlb_proxy::control::message::ServiceSettings;
-use ringlb_proxy::control::settings::{DrainPolicy, Retries, RetryPercent};
+use ringlb_proxy::control::settings::{DrainPolicy, EjectionBase, Retries, RetryPercent};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Number, Value};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// What all of the labels begin with.
 const PREFIX: &str = "ringlb.";
@@ -91,6 +92,10 @@ fn settle_defaults(document: &Value, settings: &mut ServiceSettings) {
     }
     if !given("retries") {
         settings.retries = Retries(10);
+    }
+    // Refused for that while, it would be left out for longer than it needs: the Engine says soon of one that is gone.
+    if document.pointer("/ejection/base").is_none() {
+        settings.ejection.base = EjectionBase(Duration::from_millis(100));
     }
     if document.pointer("/retry_budget/percent").is_none() {
         settings.retry_budget.percent = RetryPercent(1000);

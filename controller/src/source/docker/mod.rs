@@ -1,7 +1,7 @@
 //! A Docker Engine as a source: the networks of its swarm that have a sandbox on this node.
 //!
 //! The Engine is observed, and nothing of it is changed. What it shows in several places, each early in something else, is
-//! put together by [`state`]: the verbose inspection of a network has VIPs, ports and tasks; the DNS in a network's sandbox
+//! put together by `state`: the verbose inspection of a network has VIPs, ports and tasks; the DNS in a network's sandbox
 //! takes a task out before it is told to stop; managers know labels, protocols and what is to become of a task. Events of
 //! this node only say that it is time to look.
 

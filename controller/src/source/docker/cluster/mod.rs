@@ -1,8 +1,8 @@
 //! How workers learn what only managers are told: services' labels, and the protocols of their ports.
 //!
-//! The Engine answers `/services` on managers alone. So ringlb on a manager [`serve`]s what it learned there, and ringlb
-//! on a worker [`follow`]s the managers that its Engine names. Nothing has to be set up for it: both ends show the
-//! certificates by which the swarm's nodes know each other (TLS 1.3, RFC 8446; [`certificates`]), so whoever is no node
+//! The Engine answers `/services` on managers alone. So ringlb on a manager [`serve()`]s what it learned there, and ringlb
+//! on a worker [`follow()`]s the managers that its Engine names. Nothing has to be set up for it: both ends show the
+//! certificates by which the swarm's nodes know each other (TLS 1.3, RFC 8446; `certificates`), so whoever is no node
 //! of this swarm learns nothing, and nobody but a manager is believed.
 //!
 //! A worker that reaches no manager goes on with what it heard last. If it has heard nothing yet, services have the

@@ -83,7 +83,7 @@ fn settings_that_do_not_go_together_are_left_out_together() {
     assert_eq!(names, ["ringlb.health.send", "ringlb.typo"]);
     assert!(read.invalid[0].1.contains("health_check.port is needed"), "{:?}", read.invalid);
     let expected: ServiceSettings = serde_json::from_value(
-        serde_json::json!({"retries": 1, "retry_budget": {"percent": 1000}, "drain_policy": "keep"}),
+        serde_json::json!({"retries": 1, "retry_budget": {"percent": 1000}, "ejection": {"base": "100ms"}, "drain_policy": "keep"}),
     )
     .unwrap();
     assert_eq!(read.settings, expected);
