@@ -28,7 +28,7 @@ fn the_commands_work_for_people() {
 
     assert_eq!(
         run(&["network", "ls"]),
-        "NETWORK  SUBNET  VIP-PREFIX  LB-ENDPOINT  ATTACHMENTS  SERVICES  GENERATION\n"
+        "NETWORK  SOURCE  SUBNET  VIP-PREFIX  LB-ENDPOINT  ATTACHMENTS  SERVICES  GENERATION\n"
     );
     assert_eq!(
         run(&["network", "create", "web", "--subnet", "10.1.0.0/24"]),
@@ -132,12 +132,12 @@ fn a_dual_stack_network_is_made_and_shown() {
     let networks = run(&["network", "ls"]);
     let columns: Vec<Vec<_>> = networks.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
     let (web, lb_address) =
-        (["web", "10.1.0.0/24,fd00:1::/112", "10.1.0.192/26,fd00:1::c000/114"], "10.1.0.191,fd00:1::bfff");
-    assert_eq!(columns[0], ["six", "fd00:6::/64", "fd00:6::100/120", "-", "0", "0", "1"]);
+        (["web", "api", "10.1.0.0/24,fd00:1::/112", "10.1.0.192/26,fd00:1::c000/114"], "10.1.0.191,fd00:1::bfff");
+    assert_eq!(columns[0], ["six", "api", "fd00:6::/64", "fd00:6::100/120", "-", "0", "0", "1"]);
     assert_eq!(columns[1], [&web[..], &[lb_address, "1", "1", "3"]].concat());
     let status = run(&["status"]);
     for part in [
-        "network web  subnet 10.1.0.0/24 and fd00:1::/112  VIPs 10.1.0.192/26 and fd00:1::c000/114  generation 3\n",
+        "network web  source api  subnet 10.1.0.0/24 and fd00:1::/112  VIPs 10.1.0.192/26 and fd00:1::c000/114  generation 3\n",
         "LB endpoint 10.1.0.191 and fd00:1::bfff  steering ",
         "  c1          10.1.0.7,fd00:1::7  /run/netns/dual\n",
         "10.1.0.200,fd00:1::c000  rr         fd00:1::7  1       active",

@@ -28,7 +28,7 @@ fn every_kind_of_setting_can_be_a_label() {
         "algorithm": "source-hash", "idle_timeout": "30m", "proxy_protocol": "v2", "max_connections": 100,
         "health_check": {"interval": "5s", "port": 8080, "send": "200"}, "prefer_local": true,
         "allow": ["10.0.0.0/8", "2001:db8::/32"], "deny": ["10.1.0.0/16"], "udp": {"responses": 1},
-        "retry_budget": {"percent": 5}, "drain_policy": "keep",
+        "retry_budget": {"percent": 5}, "drain_policy": "keep", "retries": 10, "ejection": {"base": "100ms"},
     }))
     .unwrap();
     assert_eq!(read.settings, expected);
@@ -70,8 +70,8 @@ fn an_invalid_label_is_named_and_costs_no_other() {
     assert!(reason("ringlb.max-connections").contains("a whole number from"), "{}", reason("ringlb.max-connections"));
     assert_eq!(reason("ringlb.nonsense"), "there is no such setting");
     assert!(reason("ringlb.deny").contains("is not a prefix"), "{}", reason("ringlb.deny"));
-    let expected: ServiceSettings =
-        serde_json::from_value(serde_json::json!({"max_lifetime": "1h", "drain_policy": "keep"})).unwrap();
+    let mut expected = Labels::default().settings;
+    expected.max_lifetime = "1h".parse().unwrap();
     assert_eq!(read.settings, expected);
     assert_eq!((read.weight, read.enabled), (Weight(1), true));
 }
