@@ -1,6 +1,6 @@
 # `make demo` shows what ringlb does. `make test` runs all tests. Both do their own set-up on Debian with cargo.
 
-.PHONY: demo test test-packages test-kernel lint build
+.PHONY: demo test test-packages test-kernel compare-balancers lint build
 
 demo:
 	cargo build --release --bins
@@ -19,6 +19,10 @@ test-packages:
 # The demo and the ring's tests on the stock kernel of Debian 12, in a virtual machine.
 test-kernel:
 	scripts/test-kernel
+
+# Docker's own balancer and ringlb in its place, side by side, on the same kernel in a virtual machine.
+compare-balancers:
+	scripts/compare-balancers
 
 lint:
 	cargo fmt --all --check

@@ -3,8 +3,9 @@
 use crate::admin::auth::{Token, TokenError};
 use crate::admin::metrics::{self, Metrics};
 use crate::admin::{self, Context, server};
-use crate::reconcile::{ControlDirectory, Reconcilers, Settings, name_prefix, remove_leftovers};
-use crate::source::{Desired, Journal, JournalError};
+use crate::reconcile::{ControlDirectory, Reconcilers, Settings, find_orphans, name_prefix};
+use crate::source::status::SharedStatus;
+use crate::source::{Desired, Journal, JournalError, docker};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use ringlb_proxy::threads::Count;
@@ -35,6 +36,8 @@ pub struct Options {
     pub admin_token_file: Option<PathBuf>,
     /// Where the metrics are served without a token, if anywhere.
     pub metrics_listen: Option<SocketAddr>,
+    /// The Docker Engine that is observed, if any.
+    pub docker: Option<docker::Options>,
     /// The proxy's program. Without one `ringlb-proxy` beside this program.
     pub proxy_program: Option<PathBuf>,
     /// The file that the access log of all proxies is appended to. Without one it goes to standard output.
@@ -62,6 +65,7 @@ impl Options {
             admin_listen: None,
             admin_token_file: None,
             metrics_listen: None,
+            docker: None,
             proxy_program: None,
             access_log: None,
             threads: Count::default(),
@@ -178,7 +182,7 @@ pub async fn run(
     let control =
         ControlDirectory::open(&run_dir).map_err(|cause| DaemonError::RunDir { path: run_dir.clone(), cause })?;
     let name_prefix = name_prefix(&run_dir);
-    remove_leftovers(&control, &name_prefix).await;
+    let orphans = find_orphans(&control).await;
 
     let admin_socket = Options::admin_socket(&run_dir);
     // The lock is ours, so whoever made this socket is gone.
@@ -202,13 +206,17 @@ pub async fn run(
     let max_connections = options.max_connections;
     let settings =
         Settings { control, name_prefix, proxy_program, access_log, threads, max_connections, acknowledge_timeout };
-    let reconcilers = Reconcilers::new(settings);
+    let reconcilers = Reconcilers::taking_over(settings, orphans);
     let desired = Arc::new(match kept {
         Some((journal, model)) => Desired::kept(reconcilers.clone(), journal, model),
         None => Desired::new(reconcilers.clone()),
     });
+    let names = options.docker.iter().flat_map(|_| [docker::NAME, docker::compose::NAME]);
+    desired.await_sources(names).await;
     let metrics = Metrics::start(Arc::clone(&desired), started);
-    let context = Context { desired, ready: Arc::new(AtomicBool::new(true)), metrics: metrics.clone() };
+    let sources: Vec<_> = options.docker.clone().map(|options| start_docker(options, &desired)).unwrap_or_default();
+    let sources = sources.into();
+    let context = Context { desired, sources, ready: Arc::new(AtomicBool::new(true)), metrics: metrics.clone() };
 
     let (end, ended) = watch::channel(false);
     let serve_metrics = match scrapers {
@@ -255,6 +263,18 @@ pub async fn run(
     }
     tracing::info!("the daemon has ended");
     Ok(())
+}
+
+/// Begins to observe an Engine; gives the status of each source that it is.
+fn start_docker(options: docker::Options, desired: &Arc<Desired>) -> Vec<SharedStatus> {
+    let (socket, port) = (options.socket.clone(), options.cluster_port);
+    let (feed, fed) = watch::channel(None);
+    let docker::Docker { status, node, facts } = docker::start(options, Arc::clone(desired), fed);
+    if port != 0 {
+        let (status, socket) = (status.clone(), socket.clone());
+        tokio::spawn(docker::cluster::Link { node, facts, feed, status, socket, port }.run());
+    }
+    vec![status, docker::compose::start(socket, Arc::clone(desired))]
 }
 
 /// Makes the run directory if it is not there; gives its canonical path.

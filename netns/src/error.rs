@@ -1,7 +1,7 @@
 //! What can go wrong: what was attempted, on what, and what to do.
 
 use crate::steering::SteeringKind;
-use crate::{Addresses, Subnets};
+use crate::{Addresses, PortProtocol, Subnets};
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -32,6 +32,12 @@ pub enum Error {
     #[error("{} is not a network namespace; give the path of one, such as /run/netns/NAME or /proc/PID/ns/net", path.display())]
     NotANetworkNamespace {
         /// The file.
+        path: PathBuf,
+    },
+    /// There is another namespace at the path than the one that was meant.
+    #[error("the network namespace at {} is not the one that was seen there before; look again", path.display())]
+    AnotherNamespace {
+        /// The path.
         path: PathBuf,
     },
     /// A system call on a namespace failed.
@@ -154,6 +160,19 @@ pub enum Error {
         /// The kernel's answer.
         cause: io::Error,
     },
+    /// The table that keeps new connections from IPVS was not made or changed.
+    #[error(
+        "cannot {action} in network namespace {namespace}: {cause}{}",
+        netfilter_remedy(cause, "sets whose elements time out (module nf_tables)")
+    )]
+    Takeover {
+        /// What was attempted.
+        action: &'static str,
+        /// The namespace.
+        namespace: String,
+        /// The kernel's answer.
+        cause: io::Error,
+    },
     /// A steered socket was not made.
     #[error("cannot {action} {socket} in network namespace {namespace}: {cause}{}", remedy(cause))]
     SteeredSocket {
@@ -163,6 +182,18 @@ pub enum Error {
         socket: &'static str,
         /// The namespace.
         namespace: String,
+        /// The kernel's answer.
+        cause: io::Error,
+    },
+    /// The sockets of a port were not made.
+    #[error("cannot {action} {protocol} port {port}: {cause}{}", port_remedy(cause))]
+    Port {
+        /// What was attempted.
+        action: &'static str,
+        /// The port's protocol.
+        protocol: PortProtocol,
+        /// The port.
+        port: u16,
         /// The kernel's answer.
         cause: io::Error,
     },
@@ -247,6 +278,14 @@ fn remedy(cause: &io::Error) -> &'static str {
         Some(libc::EOPNOTSUPP | libc::ENOSYS) => "; the kernel was built without it, or the module is missing",
         Some(libc::EMFILE | libc::ENFILE) => "; raise the limit on open files (ulimit -n)",
         _ => "",
+    }
+}
+
+fn port_remedy(cause: &io::Error) -> &'static str {
+    match cause.raw_os_error() {
+        Some(libc::EADDRINUSE) => "; another program has it: end that one, or choose another port",
+        Some(libc::EACCES) => "; ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE",
+        _ => remedy(cause),
     }
 }
 

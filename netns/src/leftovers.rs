@@ -31,14 +31,22 @@ pub async fn remove_leftovers(prefix: &str) -> std::result::Result<Vec<String>, 
     let names = leftovers(prefix).map_err(|error| vec![error])?;
     let mut errors = Vec::new();
     for name in &names {
-        // A name without a namespace behind it, as a killed run can leave too, has no legs.
-        if let Ok(namespace) = Namespace::open(name) {
-            match namespace.links().await {
-                Ok(links) => errors.extend(links.delete_legs().await),
-                Err(error) => errors.push(error),
-            }
-        }
-        errors.extend(Namespace::remove(name).err());
+        errors.extend(remove_leftover(name).await);
     }
     if errors.is_empty() { Ok(names) } else { Err(errors) }
+}
+
+/// Removes one named namespace, its legs first; one that is not there is done already. Does all it can and returns every
+/// error.
+pub async fn remove_leftover(name: &str) -> Vec<Error> {
+    let mut errors = Vec::new();
+    // A name without a namespace behind it, as a killed run can leave too, has no legs.
+    if let Ok(namespace) = Namespace::open(name) {
+        match namespace.links().await {
+            Ok(links) => errors.extend(links.delete_legs().await),
+            Err(error) => errors.push(error),
+        }
+    }
+    errors.extend(Namespace::remove(name).err());
+    errors
 }

@@ -5,6 +5,7 @@
 //! - [`Namespace`] is an open network namespace, named (visible to `ip netns`) or not;
 //! - [`Links`] are the verbs on one namespace, spoken over a netlink socket that was opened inside it;
 //! - [`SteeredSockets`] get the connections to every TCP port, and the datagrams to every UDP port, of every VIP;
+//! - [`PortSockets`] have a port of the caller's own namespace;
 //! - [`Fabric`] is a network's bridge in a namespace of its own, and the legs that connect namespaces to it;
 //! - [`Sandbox`] is the namespace in which a network's proxy lives;
 //! - [`isolate`] moves the calling process into namespaces of its own, for tests and demonstrations.
@@ -22,16 +23,20 @@ mod namespace;
 mod neighbours;
 mod netfilter;
 mod plan;
+mod port_sockets;
 mod sandbox;
 mod steering;
 mod syscalls;
+mod takeover;
 
 pub use error::{Error, Result};
 pub use fabric::Fabric;
 pub use families::{Addresses, Subnets};
-pub use leftovers::{leftovers, remove_leftovers};
+pub use leftovers::{leftovers, remove_leftover, remove_leftovers};
 pub use links::{Link, Links};
 pub use namespace::Namespace;
 pub use plan::NetworkPlan;
+pub use port_sockets::{PortProtocol, PortSockets};
 pub use sandbox::Sandbox;
 pub use steering::{SteeredSockets, Steering, SteeringKind, ThreadSockets};
+pub use takeover::{TakenOver, Takeover};

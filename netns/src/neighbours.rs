@@ -21,8 +21,8 @@
 //! address is taken (source `::`).
 
 use crate::netfilter::{
-    Attribute, Chain, Comparison, Family, Header, Register, Transaction, compare, destination_is_local, load_header,
-    load_interface, load_link_protocol, load_transport_protocol, replace_table, send_out_of, set_register,
+    Attribute, Chain, Comparison, Family, Header, Hook, Register, Table, Transaction, compare, destination_is_local,
+    load_header, load_interface, load_link_protocol, load_transport_protocol, replace_table, send_out_of, set_register,
     write_header,
 };
 use crate::{Error, Namespace, Result};
@@ -36,8 +36,8 @@ pub(crate) fn answer_solicitations(
     own_mac: [u8; 6],
 ) -> Result<()> {
     let mut transaction = Transaction::begin();
-    let chain = Chain { name: "neighbours", priority: 0, interface: Some(interface) };
-    replace_table(&mut transaction, Family::NetworkDevice, chain, [rule(own_address, own_mac)]);
+    let chain = Chain { name: "neighbours", hook: Hook::Arrival, priority: 0, interface: Some(interface) };
+    replace_table(&mut transaction, Table::of(Family::NetworkDevice), &[], chain, [rule(own_address, own_mac)]);
     namespace
         .run(|| transaction.commit())?
         .map_err(|cause| Error::NeighbourResponder { namespace: namespace.label().to_owned(), cause })

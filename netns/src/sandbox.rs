@@ -5,6 +5,7 @@ use crate::neighbours::answer_solicitations;
 use crate::steering::BACKLOG;
 use crate::{Addresses, Error, Fabric, Links, Namespace, NetworkPlan, Result, Subnets};
 use ipnet::IpNet;
+use std::path::Path;
 
 const INTERFACE: &str = "eth0";
 const PORT_ID: &str = "lb";
@@ -34,6 +35,51 @@ impl Sandbox {
             answer_solicitations(&namespace, INTERFACE, own_address, mac)?;
         }
         Ok(Self { links, addresses })
+    }
+
+    /// Takes somebody else's namespace as the sandbox, if it is the one with that identity ([`Namespace::identity`]). Its
+    /// interfaces, addresses, rules and forwarding stay as they are; what is set is what the sockets of a proxy need.
+    ///
+    /// # Errors
+    /// If there is no namespace at the path, or another one, or the process lacks the capabilities.
+    pub async fn enter(path: &Path, identity: (u64, u64), lb_addresses: impl Into<Addresses>) -> Result<Self> {
+        let namespace = Namespace::open_path(path)?;
+        if namespace.identity()? != identity {
+            return Err(Error::AnotherNamespace { path: path.to_owned() });
+        }
+        let backlog = BACKLOG.to_string();
+        let if_present =
+            [&SOCKET_PARAMETERS_IF_PRESENT[..], &NEIGHBOUR_PARAMETERS, &backlog_parameters(&backlog)].concat();
+        namespace.set_sysctls(&SOCKET_PARAMETERS, &if_present)?;
+        Ok(Self { links: namespace.links().await?, addresses: lb_addresses.into() })
+    }
+
+    /// Whether the network's sandbox is that namespace, and its interface has the LB endpoint's addresses: what was made
+    /// for them still fits.
+    ///
+    /// # Errors
+    /// If there is no such sandbox, or the kernel refuses.
+    pub async fn is(plan: &NetworkPlan, identity: (u64, u64), lb_addresses: impl Into<Addresses>) -> Result<bool> {
+        let namespace = Namespace::open(&plan.sandbox_namespace())?;
+        if namespace.identity()? != identity {
+            return Ok(false);
+        }
+        let present = namespace.links().await?.addresses(INTERFACE).await?;
+        let has = |address| present.iter().any(|present| present.addr() == address);
+        Ok(lb_addresses.into().iter().all(has))
+    }
+
+    /// Leaves a namespace that was entered by [`Self::enter`], and takes back the routes to these prefixes. Does all it
+    /// can and returns every error.
+    ///
+    /// # Errors
+    /// Those of [`Self::remove_vip_route`].
+    pub async fn leave(self, prefixes: impl IntoIterator<Item = IpNet>) -> std::result::Result<(), Vec<Error>> {
+        let mut errors = Vec::new();
+        for prefix in prefixes {
+            errors.extend(self.remove_vip_route(prefix).await.err());
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     /// The namespace.
@@ -106,28 +152,42 @@ fn set_parameters(namespace: &Namespace, addresses: Addresses) -> Result<()> {
         namespace.set_sysctls(&ipv6, &[])?;
     }
     let backlog = BACKLOG.to_string();
-    namespace.set_sysctls(
-        &[
-            // 15,000 short connections a second to two backends use up the default 28,000 ports within seconds, with the
-            // ports of closed connections waiting. The steered sockets' ports are below this range.
-            ("net/ipv4/ip_local_port_range", "1024 65535"),
-            // A proxy without capabilities replies to datagrams from sockets that are bound to a VIP and any of its ports.
-            ("net/ipv4/ip_unprivileged_port_start", "0"),
-            ("net/ipv4/tcp_tw_reuse", "1"),
-            // A new namespace starts with the host's settings of these. A router's, a strict reverse path filter or a
-            // silent ARP would each make VIPs unreachable or packets for others leave.
-            ("net/ipv4/ip_forward", "0"),
-            ("net/ipv4/conf/all/rp_filter", "0"),
-            ("net/ipv4/conf/default/rp_filter", "0"),
-            ("net/ipv4/conf/all/arp_ignore", "0"),
-            ("net/ipv4/conf/default/arp_ignore", "0"),
-        ],
-        &[
-            // In milliseconds, Linux 6.14 and later; before, a port can be used again after a second.
-            ("net/ipv4/tcp_tw_reuse_delay", "1"),
-            // Not there in a namespace that belongs to a user namespace; the kernel's default is 4096 then.
-            ("net/core/somaxconn", &backlog),
-            ("net/ipv4/tcp_max_syn_backlog", &backlog),
-        ],
-    )
+    // A new namespace starts with the host's settings of these. A router's, a strict reverse path filter or a silent ARP
+    // would each make VIPs unreachable or packets for others leave.
+    let network = [
+        ("net/ipv4/ip_forward", "0"),
+        ("net/ipv4/conf/all/rp_filter", "0"),
+        ("net/ipv4/conf/default/rp_filter", "0"),
+        ("net/ipv4/conf/all/arp_ignore", "0"),
+        ("net/ipv4/conf/default/arp_ignore", "0"),
+    ];
+    let required = [&SOCKET_PARAMETERS[..], &network].concat();
+    let if_present = [&SOCKET_PARAMETERS_IF_PRESENT[..], &backlog_parameters(&backlog)].concat();
+    namespace.set_sysctls(&required, &if_present)
+}
+
+/// A kernel parameter and its value.
+type Parameter = (&'static str, &'static str);
+
+/// What a proxy's sockets need.
+const SOCKET_PARAMETERS: [Parameter; 3] = [
+    // 15,000 short connections a second to two backends use up the default 28,000 ports within seconds, with the
+    // ports of closed connections waiting. The steered sockets' ports are below this range.
+    ("net/ipv4/ip_local_port_range", "1024 65535"),
+    // A proxy without capabilities replies to datagrams from sockets that are bound to a VIP and any of its ports.
+    ("net/ipv4/ip_unprivileged_port_start", "0"),
+    ("net/ipv4/tcp_tw_reuse", "1"),
+];
+
+/// The same that only some kernels have. In milliseconds, Linux 6.14 and later; before, a port can be used again after a
+/// second.
+const SOCKET_PARAMETERS_IF_PRESENT: [Parameter; 1] = [("net/ipv4/tcp_tw_reuse_delay", "1")];
+
+/// In a network that somebody else makes, a backend can be known before its neighbour entry is there. Asked for again after
+/// the usual second, a connection would have waited for that long; in milliseconds, three times (`mcast_solicit`).
+const NEIGHBOUR_PARAMETERS: [Parameter; 1] = [("net/ipv4/neigh/eth0/retrans_time_ms", "100")];
+
+/// Not there in a namespace that belongs to a user namespace; the kernel's default is 4096 then.
+fn backlog_parameters(backlog: &str) -> [(&'static str, &str); 2] {
+    [("net/core/somaxconn", backlog), ("net/ipv4/tcp_max_syn_backlog", backlog)]
 }

@@ -5,7 +5,7 @@
 use socket2::{Domain, Socket, Type};
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -14,6 +14,18 @@ pub(crate) fn namespace_type(namespace: BorrowedFd<'_>) -> io::Result<libc::c_in
     // SAFETY: NS_GET_NSTYPE takes no argument and the descriptor is open for the length of the borrow.
     let kind = unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_NSTYPE) };
     if kind < 0 { Err(io::Error::last_os_error()) } else { Ok(kind) }
+}
+
+/// The network namespace that a socket is in. `SIOCGSKNS`: include/uapi/linux/sockios.h, Linux 4.10.
+pub(crate) fn socket_namespace(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const SIOCGSKNS: libc::Ioctl = 0x894C;
+    // SAFETY: SIOCGSKNS takes no argument and the descriptor is open for the length of the borrow.
+    let namespace = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
+    if namespace < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just opened this descriptor, with O_CLOEXEC, for this call alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(namespace) })
 }
 
 /// Sets the loopback interface of the calling thread's network namespace up (netdevice(7)).

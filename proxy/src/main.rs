@@ -3,6 +3,7 @@
 use clap::Parser;
 use ringlb_proxy::access_log;
 use ringlb_proxy::control;
+use ringlb_proxy::control::ports::Inherited;
 use ringlb_proxy::inherited;
 use ringlb_proxy::log;
 use ringlb_proxy::privileges;
@@ -11,7 +12,6 @@ use ringlb_proxy::shared::Shared;
 use ringlb_proxy::threads::{Count, DataThreads, Sockets, share_out};
 use ringlb_proxy::worker::{Limits, Settings};
 use std::error::Error;
-use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{OwnedFd, RawFd};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -66,10 +66,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let control = inherited::take(arguments.control_fd)?;
-    let listeners = take_all(&arguments.listener_fd)?.into_iter().map(TcpListener::from).collect();
+    let listeners = take_all(&arguments.listener_fd)?.into_iter().map(Arc::new).collect();
     let kept = take_all(&arguments.keep_fd)?;
     let threads = arguments.threads.get().get();
-    let datagrams: Vec<_> = take_all(&arguments.datagram_fd)?.into_iter().map(UdpSocket::from).collect();
+    let datagrams: Vec<_> = take_all(&arguments.datagram_fd)?.into_iter().map(Arc::new).collect();
     let listeners = share_out("listeners", listeners, threads)?;
     // There may be none at all.
     let datagrams = match datagrams.len() {
@@ -77,12 +77,10 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         _ => share_out("UDP sockets", datagrams, threads)?,
     };
     let sockets = listeners.into_iter().zip(datagrams);
-    let sockets = sockets.map(|(listeners, datagrams)| Sockets { listeners, datagrams });
+    let sockets: Vec<_> = sockets.map(|(listeners, datagrams)| Sockets { listeners, datagrams }).collect();
 
-    let mut limits = Limits::of_process(threads)?;
-    if let Some(most) = arguments.max_connections {
-        limits.connections = limits.connections.min(most as usize);
-    }
+    let most = arguments.max_connections.map_or(usize::MAX, |most| most as usize);
+    let limits = Limits::of_process(threads)?.with_at_most(most);
     privileges::give_up()?;
     let mut features = probe::check()?;
     features.multishot_accept &= !arguments.one_shot_accept;
@@ -93,12 +91,10 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let settings = Settings { spin, multishot_accept: features.multishot_accept };
     let access_log = access_log::start(arguments.network.clone(), std::io::stdout())?;
     let shared = Arc::new(Shared::new(arguments.network, features, limits, threads, access_log)?);
-    let threads = DataThreads::start(&shared, settings, sockets.collect())?;
-    control::thread::start(control, shared)?;
+    let threads = DataThreads::start(&shared, settings, sockets.clone())?;
+    control::thread::start(control, Inherited { threads: sockets, kept }, shared)?;
     privileges::give_up_locking()?;
-    threads.join()?;
-    drop(kept);
-    Ok(())
+    Ok(threads.join()?)
 }
 
 fn take_all(descriptors: &[RawFd]) -> Result<Vec<OwnedFd>, inherited::Error> {

@@ -31,7 +31,7 @@ fn start_at(vip: IpAddr, settings: ServiceSettings, backends: &[BackendSpec]) ->
 }
 
 fn spec(vip: IpAddr, settings: ServiceSettings, backends: &[BackendSpec]) -> ServiceSpec {
-    ServiceSpec { name: "s".into(), vips: vec![vip], settings, backends: backends.to_vec() }
+    ServiceSpec { name: "s".into(), vips: vec![vip], settings, published: Vec::new(), backends: backends.to_vec() }
 }
 
 fn set(proxy: &mut Proxy, settings: ServiceSettings, backends: &[BackendSpec]) {

@@ -52,6 +52,7 @@ fn start(settings: &ServiceSettings, backends: &[BackendSpec]) -> Proxy {
         name: "s".into(),
         vips,
         settings: settings.clone(),
+        published: Vec::new(),
         backends: backends.to_vec(),
     }]);
     proxy
@@ -59,7 +60,8 @@ fn start(settings: &ServiceSettings, backends: &[BackendSpec]) -> Proxy {
 
 fn set(proxy: &mut Proxy, settings: &ServiceSettings, backends: &[BackendSpec]) {
     let (name, vips) = ("s".to_owned(), vec![proxy.target.ip()]);
-    let spec = ServiceSpec { name, vips, settings: settings.clone(), backends: backends.to_vec() };
+    let spec =
+        ServiceSpec { name, vips, settings: settings.clone(), published: Vec::new(), backends: backends.to_vec() };
     proxy.change(vec![Change::PutService(Arc::new(spec))]);
 }
 
@@ -205,7 +207,13 @@ fn backups_take_over_and_hand_back() {
     let (one, two) = (Server::start(1, port, "one"), Server::start(2, port, "two"));
     let _three = Server::start(3, port, "three");
     let backends = [backend(1), backend(2), BackendSpec { backup: true, ..backend(3) }];
-    let spec = ServiceSpec { name: "s".into(), vips: vec![proxy.target.ip()], settings, backends: backends.to_vec() };
+    let spec = ServiceSpec {
+        name: "s".into(),
+        vips: vec![proxy.target.ip()],
+        settings,
+        published: Vec::new(),
+        backends: backends.to_vec(),
+    };
     proxy.snapshot(vec![spec]);
     assert!((0..10).all(|_| reached(&proxy).is_some_and(|name| name != "three")));
     drop(one);
@@ -234,6 +242,7 @@ fn local_backends_come_first() {
         name: "s".into(),
         vips: vec![proxy.target.ip()],
         settings: settings.clone(),
+        published: Vec::new(),
         backends: backends.to_vec(),
     };
     proxy.snapshot(vec![spec]);

@@ -26,7 +26,7 @@ fn start(vip: IpAddr, settings: ServiceSettings) -> Proxy {
 }
 
 fn spec(vip: IpAddr, settings: ServiceSettings) -> ServiceSpec {
-    ServiceSpec { name: "s".into(), vips: vec![vip], settings, backends: vec![backend(1)] }
+    ServiceSpec { name: "s".into(), vips: vec![vip], settings, published: Vec::new(), backends: vec![backend(1)] }
 }
 
 fn set(proxy: &mut Proxy, settings: ServiceSettings) {
@@ -275,7 +275,7 @@ fn the_relayed_address_counts_for_limits_and_hashes() {
     };
     let mut proxy = start(VIP, settings.clone());
     let backends: Vec<_> = (1..=8).map(backend).collect();
-    let service = ServiceSpec { name: "s".into(), vips: vec![VIP], settings, backends };
+    let service = ServiceSpec { name: "s".into(), vips: vec![VIP], settings, published: Vec::new(), backends };
     proxy.change(vec![Change::PutService(Arc::new(service))]);
     for n in 1..=8 {
         serve(n, proxy.target.port(), move |mut stream| {

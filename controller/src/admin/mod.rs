@@ -17,6 +17,7 @@ pub mod server;
 pub use router::{ROUTES, Route, router};
 
 use crate::source::Desired;
+use crate::source::status::SharedStatus;
 use axum::extract::FromRef;
 use metrics::Metrics;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ use std::sync::atomic::AtomicBool;
 pub struct Context {
     /// What should be.
     pub desired: Arc<Desired>,
+    /// The sources besides the API.
+    pub sources: Arc<[SharedStatus]>,
     /// Whether the daemon takes changes: not before it is up, nor when it is about to end.
     pub ready: Arc<AtomicBool>,
     /// What can be scraped.

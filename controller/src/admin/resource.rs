@@ -1,7 +1,8 @@
 //! What the API shows.
 
-use crate::model::{Attachment, Backend, Families, Network, Service, Weight};
+use crate::model::{Attachment, Backend, Families, Network, PublishedDocument, Service, Weight};
 use crate::reconcile::NetworkStatus;
+use crate::source::status::SourceStatus;
 use ipnet::IpNet;
 use ringlb_proxy::control::message::{
     DatagramStatistics, Generation, Health, ProxyStatistics, RingStatistics, ServiceSettings, Statistics,
@@ -10,12 +11,18 @@ use serde::Serialize;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+/// Where networks come from that no source observes.
+const MADE: &str = "api";
+
 /// A network.
 #[derive(Debug, Serialize)]
 pub(super) struct NetworkResource {
     name: String,
+    /// Where it comes from: `api` if it was made by a call, else the source that observes it.
+    source: &'static str,
     subnet: Families<IpNet>,
-    vip_prefix: Families<IpNet>,
+    /// None if somebody else chooses the VIPs.
+    vip_prefix: Option<Families<IpNet>>,
     /// None while the network has no sandbox on this node.
     lb_address: Option<Families<IpAddr>>,
     generation: Generation,
@@ -36,6 +43,7 @@ pub(super) struct AttachmentResource {
 pub(super) struct ServiceResource {
     name: String,
     vip: Families<IpAddr>,
+    published: Vec<PublishedDocument>,
     #[serde(flatten)]
     settings: ServiceSettings,
     backends: Vec<BackendResource>,
@@ -108,6 +116,7 @@ pub(super) struct NodeResource {
     pub(super) version: &'static str,
     pub(super) daemon_pid: u32,
     pub(super) ready: bool,
+    pub(super) sources: Vec<SourceStatus>,
     pub(super) networks: Vec<NetworkStatusResource>,
 }
 
@@ -115,8 +124,11 @@ pub(super) struct NodeResource {
 #[derive(Debug, Serialize)]
 pub(super) struct NetworkStatusResource {
     name: String,
+    /// Where it comes from: `api` if it was made by a call, else the source that observes it.
+    source: &'static str,
     subnet: Families<IpNet>,
-    vip_prefix: Families<IpNet>,
+    /// None if somebody else chooses the VIPs.
+    vip_prefix: Option<Families<IpNet>>,
     generation: Generation,
     #[serde(flatten)]
     status: NetworkStatus,
@@ -131,6 +143,7 @@ pub(super) struct NetworkStatusResource {
 struct ServiceStatusResource {
     name: String,
     vip: Families<IpAddr>,
+    published: Vec<PublishedDocument>,
     #[serde(flatten)]
     settings: ServiceSettings,
     /// None while no proxy has told, like all counters.
@@ -166,8 +179,9 @@ impl From<&Network> for NetworkResource {
     fn from(network: &Network) -> Self {
         Self {
             name: network.name().to_string(),
+            source: network.source().unwrap_or(MADE),
             subnet: network.subnet(),
-            vip_prefix: network.vip_prefix(),
+            vip_prefix: vip_prefix(network),
             lb_address: network.lb_address(),
             generation: network.generation(),
             attachments: network.attachments().len(),
@@ -187,10 +201,20 @@ impl From<&Service> for ServiceResource {
         Self {
             name: service.name.to_string(),
             vip: service.vip,
+            published: published(service),
             settings: service.settings.clone(),
             backends: service.backends.iter().map(|(ip, backend)| BackendResource::new(*ip, *backend)).collect(),
         }
     }
+}
+
+fn vip_prefix(network: &Network) -> Option<Families<IpNet>> {
+    let vip_prefix = network.vip_prefix();
+    (!vip_prefix.is_empty()).then_some(vip_prefix)
+}
+
+fn published(service: &Service) -> Vec<PublishedDocument> {
+    service.published.iter().map(|port| (*port).into()).collect()
 }
 
 impl BackendResource {
@@ -216,6 +240,7 @@ impl NetworkStatusResource {
             ServiceStatusResource {
                 name: service.name.to_string(),
                 vip: service.vip,
+                published: published(service),
                 settings: service.settings.clone(),
                 connections: told.map(|(service, _)| service.connections),
                 sessions: told.map(|(service, _)| service.sessions),
@@ -251,8 +276,9 @@ impl NetworkStatusResource {
         let services = services.collect();
         Self {
             name: network.name().to_string(),
+            source: network.source().unwrap_or(MADE),
             subnet: network.subnet(),
-            vip_prefix: network.vip_prefix(),
+            vip_prefix: vip_prefix(network),
             generation: network.generation(),
             status,
             connections: statistics.as_ref().map(|statistics| statistics.proxy.clone()),

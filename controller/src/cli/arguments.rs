@@ -3,12 +3,15 @@
 //! Values such as subnets are not checked here but by the daemon, which says what is wrong with them in the same words to
 //! everybody.
 
+use super::publish::Publish;
 use super::settings::SettingsArguments;
+use crate::source::docker;
 use clap::{Args, Parser, Subcommand};
 use ringlb_proxy::threads::Count;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// Service VIPs for container networks, without sidecars and without kernel IPVS.
 #[derive(Debug, Parser)]
@@ -88,6 +91,20 @@ pub(super) struct DaemonArguments {
     /// Serve /metrics for Prometheus, and /healthz, on TCP; nothing else is there, and no token is needed
     #[arg(long, value_name = "ADDR:PORT")]
     pub(super) metrics_listen: Option<SocketAddr>,
+    /// Serve what this source says besides what the API is told: docker, for the Engine at /var/run/docker.sock, or
+    /// docker=unix:///PATH
+    #[arg(long, value_name = "SOURCE")]
+    pub(super) source: Vec<Source>,
+    /// Where the Engine mounts the namespaces of its sandboxes [default: what its process says]
+    #[arg(long, value_name = "DIR", requires = "source")]
+    pub(super) docker_netns_dir: Option<PathBuf>,
+    /// The TCP port on which managers of the swarm tell workers the labels of services, the same on all nodes; 0 for none
+    #[arg(long, value_name = "PORT", requires = "source", default_value_t = docker::cluster::DEFAULT_PORT)]
+    pub(super) cluster_port: u16,
+    /// Where the Engine has the kernel's balancer (IPVS): serve in its place. IPVS keeps its connections, and has new ones
+    /// again a few seconds after this daemon's end
+    #[arg(long, requires = "source")]
+    pub(super) takeover: bool,
     /// The proxy's program [default: ringlb-proxy beside this program]
     #[arg(long, value_name = "PATH", env = "RINGLB_PROXY")]
     pub(super) proxy_program: Option<PathBuf>,
@@ -103,6 +120,30 @@ pub(super) struct DaemonArguments {
     /// Leave the proxies running when the daemon ends
     #[arg(long)]
     pub(super) keep: bool,
+}
+
+/// A source of wishes besides the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A Docker Engine, by its socket.
+    Docker(PathBuf),
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, place) = text.split_once('=').map_or((text, None), |(kind, place)| (kind, Some(place)));
+        if kind != docker::NAME {
+            return Err(format!("there is no source `{kind}`: write `docker` or `docker=unix:///PATH`"));
+        }
+        let Some(place) = place else { return Ok(Self::Docker(docker::DEFAULT_SOCKET.into())) };
+        let path = place.strip_prefix("unix://").unwrap_or(place);
+        if !Path::new(path).is_absolute() {
+            return Err(format!("`{place}` is not an Engine's socket: write `unix:///PATH`"));
+        }
+        Ok(Self::Docker(path.into()))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -141,6 +182,9 @@ pub(super) enum ServiceCommand {
         /// Its virtual address, on a dual-stack network one of each family [default: the lowest of the VIP prefix that is free]
         #[arg(long, value_name = "IP")]
         vip: Vec<String>,
+        /// Publish it on this node's port HOST, which leads to the backends' port TARGET; PROTO is tcp or udp. May be repeated
+        #[arg(long, value_name = "HOST:TARGET/PROTO")]
+        publish: Vec<Publish>,
         #[command(flatten)]
         settings: Box<SettingsArguments>,
     },

@@ -1,8 +1,9 @@
 //! `ringlb daemon`.
 
 use super::CommandError;
-use super::arguments::DaemonArguments;
+use super::arguments::{DaemonArguments, Source};
 use crate::daemon::{self, Options};
+use crate::source::docker;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -11,7 +12,9 @@ use tokio::sync::oneshot;
 pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<(), CommandError> {
     ringlb_proxy::log::start();
     raise_descriptor_limit();
+    let docker = docker_options(&arguments)?;
     let options = Options {
+        docker,
         state_dir: arguments.state_dir,
         admin_listen: arguments.admin_listen,
         admin_token_file: arguments.admin_token_file,
@@ -35,6 +38,18 @@ pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<
         });
     };
     Ok(daemon::run(options, ready, shutdown).await?)
+}
+
+fn docker_options(arguments: &DaemonArguments) -> Result<Option<docker::Options>, CommandError> {
+    let DaemonArguments { docker_netns_dir: netns_dir, cluster_port, takeover, .. } = arguments;
+    let mut engines = arguments.source.iter().map(|Source::Docker(socket)| docker::Options {
+        socket: socket.clone(),
+        netns_dir: netns_dir.clone(),
+        cluster_port: *cluster_port,
+        takeover: *takeover,
+    });
+    let engine = engines.next();
+    if engines.next().is_some() { Err(CommandError::SeveralEngines) } else { Ok(engine) }
 }
 
 /// A network takes about ten descriptors, an admin connection one; the usual limit of 1,024 is meant for programs that

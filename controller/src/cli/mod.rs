@@ -3,6 +3,7 @@
 mod arguments;
 mod daemon;
 mod output;
+mod publish;
 mod settings;
 mod status;
 mod table;
@@ -15,6 +16,7 @@ use crate::demo::{self, DemoError};
 use arguments::{BackendCommand, Command, NetworkCommand, ServiceCommand};
 use axum::body::Bytes;
 use output::Output;
+use publish::Publish;
 use serde_json::{Map, Value, json};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -36,6 +38,8 @@ enum CommandError {
     Runtime(io::Error),
     #[error("cannot watch for signals: {0}")]
     Signals(io::Error),
+    #[error("several Docker Engines are given as sources: a daemon observes one")]
+    SeveralEngines,
     #[error("cannot write the output: {0}")]
     Write(io::Error),
     #[error(transparent)]
@@ -129,9 +133,11 @@ async fn network(client: &mut Client, command: NetworkCommand) -> Result<(Value,
 
 async fn service(client: &mut Client, command: ServiceCommand) -> Result<(Value, Output), CommandError> {
     match command {
-        ServiceCommand::Create { network, service, vip, settings } => {
+        ServiceCommand::Create { network, service, vip, publish, settings } => {
             let mut body = settings.fields();
             insert_all(&mut body, "vip", vip);
+            let published: Vec<_> = publish.into_iter().map(|Publish(port)| json!(port)).collect();
+            insert(&mut body, "published", (!published.is_empty()).then_some(published));
             let answer = client.request("PUT", &service_path(&network, &service), Some(body.into())).await?;
             Ok((answer, Output::ServiceMade { network }))
         }

@@ -1,7 +1,7 @@
 //! Answers for people to read.
 
 use super::status;
-use super::table::{Table, list, listing, state, text};
+use super::table::{Table, list, listing, published, state, text};
 use serde_json::Value;
 use std::io::{self, Write};
 
@@ -44,7 +44,11 @@ impl Output {
             Self::ServiceMade { network } => {
                 let service = &answer["service"];
                 let (name, vip) = (text(&service["name"]), listing(&service["vip"]));
-                writeln!(out, "service {name} of network {network} has VIP {vip} ({})", acknowledged(answer))
+                let ports = match published(service) {
+                    none if none == "-" => String::new(),
+                    ports => format!(" and is published as {ports}"),
+                };
+                writeln!(out, "service {name} of network {network} has VIP {vip}{ports} ({})", acknowledged(answer))
             }
             Self::Services => services(answer).write(out),
             Self::Service => service(answer, out),
@@ -80,21 +84,31 @@ fn microseconds(value: &Value) -> String {
 }
 
 fn networks(answer: &Value) -> Table {
-    let mut table =
-        Table::new(&["NETWORK", "SUBNET", "VIP-PREFIX", "LB-ENDPOINT", "ATTACHMENTS", "SERVICES", "GENERATION"]);
+    let mut table = Table::new(&[
+        "NETWORK",
+        "SOURCE",
+        "SUBNET",
+        "VIP-PREFIX",
+        "LB-ENDPOINT",
+        "ATTACHMENTS",
+        "SERVICES",
+        "GENERATION",
+    ]);
     for network in list(answer) {
-        let fields = ["name", "subnet", "vip_prefix", "lb_address", "attachments", "services", "generation"];
+        let fields = ["name", "source", "subnet", "vip_prefix", "lb_address", "attachments", "services", "generation"];
         table.row(fields.map(|field| text(&network[field])));
     }
     table
 }
 
 fn services(answer: &Value) -> Table {
-    let mut table = Table::new(&["SERVICE", "VIP", "ALGORITHM", "DRAIN-TIMEOUT", "CONNECT-TIMEOUT", "BACKENDS"]);
+    let mut table =
+        Table::new(&["SERVICE", "VIP", "PUBLISHED", "ALGORITHM", "DRAIN-TIMEOUT", "CONNECT-TIMEOUT", "BACKENDS"]);
     for service in list(answer) {
         let [name, vip, algorithm, drain, connect] =
             ["name", "vip", "algorithm", "drain_timeout", "connect_timeout"].map(|field| text(&service[field]));
-        table.row([name, vip, algorithm, drain, connect, list(&service["backends"]).len().to_string()]);
+        let backends = list(&service["backends"]).len().to_string();
+        table.row([name, vip, published(service), algorithm, drain, connect, backends]);
     }
     table
 }
@@ -122,9 +136,10 @@ fn service(answer: &Value, out: &mut impl Write) -> io::Result<()> {
     for (label, field) in [("service", "name"), ("VIP", "vip")] {
         writeln!(out, "{:24} {}", format!("{label}:"), listing(&answer[field]))?;
     }
+    writeln!(out, "{:24} {}", "published:", published(answer))?;
     // All other fields are settings: a new one needs no line here.
     for (name, value) in answer.as_object().into_iter().flatten() {
-        if !["name", "vip", "backends"].contains(&name.as_str()) {
+        if !["name", "vip", "published", "backends"].contains(&name.as_str()) {
             setting(&name.replace('_', " "), value, out)?;
         }
     }

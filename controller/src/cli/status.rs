@@ -1,6 +1,6 @@
 //! `ringlb status` for people to read.
 
-use super::table::{Table, list, listing, state, text};
+use super::table::{Table, list, listing, published, state, text};
 use serde_json::Value;
 use std::io::{self, Write};
 
@@ -11,6 +11,9 @@ const DROPPED: [&str; 8] =
 pub(super) fn write(answer: &Value, out: &mut impl Write) -> io::Result<()> {
     let ready = if answer["ready"] == true { "ready" } else { "not ready" };
     writeln!(out, "ringlb {}, daemon pid {}, {ready}", text(&answer["version"]), text(&answer["daemon_pid"]))?;
+    for source in list(&answer["sources"]) {
+        write_source(source, out)?;
+    }
     for network in list(&answer["networks"]) {
         writeln!(out)?;
         write_network(network, out)?;
@@ -21,24 +24,55 @@ pub(super) fn write(answer: &Value, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
+fn write_source(source: &Value, out: &mut impl Write) -> io::Result<()> {
+    let reachable = if source["reachable"] == true { "reachable" } else { "NOT REACHABLE" };
+    write!(out, "source {}  {reachable}", text(&source["name"]))?;
+    let engine = &source["engine"];
+    if engine.is_object() {
+        let field = |field: &str| text(&engine[field]);
+        write!(out, "  version {}  role {}  swarm {}", field("version"), field("role"), field("swarm"))?;
+    }
+    writeln!(out, "  labels from {}", text(&source["labels_from"]))?;
+    if let Some(error) = source["labels_error"].as_str() {
+        writeln!(out, "  labels between nodes: {error}")?;
+    }
+    if source["balancer"] == "ipvs" {
+        let meaning = if source["takeover"] == true {
+            "new connections are taken over from it"
+        } else {
+            "its sandboxes are left alone; --takeover serves in its place"
+        };
+        writeln!(out, "  Docker's own balancer (IPVS) is active: {meaning}")?;
+    }
+    if let Value::String(error) = &source["last_error"] {
+        writeln!(out, "  ERROR: {error}")?;
+    }
+    for label in list(&source["invalid_labels"]) {
+        let [service, label, reason] = ["service", "label", "reason"].map(|field| text(&label[field]));
+        writeln!(out, "  INVALID LABEL of service {service}: {label}: {reason}")?;
+    }
+    for refused in list(&source["refused_networks"]) {
+        writeln!(out, "  NOT SERVED: {}: {}", text(&refused["name"]), text(&refused["reason"]))?;
+    }
+    Ok(())
+}
+
 fn write_network(network: &Value, out: &mut impl Write) -> io::Result<()> {
     let (name, subnet, prefix) = (text(&network["name"]), listing(&network["subnet"]), listing(&network["vip_prefix"]));
+    let source = text(&network["source"]);
     let (generation, acknowledged) = (&network["generation"], &network["acknowledged_generation"]);
-    write!(out, "network {name}  subnet {subnet}  VIPs {prefix}  generation {}", text(generation))?;
+    write!(out, "network {name}  source {source}  subnet {subnet}  VIPs {prefix}  generation {}", text(generation))?;
     if acknowledged == generation {
         writeln!(out)?;
     } else {
         writeln!(out, " (acknowledged: {})", text(acknowledged))?;
     }
     match &network["sandbox"] {
-        Value::Null => writeln!(out, "  no sandbox: it takes an attachment and a service")?,
-        sandbox => writeln!(
-            out,
-            "  sandbox {}  LB endpoint {}  steering {}",
-            text(&sandbox["namespace"]),
-            listing(&sandbox["lb_address"]),
-            text(&sandbox["steering"])
-        )?,
+        Value::Null if source == "api" => {
+            writeln!(out, "  no sandbox: it takes a service, and an attachment or a published port")?;
+        }
+        Value::Null => writeln!(out, "  no sandbox: it takes a service, and one that {source} makes")?,
+        sandbox => write_sandbox(sandbox, out)?,
     }
     if network["proxy"].is_object() {
         write_proxy(network, out)?;
@@ -46,8 +80,27 @@ fn write_network(network: &Value, out: &mut impl Write) -> io::Result<()> {
     if let Value::String(error) = &network["error"] {
         writeln!(out, "  ERROR: {error}")?;
     }
+    if let Value::Object(failed) = &network["failed_ports"] {
+        for (port, reason) in failed {
+            writeln!(out, "  published port {port} FAILED: {}", text(reason))?;
+        }
+    }
     write_attachments(network, out)?;
     write_services(network, out)
+}
+
+fn write_sandbox(sandbox: &Value, out: &mut impl Write) -> io::Result<()> {
+    let (namespace, addresses) = (text(&sandbox["namespace"]), listing(&sandbox["lb_address"]));
+    writeln!(out, "  sandbox {namespace}  LB endpoint {addresses}  steering {}", text(&sandbox["steering"]))?;
+    let takeover = &sandbox["takeover"];
+    if takeover.is_object() {
+        let (vips, ports) = (text(&takeover["vips"]), text(&takeover["ports"]));
+        writeln!(out, "  in the place of IPVS  VIPs {vips}  published ports {ports}")?;
+    }
+    if let Value::String(error) = &takeover["error"] {
+        writeln!(out, "  TAKEOVER FAILED: {error}")?;
+    }
+    Ok(())
 }
 
 fn write_proxy(network: &Value, out: &mut impl Write) -> io::Result<()> {
@@ -132,15 +185,17 @@ fn write_attachments(network: &Value, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn write_services(network: &Value, out: &mut impl Write) -> io::Result<()> {
-    let header = ["SERVICE", "VIP", "ALGORITHM", "BACKEND", "WEIGHT", "STATE", "ACTIVE", "CONNECTIONS", "FAILURES"];
+    let header =
+        ["SERVICE", "VIP", "PUBLISHED", "ALGORITHM", "BACKEND", "WEIGHT", "STATE", "ACTIVE", "CONNECTIONS", "FAILURES"];
     let mut table = Table::new(&header).indented(2);
     for service in list(&network["services"]) {
         let [name, vip, algorithm] = ["name", "vip", "algorithm"].map(|field| text(&service[field]));
+        let ports = published(service);
         let backends = list(&service["backends"]);
         if backends.is_empty() {
             let connections = text(&service["connections"]);
             let none = || "-".to_owned();
-            table.row([name, vip, algorithm, "none".to_owned(), none(), none(), none(), connections, none()]);
+            table.row([name, vip, ports, algorithm, "none".to_owned(), none(), none(), none(), connections, none()]);
             continue;
         }
         for (index, backend) in backends.iter().enumerate() {
@@ -149,6 +204,7 @@ fn write_services(network: &Value, out: &mut impl Write) -> io::Result<()> {
             table.row([
                 first(&name),
                 first(&vip),
+                first(&ports),
                 first(&algorithm),
                 field("ip"),
                 field("weight"),

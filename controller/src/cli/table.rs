@@ -61,6 +61,17 @@ pub(super) fn listing(value: &Value) -> String {
     }
 }
 
+/// The published ports of a service: `8080:80/tcp`, as they are given, without spaces.
+pub(super) fn published(service: &Value) -> String {
+    let ports = list(&service["published"]).iter();
+    let ports = ports.map(|port| {
+        let [published, target, protocol] = ["port", "target", "protocol"].map(|field| text(&port[field]));
+        format!("{published}:{target}/{protocol}")
+    });
+    let ports: Vec<_> = ports.collect();
+    if ports.is_empty() { "-".to_owned() } else { ports.join(",") }
+}
+
 pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }

@@ -1,9 +1,11 @@
 //! The whole model, and the changes that can be made to it.
 
 use super::limits::MAX_NETWORKS;
+use super::published::Ports;
 use super::subnet::{self, Subnet};
 use super::{
-    AttachmentSpec, BackendSpec, Families, Name, Network, NetworkSpec, OfFamily, Rejection, ServiceSpec, Shared,
+    AttachmentSpec, BackendSpec, Families, Generation, Name, Network, NetworkSpec, OfFamily, Rejection, ServiceSpec,
+    Shared,
 };
 use imbl::OrdMap;
 use ipnet::IpNet;
@@ -14,6 +16,10 @@ use std::net::IpAddr;
 #[derive(Debug, Clone, Default)]
 pub struct Model {
     pub(super) networks: OrdMap<Name, Shared<Network>>,
+    /// The ports that services of any network publish.
+    pub(super) ports: Ports,
+    /// The first generation of networks that there are none of yet, where it is not 1.
+    pub(super) first_generations: OrdMap<Name, Generation>,
 }
 
 /// One change. The names in it are as they came in, not yet checked.
@@ -95,6 +101,9 @@ impl Model {
     /// # Errors
     /// What is wrong with the change. This model is as it was in any case.
     pub fn change(&self, network: &str, change: &Change) -> Result<Self, Rejection> {
+        if let Some(source) = self.networks.get(network).and_then(|network| network.source()) {
+            return Err(observed(network, source));
+        }
         match change {
             Change::PutNetwork(spec) => self.put_network(network, spec),
             Change::RemoveNetwork { remove_lb } => self.remove_network(network, *remove_lb),
@@ -139,7 +148,9 @@ impl Model {
             let reason = format!("the limit of {MAX_NETWORKS} networks is reached");
             return Err(Rejection::conflict(format!("networks.{name}"), reason));
         }
-        for other in self.networks.values().filter(|other| *other.name() != name) {
+        // What is observed is somebody else's choice.
+        let made = self.networks.values().filter(|other| other.source().is_none());
+        for other in made.filter(|other| *other.name() != name) {
             // Prefixes of different families have nothing in common.
             let mut pairs = plan.iter().filter_map(|ours| Some((ours.net(), *other.subnet().get(ours.family())?)));
             if let Some((ours, theirs)) = pairs.find(|(ours, theirs)| subnet::overlap(ours, theirs)) {
@@ -147,10 +158,10 @@ impl Model {
             }
         }
         let network = Network::new(name, plan);
-        Ok(self.with(match before {
+        self.with(match before {
             Some(before) => network.numbered_after(before),
-            None => network,
-        }))
+            None => self.numbered_first(network),
+        })
     }
 
     fn remove_network(&self, name: &str, remove_lb: bool) -> Result<Self, Rejection> {
@@ -163,7 +174,8 @@ impl Model {
             );
             return Err(Rejection::conflict(field, reason));
         }
-        Ok(Self { networks: self.networks.without(name) })
+        let ports = self.ports.with(Some(network), None)?;
+        Ok(Self { networks: self.networks.without(name), ports, ..self.clone() })
     }
 
     fn edit(&self, name: &str, edit: impl FnOnce(&mut Network) -> Result<(), Rejection>) -> Result<Self, Rejection> {
@@ -174,12 +186,40 @@ impl Model {
         let network = network.numbered_after(before);
         let unchanged = network.generation() == before.generation()
             && network.attachments().diff(before.attachments()).next().is_none();
-        Ok(if unchanged { self.clone() } else { self.with(network) })
+        if unchanged { Ok(self.clone()) } else { self.with(network) }
     }
 
-    fn with(&self, network: Network) -> Self {
-        Self { networks: self.networks.update(network.name().clone(), Shared::new(network)) }
+    fn with(&self, network: Network) -> Result<Self, Rejection> {
+        let before = self.networks.get(network.name()).map(|before| &**before);
+        let ports = self.ports.with(before, Some(&network))?;
+        Ok(Self { networks: self.networks.update(network.name().clone(), Shared::new(network)), ports, ..self.clone() })
     }
+
+    /// This model, in which the tables of these networks go on after those generations: proxies have them already.
+    #[must_use]
+    pub fn going_on_after(mut self, generations: impl IntoIterator<Item = (Name, Generation)>) -> Self {
+        for (name, generation) in generations {
+            let first = generation.saturating_add(1);
+            if let Some(network) = self.networks.get(&name).filter(|network| network.generation() < first) {
+                let network = Network::clone(network).at_least(first);
+                self.networks.insert(name.clone(), Shared::new(network));
+            }
+            self.first_generations.insert(name, first);
+        }
+        self
+    }
+
+    /// A network that there was not before.
+    pub(super) fn numbered_first(&self, network: Network) -> Network {
+        let least = self.first_generations.get(network.name()).copied().unwrap_or_default();
+        network.at_least(least)
+    }
+}
+
+/// Only its source changes a network that is observed.
+pub(super) fn observed(name: &str, source: &str) -> Rejection {
+    let reason = format!("is observed by source `{source}`: change it there");
+    Rejection::conflict(format!("networks.{name}"), reason)
 }
 
 pub(super) fn checked_name(field: &str, name: &str) -> Result<Name, Rejection> {

@@ -1,9 +1,10 @@
 //! A whole desired state as one change.
 
 use super::address::Holder;
-use super::change::{checked_name, checked_plan, overlap};
+use super::change::{checked_name, checked_plan, observed, overlap};
 use super::document::{AttachmentDocument, DOCUMENT_VERSION, NetworkDocument, ServiceDocument};
 use super::limits::{MAX_ATTACHMENTS, MAX_NETWORKS, MAX_SERVICES};
+use super::published::Ports;
 use super::rejection::Rejections;
 use super::{
     AttachmentSpec, DesiredState, Families, Model, Name, Network, NetworkSpec, OfFamily, Rejection, ServiceSpec, Shared,
@@ -13,7 +14,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 impl Model {
-    /// The model that `state` describes. Names that this model has too keep the addresses that were chosen for them,
+    /// The model that `state` describes, and in it what sources observe as it is in this one. Names that this model has too keep the addresses that were chosen for them,
     /// and networks in which nothing changes keep their generation.
     ///
     /// # Errors
@@ -39,7 +40,15 @@ impl Model {
             }
         }
         rejections.note(check_overlaps(&networks));
-        rejections.or(Self { networks })
+        let observed = self.networks.iter().filter(|(_, network)| network.source().is_some());
+        let mut ports = Ports::default();
+        for network in observed.clone().map(|(_, network)| network).chain(networks.values()) {
+            for service in network.services().values() {
+                rejections.note(ports.publish(network, service));
+            }
+        }
+        networks.extend(observed.map(|(name, network)| (name.clone(), network.clone())));
+        rejections.or(Self { networks, ports, ..self.clone() })
     }
 
     fn desired_network(&self, document: &NetworkDocument) -> Result<Shared<Network>, Rejection> {
@@ -47,10 +56,14 @@ impl Model {
         let spec = NetworkSpec { subnet: document.subnet, vip_prefix: document.vip_prefix };
         let plan = checked_plan(&name, &spec)?;
         let earlier = self.networks.get(&name);
+        if let Some(source) = earlier.and_then(|earlier| earlier.source()) {
+            return Err(observed(&name, source));
+        }
         let same_place = earlier.filter(|earlier| earlier.plan() == plan);
 
         let mut network = Network::new(name, plan);
-        let needs_sandbox = !document.attachments.is_empty() && !document.services.is_empty();
+        let publishes = document.services.iter().any(|service| !service.published.is_empty());
+        let needs_sandbox = !document.services.is_empty() && (publishes || !document.attachments.is_empty());
         if let Some(before) = same_place.filter(|_| needs_sandbox) {
             network.keep_lb_address(before);
         }
@@ -63,7 +76,7 @@ impl Model {
         rejections.note(network.settle_lb_endpoint());
         let network = rejections.or(network)?;
 
-        let Some(earlier) = earlier else { return Ok(Shared::new(network)) };
+        let Some(earlier) = earlier else { return Ok(Shared::new(self.numbered_first(network))) };
         let network = network.numbered_after(earlier);
         let unchanged = same_place.is_some()
             && network.generation() == earlier.generation()
@@ -155,7 +168,8 @@ impl Network {
                 continue;
             }
             let (vip, backends) = (addresses.held, Some(document.backends.clone()));
-            let spec = ServiceSpec { vip, settings: document.settings.clone(), backends };
+            let (settings, published) = (document.settings.clone(), document.published.clone());
+            let spec = ServiceSpec { vip, settings, published, backends };
             if rejections.note(self.place_service(&name, &spec, addresses.held)).is_some() {
                 self.share_service(earlier);
             }

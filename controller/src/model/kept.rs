@@ -29,11 +29,12 @@ pub struct KeptNetwork {
 }
 
 impl Model {
-    /// All of this model.
+    /// All of this model that is made here: what a source observes, it observes again.
     #[must_use]
     pub fn keep(&self) -> Kept {
-        let networks = self.networks.values().map(|network| document(network)).collect();
-        let rest = self.networks.values().map(|network| {
+        let made = || self.networks.values().filter(|network| network.source().is_none());
+        let networks = made().map(|network| document(network)).collect();
+        let rest = made().map(|network| {
             let kept = KeptNetwork { generation: network.generation(), lb_address: network.lb_address() };
             (network.name().to_string(), kept)
         });
@@ -55,7 +56,7 @@ impl Model {
                 Network::remembered(name.clone(), plan, rest.generation, rest.lb_address.unwrap_or_default());
             networks.insert(name, Shared::new(remembered));
         }
-        Self { networks }.desired(&kept.state)
+        Self { networks, ..Self::default() }.desired(&kept.state)
     }
 }
 
@@ -69,6 +70,7 @@ fn document(network: &Network) -> NetworkDocument {
         name: service.name.to_string(),
         vip: service.vip,
         settings: service.settings.clone(),
+        published: service.published.iter().map(|port| (*port).into()).collect(),
         backends: service
             .backends
             .iter()

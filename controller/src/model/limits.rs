@@ -8,6 +8,8 @@ pub const MAX_ATTACHMENTS: usize = 10_000;
 pub const MAX_SERVICES: usize = 20_000;
 /// Backends of a service.
 pub const MAX_BACKENDS: usize = 1_000;
+/// Published ports of a service.
+pub const MAX_PUBLISHED: usize = 1_000;
 /// Bytes of a request's body or of a state document.
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
 /// Characters of a name.

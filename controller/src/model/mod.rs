@@ -14,18 +14,22 @@ mod kept;
 pub mod limits;
 mod name;
 mod network;
+mod observation;
+mod observed;
+mod published;
 mod rejection;
 mod subnet;
 
 pub use change::{BackendChange, Change, Model, ServiceChange};
-pub use document::{AttachmentSpec, BackendSpec, DesiredState, NetworkSpec, ServiceSpec};
+pub use document::{AttachmentSpec, BackendSpec, DesiredState, NetworkSpec, PublishedDocument, ServiceSpec};
 pub use families::{Families, Family, OfFamily};
 pub use kept::{Kept, KeptNetwork};
 pub use name::Name;
 pub use network::{Attachment, Backend, Network, Service, Shared};
+pub use observed::{ObservedBackend, ObservedNetwork, ObservedSandbox, ObservedService};
 pub(crate) use rejection::shortened;
 pub use rejection::{FieldError, Rejection, RejectionKind};
-pub use ringlb_proxy::control::message::Generation;
+pub use ringlb_proxy::control::message::{Generation, Port, Protocol, PublishedPort};
 pub use ringlb_proxy::control::settings::Weight;
 
 #[cfg(test)]

@@ -6,11 +6,12 @@
 use super::address::{Addresses, Holder, Refusal};
 use super::document::{BackendDocument, ServiceDocument};
 use super::limits::{MAX_ATTACHMENTS, MAX_BACKENDS, MAX_SERVICES};
+use super::published;
 use super::subnet::Subnet;
-use super::{AttachmentSpec, BackendSpec, Families, Name, Rejection, ServiceSpec, Weight};
+use super::{AttachmentSpec, BackendSpec, Families, Name, ObservedSandbox, Rejection, ServiceSpec, Weight};
 use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
-use ringlb_proxy::control::message::{Generation, ServiceSettings};
+use ringlb_proxy::control::message::{Generation, PublishedPort, ServiceSettings};
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -24,6 +25,9 @@ pub struct Shared<T>(Arc<T>);
 #[derive(Debug, Clone)]
 pub struct Network {
     name: Name,
+    /// What a source observes of it; none if it is made here.
+    observation: Option<Observation>,
+    /// Empty in a network that is observed.
     addresses: Addresses,
     generation: Generation,
     /// Empty while there is no LB endpoint.
@@ -32,6 +36,16 @@ pub struct Network {
     services: OrdMap<Name, Shared<Service>>,
     /// The services that prefer local backends: those that an attachment may matter to.
     local_first: OrdSet<Name>,
+    /// How many ports its services publish.
+    published: usize,
+}
+
+/// What a source observes of a network, but for the services.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Observation {
+    pub(super) source: &'static str,
+    pub(super) subnet: Families<IpNet>,
+    pub(super) sandbox: Option<ObservedSandbox>,
 }
 
 /// A container's leg on a network.
@@ -54,6 +68,8 @@ pub struct Service {
     pub vip: Families<IpAddr>,
     /// What is set for it.
     pub settings: ServiceSettings,
+    /// The ports under which it is published, in their order.
+    pub published: Vec<PublishedPort>,
     /// The backends by their address.
     pub backends: OrdMap<IpAddr, Backend>,
 }
@@ -67,7 +83,7 @@ pub struct Backend {
     pub draining: bool,
     /// Whether it is used only when no other backend can be.
     pub backup: bool,
-    /// Whether it is an attachment on this node. Looked at only where the service prefers those, else false.
+    /// Whether it is on this node. Looked at only where the service prefers those, else false.
     pub local: bool,
 }
 
@@ -81,10 +97,25 @@ impl Network {
     /// All its addresses: a subnet of either address family, or one of each.
     #[must_use]
     pub fn subnet(&self) -> Families<IpNet> {
+        if let Some(observation) = &self.observation {
+            return observation.subnet;
+        }
         self.plan().iter().map(Subnet::net).collect()
     }
 
-    /// The part of each subnet out of which VIPs are chosen.
+    /// The source that observes it; none if it is made here.
+    #[must_use]
+    pub fn source(&self) -> Option<&'static str> {
+        self.observation.as_ref().map(|observation| observation.source)
+    }
+
+    /// The sandbox that a source observes, while there is one.
+    #[must_use]
+    pub fn observed_sandbox(&self) -> Option<&ObservedSandbox> {
+        self.observation.as_ref()?.sandbox.as_ref()
+    }
+
+    /// The part of each subnet out of which VIPs are chosen. None if somebody else chooses them.
     #[must_use]
     pub fn vip_prefix(&self) -> Families<IpNet> {
         self.plan().iter().map(Subnet::vip_prefix).collect()
@@ -96,11 +127,18 @@ impl Network {
         self.generation
     }
 
-    /// The addresses of the LB endpoint, one in each subnet. They are there exactly while the network needs a sandbox:
-    /// while it has an attachment and a service.
+    /// The addresses of the LB endpoint, one in each subnet. They are there exactly while the network needs a proxy:
+    /// while it has a service, and an attachment or a published port; and if it is observed, while it has a service and a
+    /// sandbox.
     #[must_use]
     pub fn lb_address(&self) -> Option<Families<IpAddr>> {
         (!self.lb_address.is_empty()).then_some(self.lb_address)
+    }
+
+    /// Whether anything of a network that is made here has to be on this node.
+    #[must_use]
+    pub fn is_on_node(&self) -> bool {
+        !self.attachments.is_empty() || !self.lb_address.is_empty()
     }
 
     /// The attachments by name.
@@ -118,13 +156,32 @@ impl Network {
     pub(super) fn new(name: Name, plan: Families<Subnet>) -> Self {
         Self {
             name,
+            observation: None,
             addresses: Addresses::new(plan),
             generation: 1,
             lb_address: Families::default(),
             attachments: OrdMap::new(),
             services: OrdMap::new(),
             local_first: OrdSet::new(),
+            published: 0,
         }
+    }
+
+    /// A network as a source observes it.
+    pub(super) fn observed(name: Name, observation: Observation, services: OrdMap<Name, Shared<Service>>) -> Self {
+        let lb_address = observation.sandbox.as_ref().map(|sandbox| sandbox.lb_address).unwrap_or_default();
+        let lb_address = if services.is_empty() { Families::default() } else { lb_address };
+        Self { observation: Some(observation), lb_address, services, ..Self::new(name, Families::default()) }
+    }
+
+    pub(super) fn observation(&self) -> Option<&Observation> {
+        self.observation.as_ref()
+    }
+
+    /// This network in a generation that is at least `least`.
+    pub(super) fn at_least(mut self, least: Generation) -> Self {
+        self.generation = self.generation.max(least);
+        self
     }
 
     /// An empty network that only says what its next state has to go on from.
@@ -214,6 +271,7 @@ impl Network {
             return Err(limit(field, MAX_SERVICES, "services", "a network"));
         }
         spec.settings.check().map_err(|(setting, reason)| Rejection::invalid(format!("{field}.{setting}"), reason))?;
+        let ports = published::checked(&field, &spec.published)?;
         let holder = Holder::Service(name.clone());
         let vip = self.addresses.settle(&holder, spec.vip, held).map_err(at(&format!("{field}.vip")))?;
         let backends = match (&spec.backends, before.as_deref()) {
@@ -229,7 +287,9 @@ impl Network {
         } else {
             self.local_first.remove(name);
         }
-        let service = Service { name: name.clone(), vip, settings: spec.settings.clone(), backends };
+        self.published += ports.len();
+        self.published -= before.as_ref().map_or(0, |before| before.published.len());
+        let service = Service { name: name.clone(), vip, settings: spec.settings.clone(), published: ports, backends };
         if before.as_deref() != Some(&service) {
             self.services.insert(name.clone(), Shared::new(service));
         }
@@ -240,6 +300,7 @@ impl Network {
         let service =
             self.services.remove(name).ok_or_else(|| Rejection::not_found(self.field(&format!("services.{name}"))))?;
         self.local_first.remove(name);
+        self.published -= service.published.len();
         self.addresses.release(service.vip);
         for address in service.backends.keys() {
             self.addresses.remove_backend(*address);
@@ -291,7 +352,7 @@ impl Network {
     /// Gives the LB endpoint its addresses or takes them back, as the network needs it now.
     pub(super) fn settle_lb_endpoint(&mut self) -> Result<(), Rejection> {
         let held = std::mem::take(&mut self.lb_address);
-        if self.attachments.is_empty() || self.services.is_empty() {
+        if self.services.is_empty() || self.attachments.is_empty() && self.published == 0 {
             self.addresses.release(held);
             return Ok(());
         }

@@ -61,6 +61,13 @@ fn state(yaml: &str) -> DesiredState {
     serde_saphyr::from_str(yaml).unwrap()
 }
 
+/// Some services are published, those with a VIP that was asked for on another port.
+fn published_of(name: u8, other: bool) -> Vec<PublishedDocument> {
+    let port = 8000 + 2 * u16::from(name) + u16::from(other);
+    let published = PublishedDocument { port, target: 80, protocol: Protocol::Tcp };
+    if name.is_multiple_of(2) { vec![published] } else { Vec::new() }
+}
+
 fn assert_refused(model: &Model, change: &Change, kind: RejectionKind, field: &str, reason: &str) {
     let rejection = model.change("web", change).unwrap_err();
     assert_eq!((rejection.kind, rejection.errors.len()), (kind, 1), "{rejection}");
@@ -657,6 +664,7 @@ fn take(model: &Model, step: &Step) -> Result<Model, Rejection> {
             ServiceSpec {
                 vip: *vip,
                 settings: settings_of(*name, !vip.is_empty()),
+                published: published_of(*name, !vip.is_empty()),
                 backends: backends.as_deref().map(listed),
             },
         ),
@@ -675,6 +683,7 @@ fn take(model: &Model, step: &Step) -> Result<Model, Rejection> {
                 name: format!("s{name}"),
                 vip: *vip,
                 settings: settings_of(*name, !vip.is_empty()),
+                published: published_of(*name, !vip.is_empty()),
                 backends: listed(backends),
             });
             let network = document::NetworkDocument {
@@ -725,7 +734,8 @@ fn assert_consistent(network: &Network) {
     for attachment in network.attachments().values() {
         assert!(!attachment.ip.iter().any(is_for_vips));
     }
-    let needed = !network.attachments().is_empty() && !network.services().is_empty();
+    let published = network.services().values().any(|service| !service.published.is_empty());
+    let needed = published || !network.attachments().is_empty() && !network.services().is_empty();
     assert_eq!(network.lb_address().is_some(), needed);
 }
 
@@ -845,4 +855,139 @@ proptest! {
         let _ = serde_saphyr::from_str::<DesiredState>(&text);
         let _ = serde_json::from_str::<DesiredState>(&text);
     }
+}
+
+fn published(port: u16) -> Vec<PublishedDocument> {
+    vec![PublishedDocument { port, target: 80, protocol: Protocol::Tcp }]
+}
+
+#[test]
+fn a_port_is_published_once_on_the_node() {
+    let with = |port| ServiceSpec { published: published(port), ..ServiceSpec::default() };
+    let model = web_with(&[put_service("api", with(8080))]);
+    // It takes no attachment to need the LB endpoint.
+    assert!(model.network("web").unwrap().lb_address().is_some());
+    assert_refused(
+        &model,
+        &put_service("db", with(8080)),
+        RejectionKind::Conflict,
+        "networks.web.services.db.published",
+        "8080/tcp is already published by service `api` of network `web`",
+    );
+    let model = model.change("other", &Change::PutNetwork(spec("10.2.0.0/24"))).unwrap();
+    assert!(model.change("other", &put_service("db", with(8080))).is_err());
+    let model = model.change("other", &put_service("db", with(8081))).unwrap();
+    assert_eq!(Model::restore(&model.keep()).unwrap().keep().state, model.keep().state);
+    // What is not published any more is free, and nothing needs the LB endpoint.
+    let model = model.change("web", &put_service("api", ServiceSpec::default())).unwrap();
+    assert!(model.network("web").unwrap().lb_address().is_none());
+    let model = model.change("other", &put_service("db", with(8080))).unwrap();
+    let model = model.change("other", &Change::RemoveNetwork { remove_lb: true }).unwrap();
+    model.change("web", &put_service("api", with(8080))).unwrap();
+
+    let twice = state(
+        "{version: 1, networks: [{name: a, subnet: 10.1.0.0/24, services: [{name: s, published: [{port: 1, target: 2}]}]},
+          {name: b, subnet: 10.2.0.0/24, services: [{name: s, published: [{port: 1, target: 2}]}]}]}",
+    );
+    let rejection = Model::default().desired(&twice).unwrap_err();
+    assert_eq!(rejection.errors[0].field, "networks.b.services.s.published");
+}
+
+fn observed(name: &str, service: &str, port: u16) -> ObservedNetwork {
+    let number = port as u8;
+    ObservedNetwork {
+        name: Name::new(name).unwrap(),
+        subnet: nets("10.1.0.0/24"),
+        sandbox: Some(ObservedSandbox {
+            path: "/run/netns/lb".into(),
+            identity: (4, 7),
+            lb_address: ips("10.1.0.2"),
+            takeover: false,
+        }),
+        services: vec![ObservedService {
+            name: Name::new(service).unwrap(),
+            vip: ips("10.1.0.200"),
+            settings: ServiceSettings::default(),
+            published: published(port).into_iter().map(Into::into).collect(),
+            backends: vec![ObservedBackend {
+                address: ip(&format!("10.1.0.{number}")),
+                weight: Weight(1),
+                draining: false,
+                local: true,
+            }],
+        }],
+    }
+}
+
+#[test]
+fn what_is_observed_is_shared_where_nothing_differs() {
+    let (model, refused) = Model::default().observe("test", vec![observed("a", "s", 80), observed("b", "s", 81)]);
+    assert!(refused.is_empty(), "{refused:?}");
+    let (same, _) = model.observe("test", vec![observed("b", "s", 81), observed("a", "s", 80)]);
+    assert!(model.networks().diff(same.networks()).next().is_none());
+    let mut changed = observed("a", "s", 80);
+    changed.services.push(ObservedService { vip: ips("10.1.0.201"), ..observed("a", "t", 82).services.remove(0) });
+    let (next, refused) = model.observe("test", vec![changed.clone()]);
+    assert!(refused.is_empty() && next.network("b").is_none(), "{refused:?}");
+    let (before, after) = (model.network("a").unwrap(), next.network("a").unwrap());
+    assert_eq!(after.generation(), before.generation() + 1);
+    assert!(before.services()["s"] == after.services()["s"]);
+    // Another sandbox is a new generation too.
+    changed.sandbox = None;
+    let (last, _) = next.observe("test", vec![changed]);
+    assert_eq!(last.network("a").unwrap().generation(), after.generation() + 1);
+    assert!(last.network("a").unwrap().lb_address().is_none());
+    assert!(last.keep().state.networks.is_empty());
+    assert!(last.observe("test", Vec::new()).0.networks().is_empty());
+}
+
+#[test]
+fn what_cannot_be_observed_is_refused_by_itself() {
+    let with = ServiceSpec { published: published(90), ..ServiceSpec::default() };
+    let model = web_with(&[put_service("api", with)]);
+    let (model, refused) = model.observe("test", vec![observed("web", "s", 80), observed("a", "s", 80)]);
+    assert_eq!(refused.len(), 1);
+    assert!(refused[0].1.to_string().contains("is the name of a network that is made by the API"), "{refused:?}");
+    let mut wrong = observed("a", "s", 80);
+    let twice = wrong.services[0].backends[0];
+    wrong.services[0].backends.push(twice);
+    let mut same_vip = observed("c", "s", 83);
+    same_vip.services.extend(observed("c", "t", 84).services);
+    let networks = vec![wrong, same_vip, observed("b", "s", 90), observed("d", "s", 85), observed("d", "s", 86)];
+    let (next, refused) = model.observe("test", networks);
+    let reasons: Vec<_> = refused.iter().map(|(name, rejection)| format!("{name}: {rejection}")).collect();
+    assert_eq!(reasons.len(), 4, "{reasons:?}");
+    for reason in [
+        "a: networks.a.services.s.backends.10.1.0.80: is listed twice",
+        "c: networks.c.services.t.vip: 10.1.0.200 is the VIP of another service too",
+        "d: networks.d: is listed twice",
+        "b: networks.b.services.s.published: 90/tcp is already published by service `api` of network `web`",
+    ] {
+        assert!(reasons.iter().any(|given| given == reason), "{reason}: {reasons:?}");
+    }
+    // A network that is refused stays as it was, and one whose port is somebody else's is there without it.
+    assert!(next.network("a") == model.network("a"));
+    assert!(next.network("b").unwrap().services()["s"].published.is_empty());
+    assert!(next.network("c").is_none());
+
+    let rejection = next.change("b", &Change::RemoveNetwork { remove_lb: true }).unwrap_err();
+    assert!(rejection.to_string().contains("is observed by source `test`"), "{rejection}");
+    let listed = state("{version: 1, networks: [{name: b, subnet: 10.1.0.0/24}]}");
+    assert!(next.desired(&listed).unwrap_err().to_string().contains("is observed by source `test`"));
+    let emptied = next.desired(&state("{version: 1, networks: []}")).unwrap();
+    assert_eq!(emptied.networks().keys().map(|name| &**name).collect::<Vec<_>>(), ["a", "b", "d"]);
+    // With the port free again, it is taken at the next observation.
+    let (last, refused) = emptied.observe("test", vec![observed("b", "s", 90)]);
+    assert!(refused.is_empty() && last.network("b").unwrap().services()["s"].published.len() == 1, "{refused:?}");
+}
+
+#[test]
+fn tables_go_on_after_those_of_earlier_proxies() {
+    let name = |name: &str| Name::new(name).unwrap();
+    let model = web().going_on_after([(name("web"), 7), (name("later"), 4), (name("a"), 9)]);
+    assert_eq!(model.network("web").unwrap().generation(), 8);
+    let model = model.change("later", &Change::PutNetwork(spec("10.2.0.0/24"))).unwrap();
+    assert_eq!(model.network("later").unwrap().generation(), 5);
+    let (model, _) = model.observe("test", vec![observed("a", "s", 80)]);
+    assert_eq!(model.network("a").unwrap().generation(), 10);
 }

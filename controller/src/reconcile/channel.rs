@@ -1,10 +1,13 @@
 //! The daemon's end of a control connection.
 
+use ringlb_proxy::control::descriptors::{self, DescriptorError, MOST_IN_PACKET};
 use ringlb_proxy::control::frame::{FrameError, MAX_PACKET, Reassembler, encode};
 use ringlb_proxy::control::message::{Reply, Request};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::collections::VecDeque;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
@@ -21,6 +24,9 @@ pub enum ChannelError {
     /// What came is not a message, or what was to be sent does not fit into one.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// The descriptors that were announced did not come.
+    #[error(transparent)]
+    Descriptors(#[from] DescriptorError),
 }
 
 /// A control connection to a proxy.
@@ -28,9 +34,18 @@ pub enum ChannelError {
 pub struct Channel {
     /// For the runtime a datagram socket: it sends and receives packets like any.
     socket: UnixDatagram,
-    outgoing: VecDeque<Vec<u8>>,
+    outgoing: VecDeque<Packet>,
     reassembler: Reassembler,
     buffer: Box<[u8]>,
+}
+
+/// What is sent at once.
+#[derive(Debug)]
+enum Packet {
+    /// A part of a message.
+    Part(Vec<u8>),
+    /// The descriptors that belong to the message before.
+    Descriptors(Vec<OwnedFd>),
 }
 
 impl Channel {
@@ -53,7 +68,20 @@ impl Channel {
     /// # Errors
     /// Any [`ChannelError`].
     pub fn send(&mut self, request: &Request) -> Result<(), ChannelError> {
-        self.outgoing.extend(encode(request)?);
+        self.outgoing.extend(encode(request)?.into_iter().map(Packet::Part));
+        self.flush()
+    }
+
+    /// Sends a request and the descriptors that belong to it, as [`Self::send`] does.
+    ///
+    /// # Errors
+    /// Any [`ChannelError`].
+    pub fn send_with(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+        self.outgoing.extend(encode(request)?.into_iter().map(Packet::Part));
+        for packet in descriptors.chunks(MOST_IN_PACKET) {
+            let copies = packet.iter().map(BorrowedFd::try_clone_to_owned);
+            self.outgoing.push_back(Packet::Descriptors(copies.collect::<io::Result<_>>()?));
+        }
         self.flush()
     }
 
@@ -85,9 +113,23 @@ impl Channel {
         }
     }
 
+    /// The descriptors that were announced by the last reply.
+    ///
+    /// # Errors
+    /// If they do not come; then the connection cannot be used any more.
+    pub async fn receive_descriptors(&self, count: usize) -> Result<Vec<OwnedFd>, ChannelError> {
+        Ok(descriptors::receive(self.socket.as_fd(), count).await?)
+    }
+
     fn flush(&mut self) -> Result<(), ChannelError> {
         while let Some(packet) = self.outgoing.front() {
-            match self.socket.try_send(packet) {
+            let sent = match packet {
+                Packet::Part(bytes) => self.socket.try_send(bytes),
+                Packet::Descriptors(descriptors) => {
+                    self.socket.try_io(Interest::WRITABLE, || send_descriptors(self.socket.as_fd(), descriptors))
+                }
+            };
+            match sent {
                 Ok(_) => {
                     self.outgoing.pop_front();
                 }
@@ -97,6 +139,17 @@ impl Channel {
         }
         Ok(())
     }
+}
+
+/// Sends a packet of one byte with the descriptors.
+fn send_descriptors(socket: BorrowedFd<'_>, descriptors: &[OwnedFd]) -> io::Result<usize> {
+    let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_IN_PACKET))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    Ok(sendmsg(socket, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?)
 }
 
 /// Whether an error means only that it must be tried again.
@@ -194,6 +247,7 @@ mod tests {
                     name: format!("service-{index}"),
                     vips: vec![std::net::Ipv4Addr::from(index).into()],
                     settings: Default::default(),
+                    published: Vec::new(),
                     backends: Vec::new(),
                 })
             };

@@ -6,24 +6,26 @@
 
 mod channel;
 mod control_socket;
-mod leftovers;
 mod names;
+mod orphans;
 mod proxy;
+mod published;
 mod statistics;
 mod status;
 mod structure;
 pub mod table;
+mod takeover;
 mod worker;
 
 pub use channel::{Channel, ChannelError};
 pub use control_socket::ControlDirectory;
-pub use leftovers::remove_leftovers;
 pub use names::name_prefix;
-pub use status::{NetworkStatus, ProxyStatus, SandboxStatus};
+pub use orphans::{Orphan, find_orphans};
+pub use status::{NetworkStatus, ProxyStatus, SandboxStatus, TakeoverStatus};
 
 use crate::model::{Name, Network, Shared};
 use ringlb_proxy::control::message::{Generation, Statistics};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -59,6 +61,8 @@ pub enum Concern {
     Table,
     /// One attachment, and the table.
     Attachment(Name),
+    /// One service with its published ports, and the table.
+    Service(Name),
     /// All of the network.
     Everything,
 }
@@ -143,13 +147,59 @@ enum Command {
 pub struct Reconcilers {
     settings: Arc<Settings>,
     tasks: Arc<Mutex<HashMap<Name, mpsc::UnboundedSender<Command>>>>,
+    /// The proxies of an earlier daemon that no task has yet.
+    orphans: Arc<Mutex<HashMap<Name, Orphan>>>,
 }
 
 impl Reconcilers {
     /// No task yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { settings: Arc::new(settings), tasks: Arc::default() }
+        Self::taking_over(settings, Vec::new())
+    }
+
+    /// No task yet. Those of these networks take the proxies over that an earlier daemon has left behind.
+    #[must_use]
+    pub fn taking_over(settings: Settings, orphans: Vec<(Name, Orphan)>) -> Self {
+        let orphans = Arc::new(Mutex::new(orphans.into_iter().collect()));
+        Self { settings: Arc::new(settings), tasks: Arc::default(), orphans }
+    }
+
+    /// The generations of the tables that proxies of an earlier daemon have.
+    #[must_use]
+    pub fn earlier_generations(&self) -> Vec<(Name, Generation)> {
+        let orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+        orphans.iter().map(|(name, orphan)| (name.clone(), orphan.hello.generation)).collect()
+    }
+
+    /// Ends the proxies of an earlier daemon, and removes what it has left behind, of all networks that nobody has wished
+    /// for. Waits for that only if what is given is awaited.
+    pub fn end_leftovers(&self) -> impl Future<Output = ()> + use<> {
+        let mut names: HashSet<Name> = {
+            let orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+            orphans.keys().cloned().collect()
+        };
+        match self.settings.control.networks() {
+            Ok(networks) => names.extend(networks.iter().filter_map(|network| Name::new(network).ok())),
+            Err(error) => tracing::error!(%error, "cannot look for control sockets of an earlier daemon"),
+        }
+        match ringlb_netns::leftovers(&self.settings.name_prefix) {
+            Ok(namespaces) => names.extend(
+                namespaces
+                    .iter()
+                    .filter_map(|namespace| Name::new(names::network_of(&self.settings.name_prefix, namespace)?).ok()),
+            ),
+            Err(error) => tracing::error!(%error, "cannot look for namespaces of an earlier daemon"),
+        }
+        {
+            let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            names.retain(|name| !tasks.contains_key(name));
+        }
+        // The task of each network does it: what somebody wishes for it meanwhile comes after that.
+        let receipts: Vec<_> = names.iter().map(|name| self.wish(name, None, Concern::Table)).collect();
+        async {
+            futures_util::future::join_all(receipts.into_iter().map(Receipt::settled)).await;
+        }
     }
 
     /// Says what network `name` should be; `None` is that it should not be.
@@ -179,6 +229,9 @@ impl Reconcilers {
 
     /// Ends all tasks and waits for their end. With `keep` the proxies go on as they are.
     pub async fn stop(&self, keep: bool) {
+        if !keep {
+            self.end_leftovers().await;
+        }
         let mut ends = Vec::new();
         {
             let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -204,7 +257,8 @@ impl Reconcilers {
         // Cannot fail: the receiving end is right here.
         let _ = task.send(command);
         tasks.insert(name.clone(), task);
-        tokio::spawn(Worker::new(name.clone(), Arc::clone(&self.settings), commands, self.clone()).run());
+        let orphan = self.orphans.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        tokio::spawn(Worker::new(name.clone(), Arc::clone(&self.settings), commands, self.clone(), orphan).run());
     }
 
     /// Forgets the task of a removed network, unless it has been told something meanwhile.

@@ -27,6 +27,17 @@ pub(super) fn port_id(attachment: &str) -> String {
     format!("a-{:013x}", hash(attachment.as_bytes()) >> 12)
 }
 
+/// Whether a bridge's port is that of an attachment.
+pub(super) fn is_port_id(port: &str) -> bool {
+    port.starts_with("a-")
+}
+
+/// The network that a namespace of this daemon belongs to, if it is one of the two that a network has.
+pub(super) fn network_of<'a>(name_prefix: &str, namespace: &'a str) -> Option<&'a str> {
+    let name = namespace.strip_prefix(name_prefix)?;
+    name.strip_suffix("-lb").or_else(|| name.strip_suffix("-bridge"))
+}
+
 fn short_hash(bytes: &[u8]) -> u32 {
     let hash = hash(bytes);
     // Both halves, as the inventors of the function advise for a shorter result.

@@ -5,11 +5,14 @@ use super::{Channel, ChannelError, Settings};
 use crate::model::{Name, Network, Shared};
 use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
 use ringlb_proxy::control::message::{Generation, Hello, Request};
+use rustix::process::{Signal, pidfd_send_signal};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use thiserror::Error;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout};
 
@@ -17,6 +20,8 @@ use tokio::time::{Instant, timeout};
 const FIRST_FD: i32 = 3;
 /// How long a proxy may take to end when told so, before it is killed.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same, when a new proxy has to wait for it.
+const HURRIED_SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Why there is no proxy.
 #[derive(Debug, Error)]
@@ -40,10 +45,19 @@ impl From<FdMappingCollision> for ProxyError {
 /// A proxy process and the connection to it.
 #[derive(Debug)]
 pub(super) struct Proxy {
-    pub(super) child: Child,
+    pub(super) process: Process,
     pub(super) pid: Option<u32>,
     pub(super) started: Instant,
     pub(super) link: Link,
+}
+
+/// The process, and how its end is learned.
+#[derive(Debug)]
+pub(super) enum Process {
+    /// This daemon has started it.
+    Child(Child),
+    /// An earlier daemon has: its pidfd (pidfd_open(2)).
+    Adopted(AsyncFd<OwnedFd>),
 }
 
 /// The control connection and how far it has come.
@@ -107,7 +121,12 @@ impl Proxy {
             .map_err(|cause| ProxyError::Start { program: settings.proxy_program.display().to_string(), cause })?;
         let pid = child.id();
         tracing::info!(%network, pid, "started the proxy");
-        Ok(Self { child, pid, started: Instant::now(), link: Link::Broken { retry: Instant::now() } })
+        Ok(Self {
+            process: Process::Child(child),
+            pid,
+            started: Instant::now(),
+            link: Link::Broken { retry: Instant::now() },
+        })
     }
 
     /// Connects to the control socket anew, if it is time.
@@ -163,28 +182,63 @@ impl Proxy {
         }
     }
 
-    /// Ends it: asks first, and kills it if it does not end.
-    pub(super) async fn stop(mut self, network: &Name) {
+    /// Ends it: asks first, and kills it if it does not end; soon, if there is `hurry`.
+    pub(super) async fn stop(mut self, network: &Name, hurry: bool) {
         let asked = match &mut self.link {
             Link::Open { channel, .. } | Link::Greeting { channel, .. } => channel.send(&Request::Shutdown).is_ok(),
             Link::Broken { .. } => false,
         };
-        let pause = if asked { SHUTDOWN_TIMEOUT } else { Duration::ZERO };
-        match timeout(pause, self.child.wait()).await {
-            Ok(Ok(status)) => tracing::info!(%network, pid = self.pid, status = describe(status), "the proxy ended"),
-            Ok(Err(error)) => tracing::error!(%network, pid = self.pid, %error, "cannot wait for the proxy"),
-            Err(_) => {
-                tracing::warn!(%network, pid = self.pid, "the proxy does not end, killing it");
-                if let Err(error) = self.child.kill().await {
-                    tracing::error!(%network, pid = self.pid, %error, "cannot kill the proxy");
-                }
+        let pause = match (asked, hurry) {
+            (true, false) => SHUTDOWN_TIMEOUT,
+            (true, true) => HURRIED_SHUTDOWN_TIMEOUT,
+            (false, _) => Duration::ZERO,
+        };
+        if let Ok(how) = timeout(pause, self.process.ended()).await {
+            tracing::info!(%network, pid = self.pid, how, "the proxy ended");
+            return;
+        }
+        tracing::warn!(%network, pid = self.pid, "the proxy does not end, killing it");
+        if let Err(error) = self.process.kill().await {
+            tracing::error!(%network, pid = self.pid, %error, "cannot kill the proxy");
+        }
+    }
+}
+
+impl Process {
+    /// The process of a pidfd.
+    #[allow(
+        deprecated,
+        reason = "what it warns of are types that close their descriptor early, which an `OwnedFd` does not"
+    )]
+    pub(super) fn adopted(pidfd: OwnedFd) -> io::Result<Self> {
+        AsyncFd::with_interest(pidfd, Interest::READABLE).map(Self::Adopted)
+    }
+
+    /// Waits for its end; says how it came.
+    pub(super) async fn ended(&mut self) -> String {
+        match self {
+            Self::Child(child) => child.wait().await.map_or_else(|error| error.to_string(), describe),
+            Self::Adopted(process) => match process.readable().await {
+                Ok(_) => "its status is not known, as another daemon had started it".to_owned(),
+                Err(error) => error.to_string(),
+            },
+        }
+    }
+
+    /// Ends it at once, and waits until it has ended.
+    pub(super) async fn kill(&mut self) -> io::Result<()> {
+        match self {
+            Self::Child(child) => child.kill().await,
+            Self::Adopted(process) => {
+                pidfd_send_signal(process.get_ref(), Signal::KILL)?;
+                process.readable().await.map(drop)
             }
         }
     }
 }
 
 /// How a process ended, for a log.
-pub(super) fn describe(status: ExitStatus) -> String {
+fn describe(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),

@@ -17,6 +17,8 @@ pub struct NetworkStatus {
     pub proxy: Option<ProxyStatus>,
     /// The attachments that could not be made, with the reason.
     pub failed_attachments: BTreeMap<String, String>,
+    /// The published ports that cannot be served, such as `8080/tcp`, with the reason.
+    pub failed_ports: BTreeMap<String, String>,
     /// What went wrong last and is not mended yet.
     pub error: Option<String>,
 }
@@ -30,6 +32,19 @@ pub struct SandboxStatus {
     pub lb_address: Families<IpAddr>,
     /// What leads connections to the proxy's listener: `sk_lookup` or `tproxy`.
     pub steering: String,
+    /// What is served in the place of IPVS; none where there is no IPVS.
+    pub takeover: Option<TakeoverStatus>,
+}
+
+/// What is served in the place of the kernel's balancer.
+#[derive(Debug, Clone, Serialize)]
+pub struct TakeoverStatus {
+    /// How many VIPs.
+    pub vips: usize,
+    /// How many published ports.
+    pub ports: usize,
+    /// Why there is nothing more, if something went wrong.
+    pub error: Option<String>,
 }
 
 /// A proxy.

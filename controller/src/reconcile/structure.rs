@@ -1,11 +1,13 @@
-//! What of a network is in the kernel: its fabric, the attachments' legs, and the sandbox with its routes and sockets.
+//! What of a network is in the kernel: its fabric, the attachments' legs, and the sandbox with its routes and sockets. Of
+//! a network that is observed, the fabric and the sandbox's namespace are somebody else's.
 
+use super::orphans::Orphan;
 use super::{Settings, names};
-use crate::model::{Attachment, Families, Name, Network, Service, Shared};
+use crate::model::{Attachment, Families, Name, Network, ObservedSandbox, Service, Shared};
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use ipnet::IpNet;
-use ringlb_netns::{Addresses, Fabric, Namespace, NetworkPlan, Sandbox, SteeredSockets, Subnets};
+use ringlb_netns::{Addresses, Fabric, Namespace, NetworkPlan, Sandbox, SteeredSockets, Subnets, remove_leftover};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::IpAddr;
@@ -22,15 +24,23 @@ pub(super) enum StructureError {
     ControlSocket { path: String, cause: io::Error },
 }
 
-/// What there is while the network has an attachment.
+/// What there is while the network needs something on this node.
 #[derive(Debug)]
 pub(super) struct Structure {
-    plan: NetworkPlan,
-    fabric: Fabric,
+    ground: Ground,
     /// The attachments that were last tried, and among them those that failed.
     attachments: OrdMap<Name, Shared<Attachment>>,
     failed: BTreeMap<Name, String>,
     pub(super) sandbox: Option<Place>,
+}
+
+/// What the sandbox stands on.
+#[derive(Debug)]
+enum Ground {
+    /// A fabric of ringlb's own.
+    Made(Fabric),
+    /// Somebody else's namespace.
+    Observed(ObservedSandbox),
 }
 
 /// The sandbox and what belongs into it, ready for a proxy.
@@ -47,14 +57,30 @@ pub(super) struct Place {
 
 impl Structure {
     pub(super) async fn make(settings: &Settings, network: &Network) -> Result<Self, StructureError> {
-        let plan = NetworkPlan::new(settings.name_prefix.clone(), network.name().to_string(), subnets(network));
-        let fabric = Fabric::ensure(&plan).await?;
-        Ok(Self { plan, fabric, attachments: OrdMap::new(), failed: BTreeMap::new(), sandbox: None })
+        let ground = match network.observed_sandbox() {
+            Some(sandbox) => Ground::Observed(sandbox.clone()),
+            None => {
+                let name = network.name().to_string();
+                let plan = NetworkPlan::new(settings.name_prefix.clone(), name, subnets(network));
+                Ground::Made(Fabric::ensure(&plan).await?)
+            }
+        };
+        Ok(Self { ground, attachments: OrdMap::new(), failed: BTreeMap::new(), sandbox: None })
     }
 
     /// Whether this can become what `network` needs without being taken down.
     pub(super) fn serves(&self, network: &Network) -> bool {
-        self.plan.subnets == subnets(network) && !network.attachments().is_empty()
+        network.is_on_node()
+            && match (&self.ground, network.observed_sandbox()) {
+                (Ground::Made(fabric), None) => fabric.plan().subnets == subnets(network),
+                (Ground::Observed(sandbox), Some(now)) => sandbox.identity == now.identity,
+                _ => false,
+            }
+    }
+
+    /// Whether the sandbox's namespace is somebody else's.
+    pub(super) fn is_observed(&self) -> bool {
+        matches!(self.ground, Ground::Observed(_))
     }
 
     /// Whether the sandbox that is there, if any, is one that `network` needs.
@@ -107,11 +133,57 @@ impl Structure {
     ) -> Result<&mut Place, StructureError> {
         let place = match self.sandbox.take() {
             Some(place) => place,
-            None => Place::make(settings, &self.plan, &self.fabric, network, lb_address).await?,
+            None => Place::make(settings, &self.ground, network, lb_address).await?,
         };
         let place = self.sandbox.insert(place);
         place.route(network).await?;
         Ok(place)
+    }
+
+    /// Takes over the sandbox with the sockets of a proxy that an earlier daemon has left in it.
+    ///
+    /// Fails, with the reason, if the proxy does not fit what `network` needs.
+    pub(super) async fn adopt(
+        &mut self,
+        settings: &Settings,
+        network: &Network,
+        lb_address: Families<IpAddr>,
+        orphan: &mut Orphan,
+    ) -> Result<(), String> {
+        let namespace = orphan.namespace(settings.threads.get(), lb_address.iter().count())?;
+        let identity = namespace.identity().map_err(|error| error.to_string())?;
+        let is_same = match &self.ground {
+            Ground::Made(fabric) => Sandbox::is(fabric.plan(), identity, addresses(lb_address)).await,
+            Ground::Observed(sandbox) => Ok(sandbox.identity == identity),
+        };
+        if !is_same.map_err(|error| error.to_string())? {
+            return Err("it is in another sandbox than the network's".to_owned());
+        }
+        let place = Place::adopt(&self.ground, network, lb_address, orphan).await;
+        self.sandbox = Some(place?);
+        orphan.forget_foreign_ports();
+        Ok(())
+    }
+
+    /// Removes the legs, and the sandbox, that an earlier daemon has left behind and that `network` does not need.
+    pub(super) async fn remove_leftovers(&self, settings: &Settings, network: &Network) {
+        let name = network.name();
+        let Ground::Made(fabric) = &self.ground else { return remove_namespaces(settings, name).await };
+        if network.lb_address().is_none() {
+            let errors = remove_leftover(&fabric.plan().sandbox_namespace()).await;
+            log_all(name, "cannot remove the sandbox of an earlier daemon", &errors);
+        }
+        let wanted: HashSet<_> = network.attachments().keys().map(|name| names::port_id(name)).collect();
+        let ports = fabric.ports().await.unwrap_or_else(|error| {
+            log_all(name, "cannot look for legs of an earlier daemon", &[error]);
+            Vec::new()
+        });
+        // Attachments' ports are named so that they are told from the sandbox's.
+        for port in ports.iter().filter(|port| names::is_port_id(port) && !wanted.contains(*port)) {
+            if let Err(error) = fabric.disconnect(port).await {
+                log_all(name, "cannot remove a leg of an earlier daemon", &[error]);
+            }
+        }
     }
 
     /// Removes the sandbox, in which there must be no proxy any more. Does all it can.
@@ -121,36 +193,40 @@ impl Structure {
             tracing::error!(%network, %error, "cannot remove the control socket");
         }
         drop((place.steered, place.control));
-        if let Err(errors) = place.sandbox.remove(&self.fabric).await {
-            log_all(network, "cannot remove the sandbox", &errors);
-        }
+        let vips = place.routed.values().flat_map(|service| service.vip.iter());
+        let routes = vips.filter(|vip| !is_own(place.lb_address, **vip)).map(|vip| IpNet::from(*vip)).collect();
+        abandon(&self.ground, place.sandbox, network, routes).await;
     }
 
     /// Removes all of it. Does all it can.
     pub(super) async fn remove(mut self, settings: &Settings, network: &Name) {
         self.remove_sandbox(settings, network).await;
-        if let Err(errors) = self.fabric.remove().await {
+        if let Ground::Made(fabric) = self.ground
+            && let Err(errors) = fabric.remove().await
+        {
             log_all(network, "cannot remove the fabric", &errors);
         }
     }
 
     async fn connect(&mut self, attachment: &Attachment) {
+        let Ground::Made(fabric) = &self.ground else { return };
+        let network = &fabric.plan().network;
         let result = match Namespace::open_path(Path::new(&attachment.netns)) {
             Ok(namespace) => {
-                let interface = names::interface(&self.plan.network);
+                let interface = names::interface(network);
                 let (port, addresses) = (names::port_id(&attachment.name), addresses(attachment.ip));
-                self.fabric.connect(&port, &namespace, &interface, addresses).await
+                fabric.connect(&port, &namespace, &interface, addresses).await
             }
             Err(error) => Err(error),
         };
         match result {
             Ok(()) => {
                 self.failed.remove(&attachment.name);
-                let (network, name, ip) = (&self.plan.network, &attachment.name, attachment.ip);
+                let (name, ip) = (&attachment.name, attachment.ip);
                 tracing::info!(%network, attachment = %name, %ip, "attached");
             }
             Err(error) => {
-                let (network, name) = (&self.plan.network, &attachment.name);
+                let name = &attachment.name;
                 let reason = error.to_string();
                 if self.failed.insert(name.clone(), reason).is_none() {
                     tracing::error!(%network, attachment = %name, %error, "cannot attach");
@@ -161,39 +237,83 @@ impl Structure {
 
     async fn disconnect(&mut self, attachment: &Attachment) {
         self.failed.remove(&attachment.name);
-        let (network, name) = (&self.plan.network, &attachment.name);
-        match self.fabric.disconnect(&names::port_id(name)).await {
+        let Ground::Made(fabric) = &self.ground else { return };
+        let (network, name) = (&fabric.plan().network, &attachment.name);
+        match fabric.disconnect(&names::port_id(name)).await {
             Ok(()) => tracing::info!(%network, attachment = %name, "detached"),
             Err(error) => tracing::error!(%network, attachment = %name, %error, "cannot detach"),
         }
     }
 }
 
+impl Ground {
+    async fn sandbox(&self, lb_address: Families<IpAddr>) -> Result<Sandbox, ringlb_netns::Error> {
+        match self {
+            Self::Made(fabric) => Sandbox::ensure(fabric.plan(), fabric, addresses(lb_address)).await,
+            Self::Observed(sandbox) => Sandbox::enter(&sandbox.path, sandbox.identity, addresses(lb_address)).await,
+        }
+    }
+}
+
 impl Place {
+    /// The name of the sandbox's namespace, or the path of one that has none.
+    pub(super) fn namespace(&self) -> String {
+        shown(&self.sandbox)
+    }
+
     async fn make(
         settings: &Settings,
-        plan: &NetworkPlan,
-        fabric: &Fabric,
+        ground: &Ground,
         network: &Network,
         lb_address: Families<IpAddr>,
     ) -> Result<Self, StructureError> {
-        let sandbox = Sandbox::ensure(plan, fabric, addresses(lb_address)).await?;
+        let sandbox = ground.sandbox(lb_address).await?;
         match Self::equip(settings, &sandbox, network, lb_address).await {
             Ok((steered, control)) => {
                 tracing::info!(
-                    network = %network.name(), sandbox = plan.sandbox_namespace(), %lb_address,
-                    steering = %steered.steering.kind(), "made the sandbox"
+                    network = %network.name(), sandbox = shown(&sandbox), %lb_address,
+                    steering = %steered.steering.kind(), "the sandbox is ready"
                 );
                 let (vip_prefix, routed) = (network.vip_prefix(), OrdMap::new());
                 Ok(Self { sandbox, lb_address, steered, control, vip_prefix, routed })
             }
             Err(error) => {
-                if let Err(errors) = sandbox.remove(fabric).await {
-                    log_all(network.name(), "cannot remove the sandbox", &errors);
-                }
+                abandon(ground, sandbox, network.name(), Vec::new()).await;
                 Err(error)
             }
         }
+    }
+
+    async fn adopt(
+        ground: &Ground,
+        network: &Network,
+        lb_address: Families<IpAddr>,
+        orphan: &mut Orphan,
+    ) -> Result<Self, String> {
+        let sandbox = ground.sandbox(lb_address).await.map_err(|error| error.to_string())?;
+        let (steered, control) = orphan.take_sockets()?;
+        let (vip_prefix, routed) = (network.vip_prefix(), OrdMap::new());
+        let mut place = Self { sandbox, lb_address, steered, control, vip_prefix, routed };
+        place.renew_routes(network).await.map_err(|error| error.to_string())?;
+        Ok(place)
+    }
+
+    /// Makes the routes that are missing and removes those that are too many.
+    async fn renew_routes(&mut self, network: &Network) -> Result<(), StructureError> {
+        let prefixes = network.vip_prefix();
+        for vip_prefix in prefixes.iter() {
+            self.sandbox.add_vip_route(*vip_prefix).await?;
+        }
+        self.route(network).await?;
+        let vips: HashSet<_> = network.services().values().flat_map(|service| service.vip.iter()).copied().collect();
+        for route in self.sandbox.vip_routes().await? {
+            let is_prefix = prefixes.iter().any(|prefix| *prefix == route);
+            let is_vip = route.prefix_len() == route.max_prefix_len() && vips.contains(&route.addr());
+            if !is_prefix && !is_vip {
+                self.sandbox.remove_vip_route(route).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn equip(
@@ -205,7 +325,11 @@ impl Place {
         for vip_prefix in network.vip_prefix().iter() {
             sandbox.add_vip_route(*vip_prefix).await?;
         }
-        let steered = SteeredSockets::open(sandbox.namespace(), addresses(lb_address), settings.threads, None)?;
+        // Where the LB endpoint's address is a VIP, as that of a container that holds one.
+        let own_is_vip =
+            network.services().values().any(|service| service.vip.iter().any(|vip| is_own(lb_address, *vip)));
+        let open = if own_is_vip { SteeredSockets::open_on_own } else { SteeredSockets::open };
+        let steered = open(sandbox.namespace(), addresses(lb_address), settings.threads, None)?;
         let control = settings.control.listen(network.name()).map_err(|cause| StructureError::ControlSocket {
             path: settings.control.path_of(network.name()).display().to_string(),
             cause,
@@ -217,7 +341,9 @@ impl Place {
     async fn route(&mut self, network: &Network) -> Result<(), StructureError> {
         let own_routes = |services: Option<&Shared<Service>>| {
             let vips: Vec<_> = services.iter().flat_map(|service| service.vip.iter()).copied().collect();
-            vips.into_iter().filter(|vip| !self.vip_prefix.iter().any(|prefix| prefix.contains(vip)))
+            vips.into_iter().filter(|vip| {
+                !is_own(self.lb_address, *vip) && !self.vip_prefix.iter().any(|prefix| prefix.contains(vip))
+            })
         };
         let mut added = HashSet::new();
         let mut removed = HashSet::new();
@@ -239,6 +365,44 @@ impl Place {
         self.routed = network.services().clone();
         Ok(())
     }
+}
+
+/// Removes all that an earlier daemon has left behind of a network. Does all it can.
+pub(super) async fn remove_leftovers(settings: &Settings, network: &Name) {
+    if let Err(error) = settings.control.remove(network) {
+        tracing::error!(%network, %error, "cannot remove a control socket of an earlier daemon");
+    }
+    remove_namespaces(settings, network).await;
+}
+
+/// Removes the namespaces that an earlier daemon made for a network.
+async fn remove_namespaces(settings: &Settings, network: &Name) {
+    let plan = NetworkPlan::new(settings.name_prefix.clone(), network.to_string(), Subnets::default());
+    for namespace in [plan.sandbox_namespace(), plan.bridge_namespace()] {
+        let errors = remove_leftover(&namespace).await;
+        log_all(network, "cannot remove what an earlier daemon has left behind", &errors);
+    }
+}
+
+/// Removes a sandbox, or leaves it with these routes taken back if it is somebody else's.
+async fn abandon(ground: &Ground, sandbox: Sandbox, network: &Name, vips: Vec<IpNet>) {
+    let abandoned = match ground {
+        Ground::Made(fabric) => sandbox.remove(fabric).await,
+        Ground::Observed(_) => sandbox.leave(vips).await,
+    };
+    if let Err(errors) = abandoned {
+        log_all(network, "cannot remove the sandbox", &errors);
+    }
+}
+
+/// The name of the sandbox's namespace, or the path of one that has none.
+fn shown(sandbox: &Sandbox) -> String {
+    sandbox.namespace().to_string()
+}
+
+/// Whether the kernel has a route for it by itself.
+fn is_own(lb_address: Families<IpAddr>, vip: IpAddr) -> bool {
+    lb_address.iter().any(|own| *own == vip)
 }
 
 fn subnets(network: &Network) -> Subnets {

@@ -46,7 +46,7 @@ fn changes(old: &Network, new: &Network) -> Vec<Change> {
 }
 
 fn same_settings(one: &Service, two: &Service) -> bool {
-    one.vip == two.vip && one.settings == two.settings
+    one.vip == two.vip && one.settings == two.settings && one.published == two.published
 }
 
 fn backend_changes(old: &Service, new: &Service, changes: &mut Vec<Change>) {
@@ -66,6 +66,7 @@ fn service_spec(service: &Service) -> ServiceSpec {
         name: service.name.to_string(),
         vips: service.vip.iter().copied().collect(),
         settings: service.settings.clone(),
+        published: service.published.clone(),
         backends: service.backends.iter().map(|(address, backend)| backend_spec(*address, backend)).collect(),
     }
 }
@@ -104,7 +105,7 @@ mod tests {
         let Transition { table, .. } = match request {
             Request::Snapshot(snapshot) => table.replaced_by(snapshot).unwrap(),
             Request::Delta(delta) => table.changed_by(delta).unwrap(),
-            Request::Statistics | Request::Shutdown => unreachable!("no request for a table"),
+            _ => unreachable!("no request for a table"),
         };
         table
     }

@@ -1,18 +1,19 @@
 //! The task of one network: the only one that touches it.
 
-use super::proxy::{Link, Proxy, TableState, describe};
+use super::orphans::Orphan;
+use super::proxy::{Link, Proxy, TableState};
+use super::published::Published;
 use super::statistics::StatisticsQuestion;
-use super::structure::Structure;
+use super::structure::{Structure, remove_leftovers};
+use super::takeover::{Takeover, served};
 use super::{
     ChannelError, Command, Concern, NetworkStatus, ProxyStatus, Reconcilers, SandboxStatus, Settings, Unsettled, table,
 };
-use crate::model::{Name, Network, Shared};
+use crate::model::{Name, Network, Port, Shared};
 use ringlb_proxy::control::message::{Generation, Hello, Reply};
 use std::collections::VecDeque;
 use std::future::pending;
-use std::io;
 use std::pin::Pin;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -38,18 +39,27 @@ pub(super) struct Worker {
     waiting: VecDeque<Waiter>,
     structure: Option<Structure>,
     proxy: Option<Proxy>,
+    published: Published,
+    /// A proxy of an earlier daemon that serves the network, until it is taken over.
+    orphan: Option<Orphan>,
+    /// Whether something of an earlier daemon may be in the place of what is not needed.
+    unexplored: bool,
     /// The newest state of the network that a proxy was asked to take.
     sent: Option<Shared<Network>>,
     /// The newest generation that a proxy has acknowledged.
     acknowledged: Generation,
+    /// The newest state of the network that the running proxy has acknowledged.
+    serving: Option<Shared<Network>>,
+    takeover: Takeover,
     restarts: u64,
     /// What a running proxy has said about itself.
     greeting: Option<Hello>,
     /// How often in a row a proxy ended soon after its start, and when the next may start.
     restart: Attempts,
-    /// The same for the making of the structure, and for attachments.
+    /// The same for the making of the structure, for attachments, and for published ports.
     building: Attempts,
     attaching: Attempts,
+    publishing: Attempts,
     /// What went wrong last and is not mended.
     error: Option<String>,
     statistics: StatisticsQuestion,
@@ -68,7 +78,7 @@ struct Waiter {
 enum Event {
     Command(Option<Command>),
     Reply(Result<Reply, ChannelError>),
-    Ended(io::Result<ExitStatus>),
+    Ended(String),
     Deadline,
 }
 
@@ -84,6 +94,7 @@ impl Worker {
         settings: Arc<Settings>,
         commands: mpsc::UnboundedReceiver<Command>,
         reconcilers: Reconcilers,
+        orphan: Option<Orphan>,
     ) -> Self {
         Self {
             name,
@@ -94,13 +105,19 @@ impl Worker {
             waiting: VecDeque::new(),
             structure: None,
             proxy: None,
+            published: Published::default(),
+            orphan,
+            unexplored: true,
             sent: None,
             acknowledged: 0,
+            serving: None,
+            takeover: Takeover::default(),
             restarts: 0,
             greeting: None,
             restart: Attempts::new(RESTART_PAUSE),
             building: Attempts::new(RETRY_PAUSE),
             attaching: Attempts::new(ATTACH_PAUSE),
+            publishing: Attempts::new(ATTACH_PAUSE),
             error: None,
             statistics: StatisticsQuestion::default(),
             alarm: Alarm(None),
@@ -119,10 +136,12 @@ impl Worker {
                 Event::Command(None) => return,
                 Event::Reply(Ok(reply)) => self.take_reply(reply),
                 Event::Reply(Err(error)) => self.lost_link(&error),
-                Event::Ended(status) => self.proxy_ended(status),
+                Event::Ended(how) => self.proxy_ended(&how),
                 Event::Deadline => {}
             }
             self.check_answer_time();
+            // First: what is not to be served any more is left to IPVS before the proxy hears of it.
+            self.take_over();
             self.reconcile().await;
             self.answer();
         }
@@ -130,13 +149,13 @@ impl Worker {
 
     async fn next_event(&mut self) -> Event {
         let deadline = self.deadline();
-        let (child, link) = match &mut self.proxy {
-            Some(Proxy { child, link, .. }) => (Some(child), Some(link)),
+        let (process, link) = match &mut self.proxy {
+            Some(Proxy { process, link, .. }) => (Some(process), Some(link)),
             None => (None, None),
         };
         let ended = async {
-            match child {
-                Some(child) => child.wait().await,
+            match process {
+                Some(process) => process.ended().await,
                 None => pending().await,
             }
         };
@@ -148,7 +167,7 @@ impl Worker {
         };
         tokio::select! {
             biased;
-            status = ended => Event::Ended(status),
+            how = ended => Event::Ended(how),
             reply = reply => Event::Reply(reply),
             command = self.commands.recv() => Event::Command(command),
             () = self.alarm.ring_by(deadline) => Event::Deadline,
@@ -165,14 +184,18 @@ impl Worker {
                 Link::Greeting { since, .. } | Link::Open { table: TableState::Asked { since, .. }, .. } => {
                     Some(*since + timeout)
                 }
-                Link::Open { .. } => None,
+                Link::Open { .. } => self.published.asked_since().map(|since| since + timeout),
             },
             None => self.structure.as_ref().and_then(|structure| structure.sandbox.as_ref()).and(self.restart.due),
         };
         // While the making of the structure waits for its next attempt, nothing that comes after it can happen.
         let after_building = |due: Instant| self.building.due.map_or(due, |building| due.max(building));
-        let rest = [proxy, self.attaching.due].into_iter().flatten().map(after_building).chain(self.building.due);
-        rest.chain(waiter).min()
+        let rest = [proxy, self.attaching.due, self.publishing.due]
+            .into_iter()
+            .flatten()
+            .map(after_building)
+            .chain(self.building.due);
+        rest.chain(waiter).chain(self.takeover.due()).min()
     }
 
     /// Takes a command and all that have come behind it, so that one step serves them all.
@@ -192,6 +215,12 @@ impl Worker {
             Command::Wish { network, concern, reply } => {
                 let (since, generation) = (Instant::now(), network.generation());
                 self.waiting.push_back(Waiter { since, generation, concern, fresh: true, reply });
+                let before = self.wish.as_ref().and_then(|wish| wish.observed_sandbox());
+                if before != network.observed_sandbox() {
+                    // What failed in the sandbox that was says nothing of the one that is.
+                    self.building.succeeded();
+                    self.restart.succeeded();
+                }
                 self.wish = Some(network);
             }
             Command::Remove { reply } => {
@@ -259,7 +288,15 @@ impl Worker {
                 tracing::info!(network = %self.name, "removed the sandbox, it is not needed any more");
             }
         }
-        if wish.attachments().is_empty() {
+        if wish.lb_address().is_none() {
+            self.published.close();
+            self.publishing.succeeded();
+        }
+        if wish.lb_address().is_none() {
+            self.end_orphan("the network needs no proxy").await;
+        }
+        if !wish.is_on_node() {
+            self.remove_leftovers().await;
             return Ok(());
         }
         let structure = match self.structure.take() {
@@ -267,6 +304,9 @@ impl Worker {
             None => Structure::make(&self.settings, wish).await.map_err(|error| error.to_string())?,
         };
         let structure = self.structure.insert(structure);
+        if std::mem::replace(&mut self.unexplored, false) {
+            structure.remove_leftovers(&self.settings, wish).await;
+        }
         structure.attach(wish).await;
         if self.attaching.due.is_some() && self.attaching.is_due() {
             structure.attach_failed().await;
@@ -277,6 +317,33 @@ impl Worker {
             self.attaching.failed();
         }
         let Some(lb_address) = wish.lb_address() else { return Ok(()) };
+        if let Some(mut orphan) = self.orphan.take() {
+            match structure.adopt(&self.settings, wish, lb_address, &mut orphan).await {
+                Ok(()) => {
+                    self.greeting = Some(orphan.hello.clone());
+                    let (proxy, ports) = orphan.into_proxy().map_err(|error| error.to_string())?;
+                    tracing::info!(network = %self.name, pid = proxy.pid, "took the proxy over");
+                    self.published.adopt(ports);
+                    self.proxy = Some(proxy);
+                }
+                Err(reason) => orphan.end(&self.name, &reason).await,
+            }
+        }
+        if wish.observed_sandbox().is_some_and(|sandbox| sandbox.takeover) {
+            self.published.want_nothing();
+        } else {
+            self.published.want(wish);
+        }
+        self.published.open(
+            &self.name,
+            self.settings.threads,
+            self.publishing.due.is_some() && self.publishing.is_due(),
+        );
+        if self.published.failed().is_empty() {
+            self.publishing.succeeded();
+        } else if self.publishing.is_due() {
+            self.publishing.failed();
+        }
         let place = structure
             .make_sandbox(&self.settings, wish, lb_address)
             .await
@@ -291,21 +358,40 @@ impl Worker {
         }
     }
 
-    /// Sends the one request that leads the proxy's table to the wish, unless an earlier one is not answered yet.
+    /// Sends the one request that leads the proxy's table to the wish, unless an earlier one is not answered yet; before it
+    /// what is to be said of ports that go, behind it what is to be said of those that come.
     fn send_table(&mut self, wish: &Shared<Network>) {
         let Some(Proxy { link: Link::Open { channel, table }, .. }) = &mut self.proxy else { return };
-        let (request, whole) = match table {
+        let request = match table {
             TableState::Asked { .. } => return,
-            TableState::Unknown => (table::snapshot(wish), true),
-            TableState::At(network) => match table::step(network, wish) {
-                Some(request) => (request, false),
-                None => return,
-            },
+            TableState::Unknown => Some((table::snapshot(wish), true)),
+            TableState::At(network) => table::step(network, wish).map(|request| (request, false)),
         };
-        *table = TableState::Asked { to: wish.clone(), since: Instant::now(), whole };
-        self.sent = Some(wish.clone());
-        if let Err(error) = channel.send(&request) {
+        let sent = self.published.withdraw(channel).and_then(|()| {
+            if let Some((request, whole)) = request {
+                *table = TableState::Asked { to: wish.clone(), since: Instant::now(), whole };
+                self.sent = Some(wish.clone());
+                channel.send(&request)?;
+            }
+            self.published.hand_over(channel)
+        });
+        if let Err(error) = sent {
             self.lost_link(&error);
+        }
+    }
+
+    /// Serves in the place of IPVS what the proxy serves.
+    fn take_over(&mut self) {
+        let Some(place) = self.structure.as_ref().and_then(|structure| structure.sandbox.as_ref()) else { return };
+        let namespace = place.sandbox.namespace();
+        let wish = self.wish.as_ref().filter(|wish| wish.observed_sandbox().is_some_and(|sandbox| sandbox.takeover));
+        let Some(wish) = wish else { return self.takeover.end(&self.name, namespace) };
+        match &self.proxy {
+            Some(Proxy { link: Link::Open { .. }, .. }) | None => {
+                self.takeover.serve(&self.name, namespace, served(wish, self.serving.as_ref()));
+            }
+            // It is alive, and may serve or not.
+            Some(_) => self.takeover.pause(),
         }
     }
 
@@ -315,6 +401,12 @@ impl Worker {
             Reply::Acknowledged { generation } => self.table_is_at(generation),
             Reply::Refused { generation, reason } => self.table_refused(generation, &reason),
             Reply::Statistics(statistics) => self.statistics.answer(&statistics),
+            Reply::Ports(ports) => self.published.served(&ports),
+            Reply::PortRefused { port, reason } => {
+                self.published.refused(&self.name, port, &reason);
+                self.publishing.failed();
+            }
+            Reply::Descriptors { .. } => {}
         }
     }
 
@@ -325,6 +417,9 @@ impl Worker {
         }
         if let Some(proxy) = &mut self.proxy {
             proxy.greeted(&hello, self.sent.as_ref());
+            if let Link::Open { table: TableState::At(network), .. } = &proxy.link {
+                self.serving = Some(network.clone());
+            }
             if let Some(generation) = proxy.acknowledged() {
                 self.acknowledged = self.acknowledged.max(generation);
                 self.error = None;
@@ -338,6 +433,7 @@ impl Worker {
         match table {
             TableState::Asked { to, .. } if to.generation() == generation => {
                 self.acknowledged = self.acknowledged.max(generation);
+                self.serving = Some(to.clone());
                 *table = TableState::At(to.clone());
                 self.error = None;
             }
@@ -364,6 +460,7 @@ impl Worker {
         if let Some(proxy) = &mut self.proxy {
             proxy.break_link(RESTART_PAUSE.last);
         }
+        self.published.lost_link();
         self.statistics.forget();
         self.fail_all(&reason);
         self.error = Some(reason);
@@ -377,15 +474,15 @@ impl Worker {
         if let Some(proxy) = &mut self.proxy {
             proxy.break_link(RESTART_PAUSE.first);
         }
+        self.published.lost_link();
         self.statistics.forget();
         if matches!(error, ChannelError::Frame(_)) {
             self.error = Some(error.to_string());
         }
     }
 
-    fn proxy_ended(&mut self, status: io::Result<ExitStatus>) {
+    fn proxy_ended(&mut self, how: &str) {
         let Some(proxy) = self.proxy.take() else { return };
-        let how = status.map_or_else(|error| error.to_string(), describe);
         if proxy.started.elapsed() < QUICK_END {
             self.restart.failed();
             // The first ones may be chance, and every connection to the network waits meanwhile.
@@ -396,7 +493,9 @@ impl Worker {
             self.restart.succeeded();
         }
         self.restarts += 1;
+        self.serving = None;
         self.greeting = None;
+        self.published.lost_proxy();
         self.statistics.forget();
         tracing::error!(network = %self.name, pid = proxy.pid, how, "the proxy ended by itself, starting it again");
         self.error = Some(format!("the proxy ended: {how}"));
@@ -409,12 +508,17 @@ impl Worker {
         let Some(proxy) = &mut self.proxy else { return };
         let asked = match &proxy.link {
             Link::Greeting { since, .. } | Link::Open { table: TableState::Asked { since, .. }, .. } => *since,
-            Link::Broken { .. } | Link::Open { .. } => return,
+            Link::Open { .. } => match self.published.asked_since() {
+                Some(since) => since,
+                None => return,
+            },
+            Link::Broken { .. } => return,
         };
         if asked.elapsed() >= timeout {
             tracing::error!(network = %self.name, pid = proxy.pid, ?timeout, "the proxy does not answer");
             self.error = Some("the proxy does not answer".to_owned());
             self.statistics.forget();
+            self.published.lost_link();
             proxy.break_link(Duration::ZERO);
         }
     }
@@ -426,7 +530,7 @@ impl Worker {
             let failed = structure.failed_attachments();
             if !failed.is_empty() {
                 fail(&mut self.waiting, &self.name, |waiter| match &waiter.concern {
-                    Concern::Table => None,
+                    Concern::Table | Concern::Service(_) => None,
                     Concern::Attachment(name) => {
                         failed.get(name).map(|reason| format!("attachment `{name}`: {reason}"))
                     }
@@ -436,7 +540,25 @@ impl Worker {
                 });
             }
         }
-        let settled = if wish.lb_address().is_some() { self.acknowledged } else { wish.generation() };
+        let failed = self.published.failed();
+        if !failed.is_empty() {
+            let reason = |port: &Port| failed.get(port).map(|reason| format!("published port {port}: {reason}"));
+            fail(&mut self.waiting, &self.name, |waiter| match &waiter.concern {
+                Concern::Table | Concern::Attachment(_) => None,
+                Concern::Service(name) => {
+                    let mut ports = wish.services().get(name)?.published.iter();
+                    ports.find_map(|port| reason(&port.published))
+                }
+                Concern::Everything => failed.keys().next().and_then(reason),
+            });
+        }
+        let settled = if wish.lb_address().is_none() {
+            wish.generation()
+        } else if self.published.is_settled() {
+            self.acknowledged
+        } else {
+            0
+        };
         let timeout = self.settings.acknowledge_timeout;
         while let Some(waiter) = self.waiting.pop_front() {
             // A caller that has gone away is told all the same: it costs nothing.
@@ -462,9 +584,15 @@ impl Worker {
     fn status(&self) -> NetworkStatus {
         let place = self.structure.as_ref().and_then(|structure| structure.sandbox.as_ref());
         let sandbox = place.map(|place| SandboxStatus {
-            namespace: place.sandbox.namespace().name().unwrap_or_default().to_owned(),
+            namespace: place.namespace(),
             lb_address: place.lb_address,
             steering: place.steered.steering.kind().to_string(),
+            takeover: self
+                .wish
+                .as_ref()
+                .and_then(|wish| wish.observed_sandbox())
+                .filter(|sandbox| sandbox.takeover)
+                .map(|_| self.takeover.status()),
         });
         let proxy = place.map(|_| ProxyStatus {
             pid: self.proxy.as_ref().and_then(|proxy| proxy.pid),
@@ -485,16 +613,29 @@ impl Worker {
                 .flatten()
                 .map(|(name, reason)| (name.to_string(), reason.clone()))
                 .collect(),
+            failed_ports: self
+                .published
+                .failed()
+                .iter()
+                .map(|(port, reason)| (port.to_string(), reason.clone()))
+                .collect(),
             error: self.error.clone(),
         }
     }
 
     async fn stop_proxy(&mut self) {
+        if let Some(place) = self.structure.as_ref().and_then(|structure| structure.sandbox.as_ref()) {
+            self.takeover.end(&self.name, place.sandbox.namespace());
+        }
+        self.serving = None;
         if let Some(proxy) = self.proxy.take() {
-            proxy.stop(&self.name).await;
+            // In a namespace that somebody else has taken down, nobody is left to end politely.
+            let hurry = self.structure.as_ref().is_some_and(Structure::is_observed);
+            proxy.stop(&self.name, hurry).await;
         }
         self.sent = None;
         self.greeting = None;
+        self.published.lost_proxy();
         self.error = None;
         self.statistics.forget();
         self.restart.succeeded();
@@ -508,8 +649,25 @@ impl Worker {
         self.attaching.succeeded();
     }
 
+    async fn end_orphan(&mut self, reason: &str) {
+        if let Some(orphan) = self.orphan.take() {
+            orphan.end(&self.name, reason).await;
+        }
+    }
+
+    /// Removes what an earlier daemon has left behind of a network of which nothing is needed.
+    async fn remove_leftovers(&mut self) {
+        if std::mem::replace(&mut self.unexplored, false) {
+            remove_leftovers(&self.settings, &self.name).await;
+        }
+    }
+
     async fn take_down(&mut self) {
+        self.end_orphan("nobody wishes for its network").await;
         self.remove_structure().await;
+        self.remove_leftovers().await;
+        self.published.close();
+        self.publishing.succeeded();
         self.wish = None;
         self.building.succeeded();
         self.error = None;

@@ -5,13 +5,16 @@
 //! source touches the kernel, and none knows of another.
 
 pub mod api;
+pub mod docker;
 mod journal;
+pub mod status;
 
 pub use journal::{Journal, JournalError};
 
-use crate::model::{Change, DesiredState, Model, Name, Network, Rejection, Shared};
+use crate::model::{Change, DesiredState, Model, Name, Network, ObservedNetwork, Rejection, ServiceChange, Shared};
 use crate::reconcile::{Concern, Receipt, Reconcilers};
 use imbl::ordmap::DiffItem;
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 
@@ -26,6 +29,8 @@ pub struct Desired {
 struct Inner {
     model: Model,
     journal: Option<Journal>,
+    /// The sources that have not observed anything yet, while that is waited for.
+    awaited: Option<HashSet<&'static str>>,
 }
 
 /// Why a wish is not taken. Nothing changes then.
@@ -50,22 +55,46 @@ pub struct Taken {
     pub receipts: Vec<(Name, Receipt)>,
 }
 
+/// What became of an observation.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// The networks of which not everything was taken, and why: the network as a whole, or one published port.
+    pub refused: Vec<(Name, Rejection)>,
+    /// One receipt for each network in which something changed.
+    pub receipts: Vec<(Name, Receipt)>,
+}
+
 impl Desired {
     /// Nothing is desired yet, and nothing is kept.
     #[must_use]
     pub fn new(reconcilers: Reconcilers) -> Self {
-        Self { inner: Mutex::default(), reconcilers }
+        let model = Model::default().going_on_after(reconcilers.earlier_generations());
+        Self { inner: Mutex::new(Inner { model, ..Inner::default() }), reconcilers }
     }
 
     /// What was kept is desired, and what will be is kept.
     #[must_use]
     pub fn kept(reconcilers: Reconcilers, journal: Journal, model: Model) -> Self {
-        let desired = Self { inner: Mutex::new(Inner { model, journal: Some(journal) }), reconcilers };
+        let model = model.going_on_after(reconcilers.earlier_generations());
+        let inner = Inner { model, journal: Some(journal), ..Inner::default() };
+        let desired = Self { inner: Mutex::new(inner), reconcilers };
         for network in desired.model().networks().values() {
             // Nobody waits for it; what goes wrong is logged and shown by the status.
             drop(desired.tell(network, Some(network), Concern::Table));
         }
         desired
+    }
+
+    /// Says that these sources are all that there are beside the API. Once each of them has observed for the first time,
+    /// nobody wishes any more for what an earlier daemon has left behind and no task has taken over: it is ended and
+    /// removed. Returns when that is done, if there is no source to wait for.
+    pub async fn await_sources(&self, sources: impl IntoIterator<Item = &'static str>) {
+        let sources: HashSet<_> = sources.into_iter().collect();
+        if !sources.is_empty() {
+            self.lock().awaited = Some(sources);
+            return;
+        }
+        self.reconcilers.end_leftovers().await;
     }
 
     /// What is desired now.
@@ -92,6 +121,9 @@ impl Desired {
             Change::PutAttachment { attachment, .. } => {
                 Name::new(attachment).map_or(Concern::Table, Concern::Attachment)
             }
+            Change::Service { service, change: ServiceChange::Put(_) } => {
+                Name::new(service).map_or(Concern::Table, Concern::Service)
+            }
             Change::PutNetwork(_)
             | Change::RemoveNetwork { .. }
             | Change::RemoveAttachment { .. }
@@ -112,13 +144,41 @@ impl Desired {
         let after = inner.model.desired(state)?;
         let before = inner.take(&after, |journal| journal.state(state))?;
         // The networks that stay as they are get a receipt too: they may not be there yet.
-        let mut receipts: Vec<_> =
-            after.networks().values().map(|network| self.tell(network, Some(network), Concern::Everything)).collect();
+        let made = after.networks().values().filter(|network| network.source().is_none());
+        let mut receipts: Vec<_> = made.map(|network| self.tell(network, Some(network), Concern::Everything)).collect();
         receipts.extend(before.networks().diff(after.networks()).filter_map(|difference| match difference {
             DiffItem::Remove(_, network) => Some(self.tell(network, None, Concern::Everything)),
             DiffItem::Add(..) | DiffItem::Update { .. } => None,
         }));
         Ok(Taken { before, after, receipts })
+    }
+
+    /// Takes all that a source observes, as one batch. What is not among it any more is removed; networks in which nothing
+    /// differs are left alone.
+    ///
+    /// Gives for each network what of it cannot be taken, if something cannot; the rest is. Of a network that cannot be
+    /// taken the earlier state stays.
+    pub fn observe(&self, source: &'static str, networks: Vec<ObservedNetwork>) -> Observed {
+        let mut inner = self.lock();
+        let (after, refused) = inner.model.observe(source, networks);
+        let before = std::mem::replace(&mut inner.model, after);
+        // The model stays locked, so that the wishes of a network arrive in the order of its states.
+        let receipts = before.networks().diff(inner.model.networks()).map(|difference| match difference {
+            DiffItem::Add(_, network) | DiffItem::Update { new: (_, network), .. } => {
+                self.tell(network, Some(network), Concern::Everything)
+            }
+            DiffItem::Remove(_, network) => self.tell(network, None, Concern::Everything),
+        });
+        let receipts = receipts.collect();
+        if let Some(awaited) = &mut inner.awaited {
+            awaited.remove(source);
+            if awaited.is_empty() {
+                inner.awaited = None;
+                // Nobody waits for it; what goes wrong is logged.
+                drop(self.reconcilers.end_leftovers());
+            }
+        }
+        Observed { refused, receipts }
     }
 
     fn tell(&self, any: &Network, now: Option<&Shared<Network>>, concern: Concern) -> (Name, Receipt) {

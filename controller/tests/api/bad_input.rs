@@ -42,6 +42,71 @@ const SERVICE: &str = "/v1/networks/web/services/new";
 const BACKEND: &str = "/v1/networks/web/services/api/backends/10.1.0.3";
 
 const CASES: &[Case] = &[
+    // Published ports.
+    case(
+        "PUT",
+        SERVICE,
+        r#"{"published": {"port": 1}}"#,
+        422,
+        "networks.web.services.new.published",
+        "expected a sequence",
+    ),
+    case(
+        "PUT",
+        SERVICE,
+        r#"{"published": [8080]}"#,
+        422,
+        "networks.web.services.new.published[0]",
+        "expected an object",
+    ),
+    case(
+        "PUT",
+        SERVICE,
+        r#"{"published": [{"port": 8080}]}"#,
+        422,
+        "networks.web.services.new.published[0]",
+        "missing field `target`",
+    ),
+    case(
+        "PUT",
+        SERVICE,
+        r#"{"published": [{"port": 65536, "target": 80}]}"#,
+        422,
+        "networks.web.services.new.published[0].port",
+        "expected u16",
+    ),
+    case(
+        "PUT",
+        SERVICE,
+        r#"{"published": [{"port": 8080, "target": 0}]}"#,
+        422,
+        "networks.web.services.new.published",
+        "ports are 1 to 65535",
+    ),
+    case(
+        "PUT",
+        SERVICE,
+        r#"{"published": [{"port": 8080, "target": 80, "protocol": "sctp"}]}"#,
+        422,
+        "networks.web.services.new.published[0].protocol",
+        "unknown variant `sctp`",
+    ),
+    case(
+        "PUT",
+        SERVICE,
+        r#"{"published": [{"port": 8080, "target": 80, "host": 1}]}"#,
+        422,
+        "networks.web.services.new.published[0].host",
+        "unknown field `host`",
+    ),
+    case(
+        "PUT",
+        SERVICE,
+        r#"{"published": [{"port": 8080, "target": 80}, {"port": 8080, "target": 81}]}"#,
+        422,
+        "networks.web.services.new.published",
+        "8080/tcp is listed twice",
+    ),
     // Networks.
     case(
         "PUT",

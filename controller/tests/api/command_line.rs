@@ -28,7 +28,7 @@ fn the_commands_work_for_people() {
 
     assert_eq!(
         run(&["network", "ls"]),
-        "NETWORK  SUBNET  VIP-PREFIX  LB-ENDPOINT  ATTACHMENTS  SERVICES  GENERATION\n"
+        "NETWORK  SOURCE  SUBNET  VIP-PREFIX  LB-ENDPOINT  ATTACHMENTS  SERVICES  GENERATION\n"
     );
     assert_eq!(
         run(&["network", "create", "web", "--subnet", "10.1.0.0/24"]),
@@ -47,13 +47,13 @@ fn the_commands_work_for_people() {
 
     assert_eq!(
         run(&["network", "ls"]),
-        "NETWORK  SUBNET       VIP-PREFIX     LB-ENDPOINT  ATTACHMENTS  SERVICES  GENERATION\n\
-         web      10.1.0.0/24  10.1.0.192/26  10.1.0.191   1            1         4\n"
+        "NETWORK  SOURCE  SUBNET       VIP-PREFIX     LB-ENDPOINT  ATTACHMENTS  SERVICES  GENERATION\n\
+         web      api     10.1.0.0/24  10.1.0.192/26  10.1.0.191   1            1         4\n"
     );
     assert_eq!(
         run(&["service", "ls", "web"]),
-        "SERVICE  VIP         ALGORITHM  DRAIN-TIMEOUT  CONNECT-TIMEOUT  BACKENDS\n\
-         api      10.1.0.192  p2c        1m             2s               1\n"
+        "SERVICE  VIP         PUBLISHED  ALGORITHM  DRAIN-TIMEOUT  CONNECT-TIMEOUT  BACKENDS\n\
+         api      10.1.0.192  -          p2c        1m             2s               1\n"
     );
     let service = run(&["service", "show", "web", "api"]);
     let lines: Vec<_> = service.lines().collect();
@@ -64,13 +64,13 @@ fn the_commands_work_for_people() {
     assert_eq!(lines[lines.len() - 2..], ["BACKEND   WEIGHT  STATE", "10.1.0.7  3       draining"]);
     let status = run(&["status"]);
     for part in [
-        "network web  subnet 10.1.0.0/24  VIPs 10.1.0.192/26  generation 4\n",
+        "network web  source api  subnet 10.1.0.0/24  VIPs 10.1.0.192/26  generation 4\n",
         "LB endpoint 10.1.0.191  steering ",
         "  proxy pid ",
         "restarts 0  version ",
         "  features buffer-ring",
         "  c1          10.1.0.7  /run/netns/people\n",
-        "  api      10.1.0.192  p2c        10.1.0.7  3       draining  0       0            0\n",
+        "  api      10.1.0.192  -          p2c        10.1.0.7  3       draining  0       0            0\n",
     ] {
         assert!(status.contains(part), "{part:?} is not in\n{status}");
     }
@@ -132,12 +132,12 @@ fn a_dual_stack_network_is_made_and_shown() {
     let networks = run(&["network", "ls"]);
     let columns: Vec<Vec<_>> = networks.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
     let (web, lb_address) =
-        (["web", "10.1.0.0/24,fd00:1::/112", "10.1.0.192/26,fd00:1::c000/114"], "10.1.0.191,fd00:1::bfff");
-    assert_eq!(columns[0], ["six", "fd00:6::/64", "fd00:6::100/120", "-", "0", "0", "1"]);
+        (["web", "api", "10.1.0.0/24,fd00:1::/112", "10.1.0.192/26,fd00:1::c000/114"], "10.1.0.191,fd00:1::bfff");
+    assert_eq!(columns[0], ["six", "api", "fd00:6::/64", "fd00:6::100/120", "-", "0", "0", "1"]);
     assert_eq!(columns[1], [&web[..], &[lb_address, "1", "1", "3"]].concat());
     let status = run(&["status"]);
     for part in [
-        "network web  subnet 10.1.0.0/24 and fd00:1::/112  VIPs 10.1.0.192/26 and fd00:1::c000/114  generation 3\n",
+        "network web  source api  subnet 10.1.0.0/24 and fd00:1::/112  VIPs 10.1.0.192/26 and fd00:1::c000/114  generation 3\n",
         "LB endpoint 10.1.0.191 and fd00:1::bfff  steering ",
         "  c1          10.1.0.7,fd00:1::7  /run/netns/dual\n",
         "10.1.0.200,fd00:1::c000  rr         fd00:1::7  1       active",

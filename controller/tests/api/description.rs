@@ -5,7 +5,7 @@ use crate::support::schema::Description;
 use ipnet::IpNet;
 use ringlb::admin::ROUTES;
 use ringlb::model::document::{AttachmentDocument, BackendDocument, DesiredState, NetworkDocument, ServiceDocument};
-use ringlb::model::{AttachmentSpec, BackendSpec, Families, NetworkSpec, ServiceSpec};
+use ringlb::model::{AttachmentSpec, BackendSpec, Families, NetworkSpec, Protocol, PublishedDocument, ServiceSpec};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -63,10 +63,12 @@ fn bodies_are_described() {
     let subnets = |text: &str| Families::from(text.parse::<IpNet>().unwrap());
     let backend =
         || BackendDocument { ip: "10.1.0.2".parse().unwrap(), weight: Default::default(), drain: true, backup: true };
+    let port = PublishedDocument { port: 8080, target: 80, protocol: Protocol::Udp };
     let service = ServiceDocument {
         name: "api".to_owned(),
         vip: addresses("10.1.0.200"),
         settings: Default::default(),
+        published: vec![port],
         backends: vec![backend()],
     };
     let attachment =
@@ -81,7 +83,12 @@ fn bodies_are_described() {
     let state = DesiredState { version: 1, networks: vec![network.clone()] };
     let network_spec = NetworkSpec { subnet: network.subnet, vip_prefix: network.vip_prefix };
     let attachment_spec = AttachmentSpec { netns: attachment.netns.clone(), ip: attachment.ip };
-    let service_spec = ServiceSpec { vip: service.vip, backends: Some(vec![backend()]), ..ServiceSpec::default() };
+    let service_spec = ServiceSpec {
+        vip: service.vip,
+        published: vec![port],
+        backends: Some(vec![backend()]),
+        ..ServiceSpec::default()
+    };
     for (name, body) in [
         ("DesiredState", json!(state)),
         ("NetworkDocument", json!(network)),
@@ -92,6 +99,7 @@ fn bodies_are_described() {
         ("AttachmentSpec", json!(attachment_spec)),
         ("ServiceSpec", json!(service_spec)),
         ("BackendSpec", json!(BackendSpec::default())),
+        ("PublishedPort", json!(port)),
     ] {
         let schema = description.resolve(&format!("#/components/schemas/{name}"));
         description.check(schema, &body, name).unwrap();

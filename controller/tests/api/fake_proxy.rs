@@ -139,6 +139,7 @@ impl Player {
             Request::Delta(delta) => delta.to,
             Request::Statistics => return Some(Reply::Statistics(Box::new(statistics(&self.table)))),
             Request::Shutdown => std::process::exit(0),
+            Request::AddPort { .. } | Request::RemovePort(_) | Request::Descriptors => return None,
         };
         let first = !std::mem::replace(&mut self.misbehaved, true);
         match self.behaviour.as_str() {
@@ -152,7 +153,7 @@ impl Player {
                 self.table = match request {
                     Request::Delta(delta) => self.table.changed_by(delta).unwrap().table,
                     Request::Snapshot(snapshot) => self.table.replaced_by(snapshot).unwrap().table,
-                    Request::Statistics | Request::Shutdown => unreachable!("answered above"),
+                    _ => unreachable!("answered above"),
                 };
                 return Some(Reply::Acknowledged { generation });
             }

@@ -103,6 +103,7 @@ fn what_is_kept_is_made_again() {
     assert_eq!(after["services"][0]["vip"], before["services"][0]["vip"]);
     assert_eq!(after["services"][0]["backends"][0]["weight"], 7);
     assert!(after["generation"].as_u64() >= before["generation"].as_u64());
+    assert_eq!(after["proxy"]["pid"], before["proxy"]["pid"], "the proxy goes on");
 
     // Another daemon must not write to the same files, and what cannot be written does not happen.
     let other = tempfile::tempdir().unwrap();

@@ -13,11 +13,14 @@ mod exposition;
 mod failure;
 mod families;
 mod health;
+mod ipvs;
 mod metrics;
 mod node;
+mod observed;
 mod programs;
 mod settings;
 mod system_calls;
+mod takeover;
 mod udp;
 mod vip;
 

@@ -29,6 +29,9 @@ pub(super) struct Arguments {
     /// Answer that much later, to imitate a slow backend (such as 250us or 20ms)
     #[arg(long, value_name = "DURATION", default_value = "0", value_parser = units::parse_duration)]
     delay: Duration,
+    /// Start to listen that much later, to imitate a server that is slow to start
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = units::parse_duration)]
+    listen_after: Duration,
     /// Say the name on every connection before anything is received, as SMTP servers do
     #[arg(long)]
     greeting: bool,
@@ -41,6 +44,9 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         let _ = end.send(());
     })?;
     raise_descriptor_limit()?;
+    if !arguments.listen_after.is_zero() && ended.recv_timeout(arguments.listen_after).is_ok() {
+        return Ok(ExitCode::SUCCESS);
+    }
     let server = Server::start(ServerOptions {
         name: arguments.id.unwrap_or_else(ServerName::of_host),
         listen: arguments.listen,

@@ -7,7 +7,7 @@ use ringlb_load::{EndReason, ErrorKind, Report, SCHEMA_VERSION, Workload};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ringlb-load");
 
@@ -44,7 +44,7 @@ impl Running {
                 return status;
             }
             assert!(begun.elapsed() < DEADLINE, "the program does not end");
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
@@ -323,7 +323,7 @@ fn a_second_signal_ends_a_run_that_waits() {
     while running.0.try_wait().unwrap().is_none() {
         assert!(begun.elapsed() < DEADLINE, "the program does not end");
         running.signal(Signal::SIGINT);
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(running.status().code(), Some(130));
     drop(stream);
@@ -405,6 +405,28 @@ fn serve_keeps_thousands_of_idle_connections_and_ends_cleanly() {
     }
     running.signal(Signal::SIGTERM);
     assert_eq!(running.status().code(), Some(0));
+}
+
+#[test]
+fn serve_starts_to_listen_later_and_can_be_ended_before() {
+    let begun = Instant::now();
+    let (mut running, addresses) = serve(&["--listen", "127.0.0.1:0", "--listen-after", "150ms"], 1);
+    assert!(begun.elapsed() >= Duration::from_millis(150), "{:?}", begun.elapsed());
+    let mut client = connect(addresses[0]);
+    client.write_all(b"hello").unwrap();
+    assert_eq!(read_exactly(&mut client, 5), b"hello");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.status().code(), Some(0));
+
+    let mut waiting = Running::start(Command::new(PROGRAM).args(["serve", "--listen-after", "1h"]));
+    // Before it takes signals itself, one would end it the usual way.
+    let pid = waiting.0.id();
+    wait_until("it waits for signals", || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        status.contains("\nThreads:\t2\n")
+    });
+    waiting.signal(Signal::SIGTERM);
+    assert_eq!(waiting.status().code(), Some(0));
 }
 
 #[test]

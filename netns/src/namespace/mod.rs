@@ -74,6 +74,18 @@ impl Namespace {
         Self::open_as(Path::new("/proc/thread-self/ns/net"), None, "of the calling thread".to_owned())
     }
 
+    /// Opens the namespace that a socket was made in.
+    ///
+    /// # Errors
+    /// If the process lacks `CAP_NET_ADMIN` there, or the kernel refuses.
+    pub fn of_socket(socket: &impl AsFd) -> Result<Self> {
+        let label = "of a socket".to_owned();
+        match syscalls::socket_namespace(socket.as_fd()) {
+            Ok(file) => Ok(Self { opened: Arc::new(Opened { file: file.into(), name: None, label }) }),
+            Err(cause) => Err(Error::Namespace { action: "open the", namespace: label, cause }),
+        }
+    }
+
     /// Removes the name, and what is mounted there. The namespace itself ends with the last process in it and the last
     /// descriptor of it. Removing a name that does not exist is done already.
     ///
@@ -196,6 +208,13 @@ impl Namespace {
 impl AsFd for Namespace {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.opened.file.as_fd()
+    }
+}
+
+/// Its name or path.
+impl fmt::Display for Namespace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.label())
     }
 }
 

@@ -1,7 +1,7 @@
 //! What rules are made of: each expression loads something into a register, compares one, or does something to the packet.
 
 use super::table::NF_ACCEPT;
-use super::{Attribute, Family};
+use super::{Attribute, Family, Set};
 
 const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_EXPR_NAME: u16 = 1;
@@ -15,12 +15,15 @@ const NFTA_PAYLOAD_BASE: u16 = 2;
 const NFTA_PAYLOAD_OFFSET: u16 = 3;
 const NFTA_PAYLOAD_LEN: u16 = 4;
 
-/// Where values are kept within a rule; each has 16 bytes.
+/// Where values are kept within a rule; each has 16 bytes, or 4 if it is called a word.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Register {
     First = 1,
     Second = 2,
     Third = 3,
+    /// The first 4 bytes of the first one, and the next.
+    FirstWord = 8,
+    SecondWord = 9,
 }
 
 /// Which header an offset is counted in, in bytes.
@@ -143,6 +146,24 @@ pub(crate) fn compare(register: Register, comparison: Comparison, value: &[u8]) 
         Attribute::nested(NFTA_CMP_DATA, vec![Attribute::bytes(NFTA_DATA_VALUE, value)]),
     ];
     expression("cmp", data)
+}
+
+/// The rule ends here for a packet for which what the register and those after it hold is not in the set, which is in the
+/// same table.
+pub(crate) fn is_in_set(register: Register, set: Set) -> Attribute {
+    const NFTA_LOOKUP_SET: u16 = 1;
+    const NFTA_LOOKUP_SREG: u16 = 2;
+    let data = vec![Attribute::text(NFTA_LOOKUP_SET, set.name), Attribute::number(NFTA_LOOKUP_SREG, register as u32)];
+    expression("lookup", data)
+}
+
+/// Gives the packet the register's first 4 bytes as its mark.
+pub(crate) fn set_mark(from: Register) -> Attribute {
+    const NFT_META_MARK: u32 = 3;
+    const NFTA_META_KEY: u16 = 2;
+    const NFTA_META_SREG: u16 = 3;
+    let data = vec![Attribute::number(NFTA_META_KEY, NFT_META_MARK), Attribute::number(NFTA_META_SREG, from as u32)];
+    expression("meta", data)
 }
 
 pub(crate) fn set_register(register: Register, value: &[u8]) -> Attribute {

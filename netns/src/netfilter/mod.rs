@@ -2,13 +2,15 @@
 //! or not at all. The numbers are those of include/uapi/linux/netfilter/nf_tables.h.
 
 mod expression;
+mod set;
 mod table;
 
 pub(crate) use expression::{
-    Comparison, Header, Register, accept, assign_to_socket, compare, destination_is_local, load_header, load_interface,
-    load_link_protocol, load_transport_protocol, send_out_of, set_register, write_header,
+    Comparison, Header, Register, accept, assign_to_socket, compare, destination_is_local, is_in_set, load_header,
+    load_interface, load_link_protocol, load_transport_protocol, send_out_of, set_mark, set_register, write_header,
 };
-pub(crate) use table::{Chain, Family, replace_table};
+pub(crate) use set::{Key, Set};
+pub(crate) use table::{Chain, Family, Hook, Table, remove_table, replace_table};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, Read};
@@ -52,18 +54,13 @@ impl Transaction {
     }
 
     /// Carries the transaction out in the calling thread's network namespace.
-    pub(crate) fn commit(mut self) -> io::Result<()> {
+    pub(crate) fn commit(self) -> io::Result<()> {
+        NetfilterSocket::open()?.commit(self)
+    }
+
+    fn end(mut self) -> Self {
         self.push(NFNL_MSG_BATCH_END, 0, 0, NFNL_SUBSYS_NFTABLES, Vec::new());
-        let mut socket =
-            Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW.cloexec(), Some(Protocol::from(NETLINK_NETFILTER)))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.send(&self.bytes)?;
-        let mut buffer = [0; 8192];
-        while self.messages > 0 {
-            let length = socket.read(&mut buffer)?;
-            self.messages -= acknowledgements(&buffer[..length])?.min(self.messages);
-        }
-        Ok(())
+        self
     }
 
     fn push(&mut self, kind: u16, flags: u16, family: u8, resource: u16, attributes: Vec<Attribute>) {
@@ -81,6 +78,32 @@ impl Transaction {
         }
         let length = u32::try_from(self.bytes.len() - start).unwrap_or(u32::MAX);
         self.bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
+    }
+}
+
+/// A socket for transactions in the network namespace in which it was opened.
+#[derive(Debug)]
+pub(crate) struct NetfilterSocket(Socket);
+
+impl NetfilterSocket {
+    /// Opens it in the calling thread's network namespace.
+    pub(crate) fn open() -> io::Result<Self> {
+        let protocol = Protocol::from(NETLINK_NETFILTER);
+        let socket = Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW.cloexec(), Some(protocol))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self(socket))
+    }
+
+    /// Carries the transaction out. After an error the socket is of no more use, as other answers may wait in it.
+    pub(crate) fn commit(&mut self, transaction: Transaction) -> io::Result<()> {
+        let Transaction { bytes, messages: mut waiting } = transaction.end();
+        self.0.send(&bytes)?;
+        let mut buffer = [0; 8192];
+        while waiting > 0 {
+            let length = self.0.read(&mut buffer)?;
+            waiting -= acknowledgements(&buffer[..length])?.min(waiting);
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tables, chains and rules.
 
-use super::{Attribute, NLM_F_APPEND, NLM_F_CREATE, Transaction};
+use super::{Attribute, NLM_F_APPEND, NLM_F_CREATE, Set, Transaction};
 
 const NFT_MSG_NEWTABLE: u16 = 0;
 const NFT_MSG_DELTABLE: u16 = 2;
@@ -20,7 +20,23 @@ const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
 
-const TABLE: &str = "ringlb";
+/// A table of ringlb's own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Table {
+    pub(crate) family: Family,
+    pub(crate) name: &'static str,
+}
+
+impl Table {
+    /// `ringlb`, which holds what lives as long as its sandbox.
+    pub(crate) const fn of(family: Family) -> Self {
+        Self { family, name: "ringlb" }
+    }
+
+    fn attributes(self) -> Vec<Attribute> {
+        vec![Attribute::text(NFTA_TABLE_NAME, self.name)]
+    }
+}
 
 /// `NFPROTO_*`.
 #[derive(Debug, Clone, Copy)]
@@ -34,24 +50,31 @@ pub(crate) enum Family {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Chain<'a> {
     pub(crate) name: &'a str,
+    pub(crate) hook: Hook,
     /// Lower goes first.
     pub(crate) priority: i32,
     /// For the family of network devices, the interface.
     pub(crate) interface: Option<&'a str>,
 }
 
-impl Chain<'_> {
-    /// `NF_INET_PRE_ROUTING` and `NF_NETDEV_INGRESS`: the first hook of each family.
-    const FIRST_HOOK: u32 = 0;
+/// On a packet's way, where a chain is asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Hook {
+    /// `NF_INET_PRE_ROUTING` or `NF_NETDEV_INGRESS`, by the family.
+    Arrival = 0,
+    /// `NF_INET_LOCAL_IN`: what is for this namespace itself.
+    LocalIn = 1,
+}
 
-    fn attributes(&self) -> Vec<Attribute> {
+impl Chain<'_> {
+    fn attributes(&self, table: Table) -> Vec<Attribute> {
         let mut hook = vec![
-            Attribute::number(NFTA_HOOK_HOOKNUM, Self::FIRST_HOOK),
+            Attribute::number(NFTA_HOOK_HOOKNUM, self.hook as u32),
             Attribute::number(NFTA_HOOK_PRIORITY, self.priority.cast_unsigned()),
         ];
         hook.extend(self.interface.map(|interface| Attribute::text(NFTA_HOOK_DEV, interface)));
         vec![
-            Attribute::text(NFTA_CHAIN_TABLE, TABLE),
+            Attribute::text(NFTA_CHAIN_TABLE, table.name),
             Attribute::text(NFTA_CHAIN_NAME, self.name),
             Attribute::nested(NFTA_CHAIN_HOOK, hook),
             Attribute::text(NFTA_CHAIN_TYPE, "filter"),
@@ -60,26 +83,34 @@ impl Chain<'_> {
     }
 }
 
-/// Makes the family's table `ringlb` with one chain and its rules, each a list of expressions, in place of the one that
-/// may be there.
+/// Makes the table with the sets, one chain and its rules, each a list of expressions, in place of the one that may be
+/// there.
 pub(crate) fn replace_table(
     transaction: &mut Transaction,
-    family: Family,
+    table: Table,
+    sets: &[Set],
     chain: Chain<'_>,
     rules: impl IntoIterator<Item = Vec<Attribute>>,
 ) {
-    let table = || vec![Attribute::text(NFTA_TABLE_NAME, TABLE)];
-    // Made so that it can be deleted whether it existed or not, and made again, empty.
-    transaction.add(family, NFT_MSG_NEWTABLE, NLM_F_CREATE, table());
-    transaction.add(family, NFT_MSG_DELTABLE, 0, table());
-    transaction.add(family, NFT_MSG_NEWTABLE, NLM_F_CREATE, table());
-    transaction.add(family, NFT_MSG_NEWCHAIN, NLM_F_CREATE, chain.attributes());
+    remove_table(transaction, table);
+    transaction.add(table.family, NFT_MSG_NEWTABLE, NLM_F_CREATE, table.attributes());
+    for (set, id) in sets.iter().zip(1..) {
+        set.make(transaction, table, id);
+    }
+    transaction.add(table.family, NFT_MSG_NEWCHAIN, NLM_F_CREATE, chain.attributes(table));
     for expressions in rules {
         let rule = vec![
-            Attribute::text(NFTA_RULE_TABLE, TABLE),
+            Attribute::text(NFTA_RULE_TABLE, table.name),
             Attribute::text(NFTA_RULE_CHAIN, chain.name),
             Attribute::nested(NFTA_RULE_EXPRESSIONS, expressions),
         ];
-        transaction.add(family, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, rule);
+        transaction.add(table.family, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, rule);
     }
+}
+
+/// Removes the table with all that is in it, if it is there.
+pub(crate) fn remove_table(transaction: &mut Transaction, table: Table) {
+    // Made so that it can be deleted whether it existed or not.
+    transaction.add(table.family, NFT_MSG_NEWTABLE, NLM_F_CREATE, table.attributes());
+    transaction.add(table.family, NFT_MSG_DELTABLE, 0, table.attributes());
 }

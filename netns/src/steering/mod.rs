@@ -7,7 +7,7 @@ mod sk_lookup;
 mod sockets;
 mod tproxy;
 
-pub(crate) use sockets::BACKLOG;
+pub(crate) use sockets::{BACKLOG, set_datagram_options};
 
 use crate::{Addresses, Error, Namespace, Result};
 use sockets::{Group, Protocol};
@@ -95,8 +95,31 @@ impl SteeredSockets {
         threads: NonZeroUsize,
         wanted: Option<SteeringKind>,
     ) -> Result<Self> {
-        let own_addresses = own_addresses.into();
-        let open = |kind| Self::open_kind(namespace, own_addresses, threads, kind);
+        Self::open_any(namespace, own_addresses.into(), true, threads, wanted)
+    }
+
+    /// The same, where the namespace's own addresses are VIPs: what is sent to them is steered too. A socket that is
+    /// connected still gets what its peer sends.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub fn open_on_own(
+        namespace: &Namespace,
+        own_addresses: impl Into<Addresses>,
+        threads: NonZeroUsize,
+        wanted: Option<SteeringKind>,
+    ) -> Result<Self> {
+        Self::open_any(namespace, own_addresses.into(), false, threads, wanted)
+    }
+
+    fn open_any(
+        namespace: &Namespace,
+        own_addresses: Addresses,
+        spares_own: bool,
+        threads: NonZeroUsize,
+        wanted: Option<SteeringKind>,
+    ) -> Result<Self> {
+        let open = |kind| Self::open_kind(namespace, own_addresses, spares_own, threads, kind);
         match wanted {
             Some(kind) => open(kind),
             None => match open(SteeringKind::SkLookup) {
@@ -112,11 +135,15 @@ impl SteeredSockets {
     fn open_kind(
         namespace: &Namespace,
         own_addresses: Addresses,
+        spares_own: bool,
         threads: NonZeroUsize,
         kind: SteeringKind,
     ) -> Result<Self> {
         let transparent = kind == SteeringKind::Tproxy;
-        let open = |(address, protocol)| Group::open(namespace, protocol, address, threads, transparent);
+        let open = |(address, protocol)| {
+            let group = Group::open(namespace, protocol, address, threads, transparent)?;
+            Ok(Group { spares_own, ..group })
+        };
         let wanted = own_addresses.iter().flat_map(|address| [(address, Protocol::Tcp), (address, Protocol::Udp)]);
         let groups = wanted.map(open).collect::<Result<Vec<_>>>()?;
         let descriptors = match kind {

@@ -21,7 +21,8 @@ pub(super) fn attach(namespace: &Namespace, groups: &[Group]) -> Result<OwnedFd>
             bpf::put_socket(map.as_fd(), key_of(group), socket.as_fd())?;
         }
     }
-    let mut own_addresses: Vec<_> = groups.iter().map(|group| group.own_address).collect();
+    let mut own_addresses: Vec<_> =
+        groups.iter().filter(|group| group.spares_own).map(|group| group.own_address).collect();
     own_addresses.dedup();
     let program = bpf::load_sk_lookup(&program(&own_addresses, map.as_fd()), c"Apache-2.0")?;
     bpf::attach_sk_lookup(program.as_fd(), namespace.as_fd())

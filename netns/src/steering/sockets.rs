@@ -31,8 +31,10 @@ pub(super) enum Protocol {
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) protocol: Protocol,
-    /// The LB endpoint's address, whose connections and datagrams are not steered.
+    /// The LB endpoint's address.
     pub(super) own_address: IpAddr,
+    /// Whether its connections and datagrams are not steered.
+    pub(super) spares_own: bool,
     pub(super) address: SocketAddr,
     pub(super) sockets: Vec<Socket>,
 }
@@ -67,7 +69,7 @@ impl Group {
                     group.set("listen on", socket.listen(BACKLOG))?;
                 }
             }
-            Ok(Self { protocol, own_address, address, sockets })
+            Ok(Self { protocol, own_address, spares_own: true, address, sockets })
         })?
     }
 }
@@ -98,26 +100,9 @@ impl Options<'_> {
             self.set("make transparent", result)?;
         }
         if self.protocol == Protocol::Udp {
-            self.set("ask for the addresses of datagrams on", self.set_datagram_options(&socket))?;
-            // The forced one is root's alone.
-            if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-                self.set("set the receive buffer of", socket.set_recv_buffer_size(RECEIVE_BUFFER))?;
-            }
+            self.set("ask for the addresses of datagrams on", set_datagram_options(&socket, self.is_ipv4))?;
         }
         Ok(socket)
-    }
-
-    fn set_datagram_options(&self, socket: &Socket) -> io::Result<()> {
-        if self.is_ipv4 {
-            setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
-            setsockopt(socket, sockopt::Ipv4OrigDstAddr, &true)?;
-            socket.set_freebind_v4(true)
-        } else {
-            setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
-            setsockopt(socket, sockopt::Ipv6OrigDstAddr, &true)?;
-            // Else sending from a VIP is refused, as it is an address of no interface.
-            socket.set_freebind_v6(true)
-        }
     }
 
     fn bind_to_free_port(&self, socket: &Socket) -> Result<SocketAddr> {
@@ -144,4 +129,23 @@ impl Options<'_> {
         };
         Error::SteeredSocket { action, socket, namespace: self.namespace.label().to_owned(), cause }
     }
+}
+
+/// Makes a UDP socket tell the destination of each datagram, and gives it room.
+pub(crate) fn set_datagram_options(socket: &Socket, is_ipv4: bool) -> io::Result<()> {
+    if is_ipv4 {
+        setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
+        setsockopt(socket, sockopt::Ipv4OrigDstAddr, &true)?;
+        socket.set_freebind_v4(true)?;
+    } else {
+        setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+        setsockopt(socket, sockopt::Ipv6OrigDstAddr, &true)?;
+        // Else sending from a VIP is refused, as it is an address of no interface.
+        socket.set_freebind_v6(true)?;
+    }
+    // The forced one is root's alone.
+    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    }
+    Ok(())
 }

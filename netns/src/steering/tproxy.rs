@@ -13,8 +13,8 @@
 //! interface. VIPs are local routes, so no routing rule is needed.
 
 use crate::netfilter::{
-    Attribute, Chain, Comparison, Family, Header, Register, Transaction, accept, assign_to_socket, compare,
-    destination_is_local, load_header, load_transport_protocol, replace_table, set_register,
+    Attribute, Chain, Comparison, Family, Header, Hook, Register, Table, Transaction, accept, assign_to_socket,
+    compare, destination_is_local, load_header, load_transport_protocol, replace_table, set_register,
 };
 use crate::steering::sockets::{Group, Protocol};
 use crate::{Error, Namespace, Result};
@@ -31,11 +31,11 @@ const IPV6_LINK_LOCAL_FIRST_BYTE: u8 = 0xfe;
 /// Makes the rules that lead to the groups of sockets, in place of those before them.
 pub(super) fn install(namespace: &Namespace, groups: &[Group]) -> Result<()> {
     let mut transaction = Transaction::begin();
-    let chain = Chain { name: "prerouting", priority: NF_IP_PRI_MANGLE, interface: None };
+    let chain = Chain { name: "prerouting", hook: Hook::Arrival, priority: NF_IP_PRI_MANGLE, interface: None };
     for (family, is_ipv4) in [(Family::Ipv4, true), (Family::Ipv6, false)] {
         let rules: Vec<_> = groups.iter().filter(|group| group.own_address.is_ipv4() == is_ipv4).map(rule).collect();
         if !rules.is_empty() {
-            replace_table(&mut transaction, family, chain, rules);
+            replace_table(&mut transaction, Table::of(family), &[], chain, rules);
         }
     }
     namespace
@@ -52,19 +52,19 @@ fn rule(group: &Group) -> Vec<Attribute> {
     };
     let mut rule = vec![load_transport_protocol(First), compare(First, Equal, &[protocol])];
     match group.own_address {
-        IpAddr::V4(own_address) => rule.extend([
-            load_header(First, Header::Network, IPV4_DESTINATION, 4),
-            compare(First, NotEqual, &own_address.octets()),
-            load_header(First, Header::Network, IPV4_DESTINATION, 1),
-            compare(First, NotEqual, &[IPV4_LOOPBACK_FIRST_BYTE]),
-        ]),
-        IpAddr::V6(own_address) => rule.extend([
-            load_header(First, Header::Network, IPV6_DESTINATION, 16),
-            compare(First, NotEqual, &own_address.octets()),
-            compare(First, NotEqual, &Ipv6Addr::LOCALHOST.octets()),
-            load_header(First, Header::Network, IPV6_DESTINATION, 1),
-            compare(First, NotEqual, &[IPV6_LINK_LOCAL_FIRST_BYTE]),
-        ]),
+        IpAddr::V4(own_address) => {
+            rule.push(load_header(First, Header::Network, IPV4_DESTINATION, 4));
+            rule.extend(group.spares_own.then(|| compare(First, NotEqual, &own_address.octets())));
+            rule.push(load_header(First, Header::Network, IPV4_DESTINATION, 1));
+            rule.push(compare(First, NotEqual, &[IPV4_LOOPBACK_FIRST_BYTE]));
+        }
+        IpAddr::V6(own_address) => {
+            rule.push(load_header(First, Header::Network, IPV6_DESTINATION, 16));
+            rule.extend(group.spares_own.then(|| compare(First, NotEqual, &own_address.octets())));
+            rule.push(compare(First, NotEqual, &Ipv6Addr::LOCALHOST.octets()));
+            rule.push(load_header(First, Header::Network, IPV6_DESTINATION, 1));
+            rule.push(compare(First, NotEqual, &[IPV6_LINK_LOCAL_FIRST_BYTE]));
+        }
     }
     let (family, address) = match group.address.ip() {
         IpAddr::V4(address) => (Family::Ipv4, set_register(First, &address.octets())),

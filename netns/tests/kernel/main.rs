@@ -10,6 +10,7 @@ mod neighbours;
 mod sandbox;
 mod steering;
 mod support;
+mod takeover;
 mod unprivileged;
 
 ringlb_netns::isolate_before_main!();

@@ -69,7 +69,11 @@ fn apply(table: &mut Table, request: &Request) {
     let (result, generation) = match request {
         Request::Snapshot(snapshot) => (table.replaced_by(snapshot), snapshot.generation),
         Request::Delta(delta) => (table.changed_by(delta), delta.to),
-        Request::Statistics | Request::Shutdown => return,
+        Request::Statistics
+        | Request::AddPort { .. }
+        | Request::RemovePort(_)
+        | Request::Descriptors
+        | Request::Shutdown => return,
     };
     match result {
         Ok(step) => {
@@ -83,13 +87,19 @@ fn apply(table: &mut Table, request: &Request) {
 }
 
 fn check_table(table: &Table) {
-    let mut vips = HashSet::new();
+    let (mut vips, mut ports) = (HashSet::new(), HashSet::new());
     let mut random = fastrand::Rng::with_seed(table.generation());
     for service in table.services() {
-        assert!(!service.vips.is_empty(), "{} has no VIP", service.name);
+        assert!(!service.vips.is_empty() || !service.published.is_empty(), "{} cannot be reached", service.name);
         for vip in service.vips.iter() {
             assert!(vips.insert(*vip), "{vip} is there twice");
             assert_eq!(table.service_at(*vip).map(|found| &found.name), Some(&service.name));
+        }
+        for port in service.published.iter() {
+            assert!(ports.insert(port.published), "{} is there twice", port.published);
+            assert!(port.published.number > 0 && port.target > 0);
+            let found = table.published(port.published).map(|(found, target)| (&found.name, target));
+            assert_eq!(found, Some((&service.name, port.target)));
         }
         assert_eq!(table.service(&service.name).map(|found| &found.vips), Some(&service.vips));
         let mut addresses = HashSet::new();

@@ -12,6 +12,7 @@ fn spec(algorithm: Algorithm, backends: &[(u16, bool)]) -> ServiceSpec {
         name: "s".into(),
         vips: vec![IpAddr::from([10, 0, 1, 1])],
         settings: ServiceSettings { algorithm, ..ServiceSettings::default() },
+        published: Vec::new(),
         backends: (1u8..)
             .zip(backends)
             .map(|(last, &(weight, draining))| BackendSpec {

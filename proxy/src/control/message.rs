@@ -9,12 +9,13 @@ pub use super::settings::{Algorithm, ServiceSettings, UdpSettings};
 pub use crate::table::Health;
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The version of the messages below. Two ends that differ in it do not understand each other: a packet with
 /// another version closes the connection.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 
 /// The number of a table. It only ever grows within one network.
 pub type Generation = u64;
@@ -29,6 +30,22 @@ pub enum Request {
     Delta(Delta),
     /// Answer with [`Reply::Statistics`].
     Statistics,
+    /// Serve a published port on the sockets in the next packet, which has one byte and the sockets' descriptors
+    /// (`SCM_RIGHTS`, unix(7); more than [`MOST_IN_PACKET`] come in several packets): for each data thread one of every address family, the first thread's first. They are
+    /// listening TCP sockets or bound UDP ones, made in the namespace in which the port is published. Sockets of a port that
+    /// is served already take the place of those before. Answered by [`Reply::Ports`] or [`Reply::PortRefused`].
+    ///
+    /// [`MOST_IN_PACKET`]: super::descriptors::MOST_IN_PACKET
+    AddPort {
+        /// The port that clients use.
+        port: Port,
+        /// How many sockets come.
+        sockets: u32,
+    },
+    /// Close the sockets of a published port. Connections through it go on. Answered by [`Reply::Ports`].
+    RemovePort(Port),
+    /// Answer with [`Reply::Descriptors`], as often as it takes: for a daemon that takes the proxy over.
+    Descriptors,
     /// Stop: end the open connections with a reset and exit with status 0.
     Shutdown,
 }
@@ -52,6 +69,93 @@ pub enum Reply {
     },
     /// The answer to [`Request::Statistics`].
     Statistics(Box<Statistics>),
+    /// The published ports that are served now.
+    Ports(Vec<Port>),
+    /// The port is not served.
+    PortRefused {
+        /// The port.
+        port: Port,
+        /// Why, for a log.
+        reason: String,
+    },
+    /// What the next packet has, which has one byte and as many descriptors (`SCM_RIGHTS`), in this order.
+    Descriptors {
+        /// What each one is.
+        roles: Vec<DescriptorRole>,
+        /// Whether more follow in another such reply.
+        more: bool,
+    },
+}
+
+/// What a descriptor is that a proxy hands over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DescriptorRole {
+    /// The proxy's process (pidfd_open(2)).
+    Process,
+    /// The listening control socket.
+    Control,
+    /// A steered listening socket of a data thread.
+    Listener {
+        /// The thread, from 0.
+        thread: u32,
+    },
+    /// A steered UDP socket of a data thread.
+    Datagram {
+        /// The thread, from 0.
+        thread: u32,
+    },
+    /// One that is only kept open, such as the steering program's link.
+    Kept,
+    /// A socket of a published port.
+    Port {
+        /// The port.
+        port: Port,
+        /// The thread, from 0.
+        thread: u32,
+    },
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP (RFC 9293).
+    Tcp,
+    /// UDP (RFC 768).
+    Udp,
+}
+
+/// A port of a protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Port {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port's number, 1 to 65,535.
+    pub number: u16,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.number, self.protocol)
+    }
+}
+
+/// A port of the node under which a service is to be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// The port that clients use.
+    pub published: Port,
+    /// The port of the backends.
+    pub target: u16,
 }
 
 /// Who answers on this control channel.
@@ -148,6 +252,8 @@ pub struct ServiceSpec {
     pub vips: Vec<IpAddr>,
     /// What is set for it.
     pub settings: ServiceSettings,
+    /// The ports under which it is published; no two services of a network have the same.
+    pub published: Vec<PublishedPort>,
     /// The backends, in the order in which they are to be listed. Addresses are unique.
     pub backends: Vec<BackendSpec>,
 }

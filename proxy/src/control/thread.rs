@@ -2,13 +2,15 @@
 //!
 //! It runs tokio-uring on a thread of its own, so that nothing it does delays a packet.
 
+use super::descriptors::{self, DescriptorError};
 use super::frame::{FrameError, MAX_PACKET, Reassembler, encode};
 use super::health::Health;
 use super::message::{Hello, Reply, Request};
+use super::ports::{Inherited, Ports};
 use crate::privileges;
 use crate::shared::Shared;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdListener;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,19 +30,28 @@ const PAUSE: Duration = Duration::from_millis(100);
 enum ConnectionError {
     #[error(transparent)]
     Frame(#[from] FrameError),
+    #[error(transparent)]
+    Descriptors(#[from] DescriptorError),
     #[error("{0}")]
     Io(#[from] io::Error),
 }
 
-/// Starts the control thread on `listener`, a listening `SOCK_SEQPACKET` socket, and waits until it serves.
+/// A control connection, twice: for the ring, and for packets with descriptors.
+struct Channel {
+    stream: UnixStream,
+    socket: OwnedFd,
+}
+
+/// Starts the control thread on `listener`, a listening `SOCK_SEQPACKET` socket, and waits until it serves. It keeps what was
+/// `inherited` for the next daemon.
 ///
 /// # Errors
 /// If the thread cannot be started or does not get what it needs, such as a ring. A proxy that nobody can tell anything
 /// must not go on: the daemon starts another one.
-pub fn start(listener: OwnedFd, shared: Arc<Shared>) -> io::Result<()> {
+pub fn start(listener: OwnedFd, inherited: Inherited, shared: Arc<Shared>) -> io::Result<()> {
     let (ready, is_ready) = channel();
     std::thread::Builder::new().name("control".into()).spawn(move || {
-        if let Err(error) = run(listener, shared, &ready) {
+        if let Err(error) = run(listener, inherited, shared, &ready) {
             // Nobody listens any more only if the process is ending.
             let _ = ready.send(Err(error));
         }
@@ -48,29 +59,31 @@ pub fn start(listener: OwnedFd, shared: Arc<Shared>) -> io::Result<()> {
     is_ready.recv().unwrap_or_else(|_| Err(io::Error::other("the control thread panicked")))
 }
 
-fn run(listener: OwnedFd, shared: Arc<Shared>, ready: &Sender<io::Result<()>>) -> io::Result<()> {
+fn run(listener: OwnedFd, inherited: Inherited, shared: Arc<Shared>, ready: &Sender<io::Result<()>>) -> io::Result<()> {
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())?;
     privileges::give_up_locking().map_err(io::Error::other)?;
+    let ports = Ports::new(Arc::clone(&shared), listener.try_clone()?, inherited);
     let listener = StdListener::from(listener);
     listener.set_nonblocking(true)?;
     runtime.block_on(async {
         // A listener like any other for tokio: accepting does not depend on the type of the socket.
         let listener = UnixListener::from_std(listener)?;
         let _ = ready.send(Ok(()));
-        serve(listener, shared).await
+        serve(listener, ports, shared).await
     })
 }
 
-async fn serve(listener: UnixListener, shared: Arc<Shared>) -> io::Result<()> {
+async fn serve(listener: UnixListener, ports: Ports, shared: Arc<Shared>) -> io::Result<()> {
     let health = Health::start(Arc::clone(&shared));
+    let ports = Rc::new(ports);
     let places = Arc::new(tokio::sync::Semaphore::new(MOST_CONNECTIONS));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
         match accept(&listener).await {
-            Ok(stream) => {
-                let (shared, health) = (Arc::clone(&shared), Rc::clone(&health));
+            Ok(channel) => {
+                let (shared, health, ports) = (Arc::clone(&shared), Rc::clone(&health), Rc::clone(&ports));
                 tokio_uring::spawn(async move {
-                    if let Err(error) = converse(&stream, &shared, &health).await {
+                    if let Err(error) = converse(&channel, &shared, &health, &ports).await {
                         tracing::warn!(network = %shared.network, %error, "a control connection is closed");
                     }
                     drop(place);
@@ -84,15 +97,16 @@ async fn serve(listener: UnixListener, shared: Arc<Shared>) -> io::Result<()> {
     }
 }
 
-async fn accept(listener: &UnixListener) -> io::Result<UnixStream> {
+async fn accept(listener: &UnixListener) -> io::Result<Channel> {
     let stream = listener.accept().await?.0.into_std()?;
     // A read of a non-blocking descriptor would not wait in the ring either.
     stream.set_nonblocking(false)?;
-    Ok(UnixStream::from_std(stream))
+    Ok(Channel { socket: stream.try_clone()?.into(), stream: UnixStream::from_std(stream) })
 }
 
 /// Answers the requests of one connection, in order, until it ends.
-async fn converse(stream: &UnixStream, shared: &Shared, health: &Health) -> Result<(), ConnectionError> {
+async fn converse(channel: &Channel, shared: &Shared, health: &Health, ports: &Ports) -> Result<(), ConnectionError> {
+    let Channel { stream, socket } = channel;
     let hello = Hello {
         network: shared.network.clone(),
         pid: std::process::id(),
@@ -110,9 +124,21 @@ async fn converse(stream: &UnixStream, shared: &Shared, health: &Health) -> Resu
         if length == 0 {
             return Ok(());
         }
-        if let Some(request) = reassembler.push(&buffer[..length])?
-            && let Some(reply) = answer(&request, shared, health)
-        {
+        let reply = match reassembler.push(&buffer[..length])? {
+            None => None,
+            Some(Request::AddPort { port, sockets }) => Some(ports.add(socket.as_fd(), port, sockets).await?),
+            Some(Request::RemovePort(port)) => Some(ports.remove(port).await),
+            Some(Request::Descriptors) => {
+                for (reply, descriptors) in ports.parts().await? {
+                    send(stream, &reply).await?;
+                    let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+                    descriptors::send(socket.as_fd(), &descriptors).await?;
+                }
+                None
+            }
+            Some(request) => answer(&request, shared, health),
+        };
+        if let Some(reply) = reply {
             send(stream, &reply).await?;
         }
         buffer.clear();
@@ -126,7 +152,7 @@ async fn send(stream: &UnixStream, reply: &Reply) -> Result<(), ConnectionError>
     Ok(())
 }
 
-/// Does what is asked. There is no answer to a shutdown: the end of the process is.
+/// Does what is asked of the table or of the whole proxy. There is no answer to a shutdown: the end of the process is.
 fn answer(request: &Request, shared: &Shared, health: &Health) -> Option<Reply> {
     let result = match request {
         Request::Snapshot(snapshot) => shared.replace(snapshot),
@@ -140,6 +166,8 @@ fn answer(request: &Request, shared: &Shared, health: &Health) -> Option<Reply> 
             shared.shut_down();
             return None;
         }
+        // Not about the table: answered by `converse`.
+        Request::AddPort { .. } | Request::RemovePort(_) | Request::Descriptors => return None,
     };
     if result.is_ok() {
         health.follow(request);

@@ -19,7 +19,7 @@ pub use token::{GENERATION_MASK, Kind, Slot, Token};
 use crate::flow::Chunk;
 use buffers::{Buffers, GROUP};
 use datagrams::DatagramBuffers;
-use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use nix::errno::Errno;
 use socket2::SockAddr;
@@ -339,6 +339,15 @@ impl Ring {
     /// [`Error::Enter`].
     pub fn cancel(&mut self, operation: Token) -> Result<(), Error> {
         self.push(opcode::AsyncCancel::new(operation.encode()).build(), Token::Cancel)
+    }
+
+    /// Cancels all operations that have this token, as [`Self::cancel`] does one (`IORING_ASYNC_CANCEL_ALL`, Linux 5.19).
+    ///
+    /// # Errors
+    /// [`Error::Enter`].
+    pub fn cancel_all(&mut self, operations: Token) -> Result<(), Error> {
+        let all = CancelBuilder::user_data(operations.encode()).all();
+        self.push(opcode::AsyncCancel2::new(all).build(), Token::Cancel)
     }
 
     /// Gives a buffer back.

@@ -1,8 +1,11 @@
 //! What the control thread tells a data thread.
 
+use crate::control::message::Port;
 use crate::ring::Slot;
 use crate::table::Identity;
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::convert::Infallible;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -36,8 +39,54 @@ pub enum Order {
         /// The time it has.
         after: Duration,
     },
+    /// Serve a published port by these sockets from now on, in place of those that it had; not at all if there are none.
+    ServePort {
+        /// The port.
+        port: Port,
+        /// This thread's sockets, of the port's protocol and ready to be used.
+        sockets: Vec<PortSocket>,
+        /// Told when that is done.
+        done: Done,
+    },
     /// End all connections, then the thread.
     Shutdown,
+}
+
+/// A socket of a published port, shared with the control thread, which hands it over to the next daemon.
+#[derive(Debug, Clone)]
+pub struct PortSocket {
+    /// The socket.
+    pub descriptor: Arc<OwnedFd>,
+    /// Whether its address family is IPv6.
+    pub is_ipv6: bool,
+}
+
+/// Tells whoever gave an order, by the end of its last copy, that all is done. It is dropped, not called, so that no way to an
+/// end can forget it.
+#[derive(Debug, Clone)]
+pub struct Done {
+    _told: tokio::sync::mpsc::Sender<Infallible>,
+}
+
+impl Done {
+    /// One, and what waits for it.
+    #[must_use]
+    pub fn new() -> (Self, AllDone) {
+        let (told, done) = tokio::sync::mpsc::channel(1);
+        (Self { _told: told }, AllDone(done))
+    }
+}
+
+/// Waits for a [`Done`].
+#[derive(Debug)]
+pub struct AllDone(tokio::sync::mpsc::Receiver<Infallible>);
+
+impl AllDone {
+    /// Returns when no copy is left.
+    pub async fn wait(mut self) {
+        // There is nothing to receive but the end.
+        let _ = self.0.recv().await;
+    }
 }
 
 /// Orders on their way to a data thread.

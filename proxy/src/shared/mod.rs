@@ -10,17 +10,16 @@ mod thread;
 
 pub use budget::Budget;
 pub use counters::{Counter, Counters, LostDatagrams};
-pub use mailbox::{Mailbox, Order};
+pub use mailbox::{AllDone, Done, Mailbox, Order, PortSocket};
 pub use suspects::{Suspect, Suspects};
 pub use thread::DataThread;
 
 use crate::access_log::AccessLog;
 use crate::admission::Gate;
-use crate::control::message::{Delta, Features, Generation, Snapshot};
-use crate::table::{Condition, Consequence, Identity, Table, Transition, TransitionError};
+use crate::control::message::{Delta, Features, Generation, Port, Snapshot};
+use crate::table::{Condition, Consequence, Destination, Identity, Table, Transition, TransitionError};
 use crate::worker::Limits;
 use arc_swap::ArcSwap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -40,6 +39,8 @@ pub struct Shared {
     pub access_log: AccessLog,
     /// The open connections and UDP sessions of all data threads.
     pub connections: Budget,
+    /// What published ports may take of the descriptors before they take from that of connections.
+    pub spare: Budget,
     /// The pipes of all data threads.
     pub pipes: Budget,
     /// What the services have let in.
@@ -81,6 +82,7 @@ impl Shared {
             table: ArcSwap::default(),
             access_log,
             connections: Budget::new(limits.connections),
+            spare: Budget::new(limits.spare),
             pipes: Budget::new(limits.pipes),
             gate: Gate::default(),
             waiting: AtomicU64::new(0),
@@ -170,14 +172,26 @@ impl Shared {
         generation
     }
 
-    /// Takes note that a backend of the service at `vip` could not be reached. One that has been too often in a row becomes a
+    /// Takes note that a backend of the service at that destination could not be reached. One that has been too often in a row becomes a
     /// matter of the control thread.
-    pub fn note_unreachable(&self, vip: IpAddr, identity: &Arc<Identity>) {
+    pub fn note_unreachable(&self, destination: &Destination, identity: &Arc<Identity>) {
         let table = self.table.load();
-        let Some(service) = table.service_at(vip) else { return };
+        let Some((service, _)) = table.find(destination) else { return };
         if identity.note_failure(service.settings.ejection.failures.0) {
             self.suspects.put(Suspect { service: Arc::clone(&service.name), identity: Arc::clone(identity) });
         }
+    }
+
+    /// Makes the data threads serve a published port by these sockets, as many for each as it is to have and the first
+    /// thread's first, in place of those before; not at all if there are none. The answer waits until they do.
+    pub fn serve_port(&self, port: Port, sockets: Vec<Vec<PortSocket>>) -> AllDone {
+        let (done, all_done) = Done::new();
+        let mut sockets = sockets.into_iter();
+        for thread in &self.threads {
+            let sockets = sockets.next().unwrap_or_default();
+            thread.mailbox.put(&[Order::ServePort { port, sockets, done: done.clone() }], true);
+        }
+        all_done
     }
 
     /// Makes every data thread end its connections and then itself.

@@ -1,10 +1,11 @@
-//! The table of a network: VIP → service → backends, as one immutable value.
+//! The table of a network: VIP or published port → service → backends, as one immutable value.
 //!
 //! A batch of changes makes a new table from an old one; the two share all that did not change. What is counted for
 //! a service or a backend lives beside them and outlives the tables. Nothing here knows of sockets, or reads a clock.
 
 pub mod backend;
 pub mod chooser;
+mod destination;
 mod eligibility;
 pub mod histogram;
 pub mod map;
@@ -14,12 +15,13 @@ mod transition;
 
 pub use backend::{Backend, DatagramCounters, Entry, Health, Identity, WARM};
 pub use chooser::Chooser;
+pub use destination::Destination;
 pub use histogram::Histogram;
 pub use served_ports::ServedPorts;
 pub use service::{ClientPrefixes, Condition, Service, ServiceState};
 pub use transition::{Consequence, Transition, TransitionError};
 
-use crate::control::message::Generation;
+use crate::control::message::{Generation, Port};
 use map::Map;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,7 +31,16 @@ use std::sync::Arc;
 pub struct Table {
     generation: Generation,
     by_vip: Map<IpAddr, Arc<Service>>,
+    by_port: Map<Port, Published>,
     by_name: Map<Arc<str>, Arc<Service>>,
+}
+
+/// A service under a published port.
+#[derive(Debug, Clone)]
+struct Published {
+    service: Arc<Service>,
+    /// The port of its backends.
+    target: u16,
 }
 
 impl Table {
@@ -43,6 +54,23 @@ impl Table {
     #[must_use]
     pub fn service_at(&self, vip: IpAddr) -> Option<&Arc<Service>> {
         self.by_vip.get(&vip)
+    }
+
+    /// The service that is published under this port, and the port of its backends.
+    #[must_use]
+    pub fn published(&self, port: Port) -> Option<(&Arc<Service>, u16)> {
+        self.by_port.get(&port).map(|published| (&published.service, published.target))
+    }
+
+    /// The service that a client asks for, and the port of its backends: that of the VIP, which has every port, or that of the
+    /// published port. Where a published port is sent on into the sandbox under an address there, that is no VIP.
+    #[must_use]
+    pub fn find(&self, destination: &Destination) -> Option<(&Arc<Service>, u16)> {
+        let by_vip = if destination.published { None } else { self.service_at(destination.ip()) };
+        match by_vip {
+            Some(service) => Some((service, destination.address.port())),
+            None => self.published(destination.port()),
+        }
     }
 
     /// The service of this name.
@@ -62,8 +90,16 @@ impl Table {
         for vip in &*service.vips {
             table.by_vip.insert(*vip, Arc::clone(&service));
         }
+        table.put_under_ports(&service);
         table.by_name.insert(Arc::clone(&service.name), service);
         Some(table)
+    }
+
+    fn put_under_ports(&mut self, service: &Arc<Service>) {
+        for port in &*service.published {
+            let published = Published { service: Arc::clone(service), target: port.target };
+            self.by_port.insert(port.published, published);
+        }
     }
 
     /// All services, in no particular order.

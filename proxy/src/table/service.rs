@@ -9,7 +9,7 @@ use crate::admission::{
     AccessList, Places, PrefixSet, RetryBudget, RetryLimit, Scope, Waiter, WaitingQueue, new_scope,
 };
 use crate::control::histogram;
-use crate::control::message::{Algorithm, BackendSpec, ServiceSettings, ServiceSpec};
+use crate::control::message::{Algorithm, BackendSpec, PublishedPort, ServiceSettings, ServiceSpec};
 use crate::health::slow_start;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -24,6 +24,8 @@ pub struct Service {
     pub name: Arc<str>,
     /// Its virtual addresses.
     pub vips: Arc<[IpAddr]>,
+    /// The ports under which it is published.
+    pub published: Arc<[PublishedPort]>,
     /// What is set for it.
     pub settings: Arc<ServiceSettings>,
     /// What its settings say about clients' addresses, ready to be looked up.
@@ -123,6 +125,7 @@ impl Service {
         let mut service = Self {
             name: Arc::clone(&state.name),
             vips: spec.vips.as_slice().into(),
+            published: spec.published.as_slice().into(),
             settings,
             clients,
             state,

@@ -1,7 +1,7 @@
 //! The step from one table to the next.
 
 use super::{Backend, Identity, Service, Table};
-use crate::control::message::{BackendSpec, Change, Delta, Generation, ServiceSpec, Snapshot};
+use crate::control::message::{BackendSpec, Change, Delta, Generation, Port, ServiceSpec, Snapshot};
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -64,8 +64,8 @@ pub enum TransitionError {
         address: IpAddr,
     },
     /// Nobody could reach such a service.
-    #[error("service `{service}` has no VIP")]
-    NoVip {
+    #[error("service `{service}` has neither a VIP nor a published port")]
+    Unreachable {
         /// The service in the change.
         service: String,
     },
@@ -78,6 +78,22 @@ pub enum TransitionError {
         other: String,
         /// The address.
         vip: IpAddr,
+    },
+    /// Two services cannot share a published port.
+    #[error("services `{service}` and `{other}` are both published under port {port}")]
+    PortTaken {
+        /// The service in the change.
+        service: String,
+        /// The service that has the port already.
+        other: String,
+        /// The port.
+        port: Port,
+    },
+    /// There is no port 0.
+    #[error("service `{service}` has port 0 among its published ports, or as the target of one")]
+    PortZero {
+        /// The service in the change.
+        service: String,
     },
     /// A name or an address that must be unique is not.
     #[error("{what} is listed twice")]
@@ -96,6 +112,7 @@ impl Table {
         let mut step = Step::new(self, snapshot.generation)?;
         step.table.by_name = super::map::Map::default();
         step.table.by_vip = super::map::Map::default();
+        step.table.by_port = super::map::Map::default();
         let mut kept = HashSet::with_capacity(snapshot.services.len());
         for spec in &snapshot.services {
             if !kept.insert(spec.name.as_str()) {
@@ -148,13 +165,14 @@ impl Step {
         Ok(Self { table, limits_age: false, changed: HashSet::new(), consequences: Vec::new() })
     }
 
-    /// Frees the VIPs of all services that the changes put, so that two of them can swap theirs.
+    /// Frees the VIPs and published ports of all services that the changes put, so that two of them can swap theirs.
     fn vacate(&mut self, changes: &[Change]) {
         for change in changes {
             if let Change::PutService(spec) = change
-                && let Some(vips) = self.table.service(&spec.name).map(|service| Arc::clone(&service.vips))
+                && let Some(service) = self.table.service(&spec.name).cloned()
             {
-                vips.iter().for_each(|vip| self.table.by_vip.remove(vip));
+                service.vips.iter().for_each(|vip| self.table.by_vip.remove(vip));
+                service.published.iter().for_each(|port| self.table.by_port.remove(&port.published));
             }
         }
     }
@@ -162,15 +180,24 @@ impl Step {
     fn put_service(&mut self, spec: &ServiceSpec) -> Result<(), TransitionError> {
         let before = self.table.service(&spec.name).cloned();
         if let Some(before) = &before {
-            self.leave_vips(before);
+            self.leave(before);
         }
         self.install(spec, before.as_deref())
     }
 
-    /// Puts the service in, whose earlier form, if any, is already out of the map of VIPs.
+    /// Puts the service in, whose earlier form, if any, is already out of the maps of VIPs and ports.
     fn install(&mut self, spec: &ServiceSpec, before: Option<&Service>) -> Result<(), TransitionError> {
-        if spec.vips.is_empty() {
-            return Err(TransitionError::NoVip { service: spec.name.clone() });
+        if spec.vips.is_empty() && spec.published.is_empty() {
+            return Err(TransitionError::Unreachable { service: spec.name.clone() });
+        }
+        let mut ports = HashSet::with_capacity(spec.published.len());
+        if spec.published.iter().any(|port| port.published.number == 0 || port.target == 0) {
+            return Err(TransitionError::PortZero { service: spec.name.clone() });
+        }
+        if let Some(twice) = spec.published.iter().find(|port| !ports.insert(port.published)) {
+            return Err(TransitionError::Twice {
+                what: format!("port {} of service `{}`", twice.published, spec.name),
+            });
         }
         let mut vips = HashSet::with_capacity(spec.vips.len());
         if let Some(twice) = spec.vips.iter().find(|vip| !vips.insert(**vip)) {
@@ -196,7 +223,7 @@ impl Step {
 
     fn remove_service(&mut self, name: &str) -> Result<(), TransitionError> {
         let service = self.existing(name)?;
-        self.leave_vips(&service);
+        self.leave(&service);
         self.table.by_name.remove(name);
         self.all_removed(&service);
         Ok(())
@@ -237,20 +264,37 @@ impl Step {
                 });
             }
         }
+        for port in service.published.iter() {
+            if let Some((other, _)) = self.table.published(port.published)
+                && other.name != service.name
+            {
+                return Err(TransitionError::PortTaken {
+                    service: service.name.to_string(),
+                    other: other.name.to_string(),
+                    port: port.published,
+                });
+            }
+        }
         let service = Arc::new(service);
         self.changed.insert(Arc::clone(&service.name));
         for vip in service.vips.iter() {
             self.table.by_vip.insert(*vip, Arc::clone(&service));
         }
+        self.table.put_under_ports(&service);
         self.table.by_name.insert(Arc::clone(&service.name), service);
         Ok(())
     }
 
-    /// Frees the service's VIPs that no other service has by now.
-    fn leave_vips(&mut self, service: &Service) {
+    /// Frees the service's VIPs and published ports that no other service has by now.
+    fn leave(&mut self, service: &Service) {
         for vip in service.vips.iter() {
             if self.table.service_at(*vip).is_some_and(|other| other.name == service.name) {
                 self.table.by_vip.remove(vip);
+            }
+        }
+        for port in service.published.iter() {
+            if self.table.published(port.published).is_some_and(|(other, _)| other.name == service.name) {
+                self.table.by_port.remove(&port.published);
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::privileges;
 use crate::shared::Shared;
 use crate::worker::{self, Settings, Worker};
 use std::io;
-use std::net::{TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -69,13 +69,13 @@ pub fn share_out<T>(what: &'static str, sockets: Vec<T>, threads: usize) -> Resu
     Ok((0..threads).map(|_| sockets.by_ref().take(given / threads).collect()).collect())
 }
 
-/// What one data thread serves.
-#[derive(Debug)]
+/// What one data thread serves from its start on. The control thread has it too, to hand it over to the next daemon.
+#[derive(Debug, Clone)]
 pub struct Sockets {
     /// Listening TCP sockets.
-    pub listeners: Vec<TcpListener>,
+    pub listeners: Vec<Arc<OwnedFd>>,
     /// UDP sockets that get the datagrams for VIPs.
-    pub datagrams: Vec<UdpSocket>,
+    pub datagrams: Vec<Arc<OwnedFd>>,
 }
 
 /// Data threads that are running.

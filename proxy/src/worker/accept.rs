@@ -2,11 +2,16 @@
 
 use super::connections::{Connection, Introduction, Private};
 use super::{Error, Timer, Worker};
+use crate::control::message::Protocol;
 use crate::flow::Flow;
 use crate::ring::{Completion, Token};
+use crate::shared::Done;
+use crate::table::Destination;
 use nix::errno::Errno;
-use std::net::{SocketAddr, TcpListener};
+use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Accept operations under way at once where each delivers one connection only.
@@ -14,14 +19,20 @@ const ONE_SHOT_ACCEPTS: usize = 16;
 /// The pause after accepting failed for want of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A listener and the state of accepting from it. The index of one in the worker's list is in its operations' tokens.
+/// A listener and the state of accepting from it. Its place in the worker's list is in its operations' tokens.
 #[derive(Debug)]
 pub(super) struct Accepting {
-    listener: TcpListener,
+    listener: Arc<OwnedFd>,
+    /// Whether it is one of a published port, not a steered one.
+    published: bool,
+    /// Operations under way.
+    armed: usize,
     /// Operations that were not armed again after a failure.
     missing: usize,
     /// Failures since the last connection.
     failures: u32,
+    /// Who is told when it is closed, if it is to be.
+    closing: Option<Done>,
 }
 
 /// Refusals that the log does not tell of yet.
@@ -32,71 +43,119 @@ pub(super) struct Refusals {
 }
 
 impl Accepting {
-    pub(super) fn new(listener: TcpListener) -> Result<Self, Error> {
-        // Accepted sockets inherit this, which saves a system call for each.
-        socket2::SockRef::from(&listener)
-            .set_tcp_nodelay(true)
-            .map_err(|error| Error::Listener(Errno::from_raw(error.raw_os_error().unwrap_or(0))))?;
-        Ok(Self { listener, missing: 0, failures: 0 })
+    /// For a steered listener.
+    pub(super) fn steered(listener: Arc<OwnedFd>) -> Result<Self, Error> {
+        prepare(&listener).map_err(|error| Error::Listener(Errno::from_raw(error.raw_os_error().unwrap_or(0))))?;
+        Ok(Self { listener, published: false, armed: 0, missing: 0, failures: 0, closing: None })
     }
+
+    /// For a listener of a published port that is [`prepare`]d.
+    pub(super) fn published(listener: Arc<OwnedFd>) -> Self {
+        Self { listener, published: true, armed: 0, missing: 0, failures: 0, closing: None }
+    }
+}
+
+/// Makes a listener ready that was handed over: accepted sockets inherit `TCP_NODELAY`, which saves a system call for each.
+pub(crate) fn prepare(listener: &OwnedFd) -> io::Result<()> {
+    socket2::SockRef::from(listener).set_tcp_nodelay(true)
 }
 
 impl Worker {
     pub(super) fn start_accepting(&mut self) -> Result<(), Error> {
+        self.accepting = true;
+        self.listeners.places().into_iter().try_for_each(|listener| self.start_accepting_from(listener))
+    }
+
+    fn start_accepting_from(&mut self, listener: u32) -> Result<(), Error> {
         let operations = if self.settings.multishot_accept { 1 } else { ONE_SHOT_ACCEPTS };
-        for listener in self.listener_indices() {
-            for _ in 0..operations {
-                self.arm_accept(listener)?;
-            }
+        (0..operations).try_for_each(|_| self.arm_accept(listener))
+    }
+
+    /// Adds a listener of a published port; gives its place.
+    pub(super) fn add_listener(&mut self, listener: Arc<OwnedFd>) -> Result<u32, Error> {
+        let place = self.listeners.insert(Accepting::published(listener));
+        if self.accepting {
+            self.start_accepting_from(place)?;
         }
+        Ok(place)
+    }
+
+    /// Stops accepting from the listener and closes it. What it has accepted by then is served.
+    pub(super) fn close_listener(&mut self, listener: u32, done: Done) -> Result<(), Error> {
+        let Some(accepting) = self.listeners.get_mut(listener) else { return Ok(()) };
+        accepting.closing = Some(done);
+        accepting.missing = 0;
+        if accepting.armed > 0 {
+            self.ring.cancel_all(Token::Accept { listener })?;
+        }
+        self.forget_closed_listener(listener);
         Ok(())
+    }
+
+    /// Closes a listener that is to be closed once the kernel has said the last word about it: no other one gets its place
+    /// before.
+    fn forget_closed_listener(&mut self, listener: u32) {
+        if self.listeners.get_mut(listener).is_some_and(|accepting| accepting.closing.is_some() && accepting.armed == 0)
+        {
+            self.listeners.remove(listener);
+        }
     }
 
     /// What waits in the listeners' queues stays there for the next proxy.
     pub(super) fn stop_accepting(&mut self) -> Result<(), Error> {
-        for listener in self.listener_indices() {
+        for listener in self.listeners.places() {
             self.ring.cancel(Token::Accept { listener })?;
         }
         Ok(())
     }
 
     pub(super) fn accepted(&mut self, listener: u32, completion: Completion) -> Result<(), Error> {
-        let goes_on = completion.more || self.stopping;
+        let Some(accepting) = self.listeners.get_mut(listener) else { return Ok(()) };
+        accepting.armed -= usize::from(!completion.more);
+        let goes_on = completion.more || self.stopping || accepting.closing.is_some();
         match completion.into_socket() {
             Ok(socket) => {
-                if let Some(accepting) = self.listeners.get_mut(listener as usize) {
-                    accepting.failures = 0;
+                accepting.failures = 0;
+                let published = accepting.published;
+                self.take_in(socket, published)?;
+                if !goes_on {
+                    self.arm_accept(listener)?;
                 }
-                self.take_in(socket)?;
-                if goes_on { Ok(()) } else { self.arm_accept(listener) }
             }
-            Err(_) if goes_on => Ok(()),
-            Err(errno) => self.accept_failed(listener, errno),
+            Err(_) if goes_on => {}
+            Err(errno) => self.accept_failed(listener, errno)?,
         }
+        self.forget_closed_listener(listener);
+        Ok(())
     }
 
     fn accept_failed(&mut self, listener: u32, errno: Errno) -> Result<(), Error> {
-        let Some(accepting) = self.listeners.get_mut(listener as usize) else { return Ok(()) };
-        if matches!(errno, Errno::EBADF | Errno::ENOTSOCK | Errno::EINVAL | Errno::EOPNOTSUPP) {
+        let Some(accepting) = self.listeners.get_mut(listener) else { return Ok(()) };
+        // Without its steered listeners a proxy is of no use. One of a published port can have been shut down by whoever has it
+        // too (shutdown(2)), which must not harm the others.
+        let unusable = matches!(errno, Errno::EBADF | Errno::ENOTSOCK | Errno::EINVAL | Errno::EOPNOTSUPP);
+        if unusable && !accepting.published {
             return Err(Error::Listener(errno));
         }
         // A connection that ended before it was accepted, or a firewall's refusal: nothing is wrong with the next. But an
         // operation that fails at once must not be armed again for ever without a pause.
         let short = matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS);
         accepting.failures += 1;
-        if !short && accepting.failures < 8 {
+        if !short && !unusable && accepting.failures < 8 {
             return self.arm_accept(listener);
         }
         accepting.missing += 1;
         self.timers.add(self.now, PAUSE, Timer::Accept { listener });
         if short {
             self.note_refusal(&errno);
+        } else if unusable {
+            self.log_refusal(&format_args!("a listener of a published port does not work any more: {errno}"));
         }
         Ok(())
     }
 
     pub(super) fn accept_again(&mut self, listener: u32) -> Result<(), Error> {
-        let Some(accepting) = self.listeners.get_mut(listener as usize) else { return Ok(()) };
+        let Some(accepting) = self.listeners.get_mut(listener) else { return Ok(()) };
         for _ in 0..std::mem::take(&mut accepting.missing) {
             self.arm_accept(listener)?;
         }
@@ -104,17 +163,14 @@ impl Worker {
     }
 
     fn arm_accept(&mut self, listener: u32) -> Result<(), Error> {
-        let Some(accepting) = self.listeners.get(listener as usize) else { return Ok(()) };
+        let Some(accepting) = self.listeners.get_mut(listener) else { return Ok(()) };
+        accepting.armed += 1;
         let descriptor = accepting.listener.as_raw_fd();
         Ok(self.ring.accept(Token::Accept { listener }, descriptor, self.settings.multishot_accept)?)
     }
 
-    fn listener_indices(&self) -> impl Iterator<Item = u32> + use<> {
-        (0u32..).take(self.listeners.len())
-    }
-
     /// Gives an accepted socket a slot and its first operation.
-    fn take_in(&mut self, socket: OwnedFd) -> Result<(), Error> {
+    fn take_in(&mut self, socket: OwnedFd, published: bool) -> Result<(), Error> {
         self.thread.counters.accepted.add(1);
         // A UDP session that is idle can come back, a connection that is refused cannot.
         if self.stopping || !(self.shared.connections.take() || self.evict_session()?) {
@@ -122,7 +178,7 @@ impl Worker {
             self.note_refusal(&"the proxy has its maximum of connections");
             return Ok(());
         }
-        let Some(target) = local_address(&socket) else {
+        let Some(address) = local_address(&socket) else {
             drop(socket);
             self.shared.connections.give_back();
             return Ok(());
@@ -132,7 +188,8 @@ impl Worker {
         let slot = self.connections.insert(Connection {
             flow: Flow::new(&mut operations),
             sockets: [Some(socket), None],
-            target,
+            target: Destination { address, protocol: Protocol::Tcp, published },
+            backend_port: 0,
             introduction: Introduction::Unknown,
             admitted: None,
             waiting: None,
@@ -176,7 +233,7 @@ impl Worker {
     }
 }
 
-/// The VIP and port that the client connected to.
+/// The address and port that the client connected to.
 fn local_address(socket: &OwnedFd) -> Option<SocketAddr> {
     socket2::SockRef::from(socket).local_addr().ok()?.as_socket()
 }

@@ -33,7 +33,7 @@ impl Worker {
             }
             self.young.pop_front();
             let Some(connection) = self.connections.get(slot) else { continue };
-            if let Some(service) = self.shared.table.load().service_at(connection.target.ip()) {
+            if let Some((service, _)) = self.shared.table.load().find(&connection.target) {
                 set_options(connection, &service.settings);
             }
         }
@@ -55,7 +55,7 @@ impl Worker {
         let mut ageing = false;
         let mut expired = Vec::new();
         for (slot, connection) in self.connections.iter() {
-            let Some(service) = table.service_at(connection.target.ip()) else { continue };
+            let Some((service, _)) = table.find(&connection.target) else { continue };
             if !service.settings.limits_age() {
                 continue;
             }

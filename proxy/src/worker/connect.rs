@@ -91,7 +91,7 @@ impl Worker {
         loop {
             let table = self.shared.table.load();
             let Some(connection) = self.connections.get(slot) else { return Choice::Nothing(Event::NoBackend) };
-            let Some(service) = table.service_at(connection.target.ip()) else {
+            let Some((service, port)) = table.find(&connection.target) else {
                 self.thread.counters.no_service.add(1);
                 return Choice::Without(Cause::NoService);
             };
@@ -119,7 +119,7 @@ impl Worker {
                 Known::Gone => None,
             };
             if newcomer {
-                // The VIP belongs to another service by now.
+                // The VIP or port belongs to another service by now.
                 if connection.admitted.is_some() {
                     self.leave_service(slot);
                     continue;
@@ -162,6 +162,7 @@ impl Worker {
                 ProxyProtocol::V2 => Some(Version::Two),
             };
             let identity = Arc::clone(&backend.identity);
+            connection.backend_port = port;
             let started = self.moment();
             let attempt = Attempt { address: backend.address, identity, told, abandoned: false, started };
             let timeout = settings.connect_timeout.0;
@@ -173,7 +174,7 @@ impl Worker {
         let Chosen { attempt, timeout, ages } = chosen;
         let Some(connection) = self.connections.get(slot) else { return Ok(()) };
         connection.attempts += 1;
-        let address = SocketAddr::new(attempt.address, connection.target.port());
+        let address = SocketAddr::new(attempt.address, connection.backend_port);
         connection.backend = Some(attempt);
         match new_socket(address) {
             Ok(socket) => {
@@ -286,7 +287,7 @@ impl Worker {
             let time = now.since(attempt.started);
             connection.connect_time = Some(time.into());
             admitted.service.connect_times.add(time);
-            admitted.service.tcp_ports.note(connection.target.port());
+            admitted.service.tcp_ports.note(connection.backend_port);
             attempt.identity.note_success();
             attempt.identity.connections.fetch_add(1, Ordering::Relaxed);
             admitted.service.connections.fetch_add(1, Ordering::Relaxed);
@@ -304,10 +305,10 @@ impl Worker {
         }
     }
 
-    /// Whether a backend has been reached on the port that the client asked for.
+    /// Whether a backend has been reached on the port of the last attempt.
     fn is_served(&mut self, slot: Slot) -> bool {
         self.connections.get(slot).is_some_and(|connection| {
-            let port = connection.target.port();
+            let port = connection.backend_port;
             connection.admitted.as_ref().is_some_and(|admitted| admitted.service.tcp_ports.contains(port))
         })
     }
@@ -316,7 +317,7 @@ impl Worker {
     fn note_unreachable(&mut self, slot: Slot) {
         let Some(connection) = self.connections.get(slot) else { return };
         if let Some(attempt) = &connection.backend {
-            self.shared.note_unreachable(connection.target.ip(), &attempt.identity);
+            self.shared.note_unreachable(&connection.target, &attempt.identity);
         }
     }
 

@@ -7,7 +7,7 @@ use crate::flow::termination::Cause;
 use crate::flow::{Flow, Side};
 use crate::proxy_protocol::{Addresses, Version};
 use crate::ring::{GENERATION_MASK, Slot};
-use crate::table::Identity;
+use crate::table::{Destination, Identity};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -19,8 +19,10 @@ pub(super) struct Connection {
     pub(super) flow: Flow,
     /// By [`Side::index`].
     pub(super) sockets: [Option<OwnedFd>; 2],
-    /// The VIP and port that the client connected to.
-    pub(super) target: SocketAddr,
+    /// What the client connected to: VIP and port, or a published port.
+    pub(super) target: Destination,
+    /// The port of the backend of the last attempt.
+    pub(super) backend_port: u16,
     /// Who the client says that it is.
     pub(super) introduction: Introduction,
     /// What it holds of its service's limits, once it was let in.

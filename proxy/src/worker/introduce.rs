@@ -58,7 +58,7 @@ impl Worker {
             Introduction::Given(addresses) => **addresses,
             _ => {
                 let source = connection.peer().ok_or(Event::ClientGone)?;
-                Addresses { source, destination: connection.target }
+                Addresses { source, destination: connection.target.address }
             }
         };
         let header = match version {

@@ -19,6 +19,9 @@ pub struct Limits {
     pub connections: usize,
     /// The most pipes at once; each has two descriptors.
     pub pipes: usize,
+    /// What is left where fewer connections are wanted than there could be, in pairs of descriptors. Sockets of published ports
+    /// take from it first.
+    pub spare: usize,
 }
 
 impl Limits {
@@ -38,7 +41,14 @@ impl Limits {
         let pipes = (descriptors / 16).min(MOST_PIPES);
         let connections = descriptors.saturating_sub(others(threads) + 2 * pipes) / 2;
         let number = |value| usize::try_from(value).unwrap_or(usize::MAX);
-        Self { connections: number(connections), pipes: number(pipes) }
+        Self { connections: number(connections), pipes: number(pipes), spare: 0 }
+    }
+
+    /// These limits with so many connections at most.
+    #[must_use]
+    pub fn with_at_most(self, connections: usize) -> Self {
+        let connections = self.connections.min(connections);
+        Self { connections, spare: self.spare + self.connections - connections, ..self }
     }
 }
 
@@ -59,7 +69,14 @@ mod tests {
             let used = 2 * limits.connections + 2 * limits.pipes;
             assert!(used as u64 + others(threads) <= descriptors || limits.connections == 0);
         }
-        assert_eq!(Limits::of(20_000, 1), Limits { connections: 9_712, pipes: 256 });
-        assert_eq!(Limits::of(20_000, 3), Limits { connections: 9_704, pipes: 256 });
+        assert_eq!(Limits::of(20_000, 1), Limits { connections: 9_712, pipes: 256, spare: 0 });
+        assert_eq!(Limits::of(20_000, 3), Limits { connections: 9_704, pipes: 256, spare: 0 });
+    }
+
+    #[test]
+    fn fewer_connections_leave_something_for_published_ports() {
+        let limits = Limits::of(20_000, 1);
+        assert_eq!(limits.with_at_most(10_000), limits);
+        assert_eq!(limits.with_at_most(712), Limits { connections: 712, pipes: 256, spare: 9_000 });
     }
 }

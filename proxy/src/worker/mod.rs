@@ -3,7 +3,8 @@
 //! One turn of the loop: submit what is due and wait; let each completion become an event of its connection and carry out
 //! what the connection's flow asks for; splice; fire timers; read orders. A connection's story, in the order of the
 //! files: `accept` takes it in, `introduce` reads who it is, `admit` lets it in, `connect` finds it a backend, `relay` moves
-//! its data and closes it, `record` keeps what remains. UDP has its own story in `datagrams`.
+//! its data and closes it, `record` keeps what remains. UDP has its own story in `datagrams`. The sockets of published ports come
+//! and go in `ports`.
 
 mod accept;
 mod admit;
@@ -16,12 +17,17 @@ mod introduce;
 mod limits;
 mod orders;
 mod pipes;
+mod ports;
 mod record;
 mod relay;
+mod sockets;
 mod timers;
 
+pub(crate) use accept::prepare as prepare_listener;
+pub(crate) use datagrams::prepare as prepare_datagrams;
 pub use limits::Limits;
 
+use crate::control::message::Port;
 use crate::flow::termination::Cause;
 use crate::flow::{Event, Operation, Side};
 use crate::privileges;
@@ -32,11 +38,11 @@ use admit::Waits;
 use clock::{Moment, Tick};
 use connect::PendingAttempt;
 use connections::Connections;
-use datagrams::{Datagrams, Steered};
+use datagrams::{Datagrams, Receiving};
 use pipes::Pipes;
-use std::collections::VecDeque;
-use std::net::{TcpListener, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
+use sockets::Sockets;
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -78,7 +84,11 @@ pub struct Worker {
     index: usize,
     settings: Settings,
     ring: Ring,
-    listeners: Vec<Accepting>,
+    listeners: Sockets<Accepting>,
+    /// The places of the sockets of published ports, among the listeners or the UDP sockets.
+    ports: HashMap<Port, Vec<u32>>,
+    /// Whether there has been a table, so that connections are accepted.
+    accepting: bool,
     refusals: Refusals,
     connections: Connections,
     datagrams: Datagrams,
@@ -116,8 +126,8 @@ impl Worker {
         shared: Arc<Shared>,
         thread: Arc<DataThread>,
         settings: Settings,
-        listeners: Vec<TcpListener>,
-        datagrams: Vec<UdpSocket>,
+        listeners: Vec<Arc<OwnedFd>>,
+        datagrams: Vec<Arc<OwnedFd>>,
     ) -> Result<Self, Error> {
         Ok(Self {
             ring: Ring::new(settings.spin)?,
@@ -126,10 +136,12 @@ impl Worker {
             shared,
             thread,
             settings,
-            listeners: listeners.into_iter().map(Accepting::new).collect::<Result<_, _>>()?,
+            listeners: listeners.into_iter().map(Accepting::steered).collect::<Result<_, _>>()?,
+            ports: HashMap::new(),
+            accepting: false,
             refusals: Refusals::default(),
             connections: Connections::default(),
-            datagrams: Datagrams::new(datagrams.into_iter().map(Steered::new).collect::<Result<_, _>>()?),
+            datagrams: Datagrams::new(datagrams.into_iter().map(Receiving::steered).collect::<Result<_, _>>()?),
             timers: Timers::default(),
             attempts: VecDeque::new(),
             waits: Waits::new(),

@@ -25,6 +25,7 @@ impl Worker {
                 Order::DrainDeadline { identity, note, after } => {
                     self.timers.add(self.now, after, Timer::Drain { identity, note });
                 }
+                Order::ServePort { port, sockets, done } => self.serve_port(port, sockets, &done)?,
                 Order::Shutdown => self.shut_down()?,
             }
         }

@@ -24,19 +24,19 @@ impl Worker {
             admitted.service.session_times.add(duration);
         }
         let table = self.shared.table.load();
-        let Some(service) = table.service_at(connection.target.ip()) else { return };
+        let Some((service, _)) = table.find(&connection.target) else { return };
         let wanted = service.settings.access_log;
         if wanted.format == AccessLogFormat::Off || self.random.u32(..wanted.sample.0) != 0 {
             return;
         }
-        let at_port = |address| SocketAddr::new(address, connection.target.port());
+        let at_port = |address| SocketAddr::new(address, connection.backend_port);
         let backend = connection.backend.as_ref().map(|attempt| attempt.address);
         let record = Record {
             format: wanted.format,
             time: SystemTime::now(),
             service: service.name.clone(),
             client: client(connection),
-            vip: connection.target,
+            vip: connection.target.address,
             backend: backend.or_else(|| connection.tried.last().copied()).map(at_port),
             termination: TerminationCode::new(ending, connection.cause, stage(connection)),
             attempts: connection.attempts,

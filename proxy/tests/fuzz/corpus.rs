@@ -3,8 +3,9 @@
 use ringlb_proxy::control::frame::encode;
 use ringlb_proxy::control::histogram::{self, Scale};
 use ringlb_proxy::control::message::{
-    Algorithm, BackendSpec, Change, Delta, Features, Generation, Hello, PROTOCOL_VERSION, Reply, Request,
-    ServiceSettings, ServiceSpec, ServiceStatistics, Snapshot, Statistics, Times,
+    Algorithm, BackendSpec, Change, Delta, DescriptorRole, Features, Generation, Hello, PROTOCOL_VERSION, Port,
+    Protocol, PublishedPort, Reply, Request, ServiceSettings, ServiceSpec, ServiceStatistics, Snapshot, Statistics,
+    Times,
 };
 use ringlb_proxy::control::settings::{
     ClientRate, ConnectTimeout, DrainTimeout, MaxConnections, MaxConnectionsPerBackend, MaxConnectionsPerClient,
@@ -22,7 +23,7 @@ const HEADER: usize = 8;
 
 /// Writes all files, under the names of those that are there.
 pub(crate) fn write(directory: &Path) {
-    let files = [snapshots(), deltas(), replies(), packets(), malformed()].concat();
+    let files = [snapshots(), deltas(), ports(), replies(), packets(), malformed()].concat();
     for (name, bytes) in files {
         std::fs::write(directory.join(name), bytes).unwrap();
     }
@@ -163,8 +164,56 @@ fn replies() -> Vec<(String, Vec<u8>)> {
     vec![
         taken("reply", "hello", messages(&[Reply::Hello(hello)])),
         taken("reply", "refused", messages(&[Reply::Acknowledged { generation: u64::MAX }, refused])),
+        taken("reply", "ports", messages(&ports_replies())),
         taken("reply", "statistics", messages(&[Reply::Statistics(Box::new(statistics))])),
     ]
+}
+
+/// Published ports: in tables, and what is asked of their sockets.
+fn ports() -> Vec<(String, Vec<u8>)> {
+    let (tcp, udp) = (port(Protocol::Tcp, 8080), port(Protocol::Udp, 53));
+    let publishing = |name: &str, vips: &[u8], ports: &[(Port, u16)]| ServiceSpec {
+        vips: vips.iter().map(|&n| address(n)).collect(),
+        published: ports.iter().map(|&(published, target)| PublishedPort { published, target }).collect(),
+        ..service(name, 1, Algorithm::Rr, vec![backend(1, 1, false)])
+    };
+    let before = || snapshot(1, vec![publishing("web0", &[], &[(tcp, 80)]), publishing("web1", &[9], &[(udp, 53)])]);
+    let put = |spec| Change::PutService(Arc::new(spec));
+    let swap = vec![
+        put(publishing("web0", &[], &[(udp, 54)])),
+        put(publishing("web1", &[9], &[(tcp, 80), (port(Protocol::Udp, 54), 1)])),
+    ];
+    let deltas = [
+        ("swapped", swap),
+        ("port-taken-twice", vec![put(publishing("web1", &[9], &[(tcp, 80)]))]),
+        ("port-0", vec![put(publishing("web0", &[], &[(port(Protocol::Tcp, 0), 80), (tcp, 0)]))]),
+        ("nothing-to-reach-it-by", vec![put(publishing("web0", &[], &[]))]),
+    ];
+    let mut files: Vec<_> = deltas
+        .into_iter()
+        .map(|(name, changes)| taken("published", name, messages(&[before(), delta(1, 2, changes)])))
+        .collect();
+    let requests = [Request::AddPort { port: tcp, sockets: 2 }, Request::RemovePort(udp), Request::Descriptors];
+    files.push(taken("published", "requests", messages(&requests)));
+    files
+}
+
+fn ports_replies() -> [Reply; 3] {
+    let port = port(Protocol::Udp, u16::MAX);
+    let roles = vec![
+        DescriptorRole::Process,
+        DescriptorRole::Control,
+        DescriptorRole::Listener { thread: 0 },
+        DescriptorRole::Datagram { thread: 0 },
+        DescriptorRole::Kept,
+        DescriptorRole::Port { port, thread: 1 },
+    ];
+    let refused = Reply::PortRefused { port, reason: "one of its sockets does not listen".into() };
+    [Reply::Ports(vec![port]), refused, Reply::Descriptors { roles, more: true }]
+}
+
+fn port(protocol: Protocol, number: u16) -> Port {
+    Port { protocol, number }
 }
 
 /// Messages in packets of every size.
@@ -252,7 +301,7 @@ fn backend(n: u8, weight: u16, draining: bool) -> BackendSpec {
 
 fn service(name: &str, vip: u8, algorithm: Algorithm, backends: Vec<BackendSpec>) -> ServiceSpec {
     let settings = ServiceSettings { algorithm, ..ServiceSettings::default() };
-    ServiceSpec { name: name.into(), vips: vec![[10, 0, 1, vip].into()], settings, backends }
+    ServiceSpec { name: name.into(), vips: vec![[10, 0, 1, vip].into()], settings, published: Vec::new(), backends }
 }
 
 fn with(settings: ServiceSettings) -> ServiceSpec {

@@ -300,6 +300,7 @@ pub(crate) fn service(name: &str, vip: IpAddr, algorithm: Algorithm, backends: &
         name: name.into(),
         vips: vec![vip],
         settings: ServiceSettings { algorithm, drain_timeout: DrainTimeout(None), ..ServiceSettings::default() },
+        published: Vec::new(),
         backends: backends.to_vec(),
     }
 }

@@ -7,6 +7,7 @@ use crate::admin::{Context, body};
 use crate::model::{DesiredState, Model, Name, Network, Shared};
 use crate::reconcile::NetworkStatus;
 use crate::source::api::{check_namespaces, new_attachments};
+use crate::source::status::SharedStatus;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -58,7 +59,9 @@ pub(in crate::admin) async fn status(State(context): State<Context>) -> Answer {
     let model = context.desired.model();
     let networks = join_all(model.networks().values().map(|network| network_status(&context, network))).await;
     let ready = context.ready.load(Ordering::Relaxed);
-    let node = NodeResource { version: env!("CARGO_PKG_VERSION"), daemon_pid: std::process::id(), ready, networks };
+    let sources = context.sources.iter().map(SharedStatus::get).collect();
+    let node =
+        NodeResource { version: env!("CARGO_PKG_VERSION"), daemon_pid: std::process::id(), ready, sources, networks };
     Ok(Json(node).into_response())
 }
 

@@ -2,11 +2,13 @@
 //!
 //! Reading one checks its form only. Whether its values go together is checked by [`super::Model`].
 
+mod published;
 mod split;
 
 use super::families::{Entry, Listed};
 use super::{Families, Weight};
 use ipnet::IpNet;
+pub use published::PublishedDocument;
 use ringlb_proxy::control::message::ServiceSettings;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Visitor};
@@ -40,7 +42,7 @@ pub struct AttachmentSpec {
     pub ip: Families<IpAddr>,
 }
 
-/// A service as it is put. Settings that are not given are the defaults; VIP and backends stay as they are when they are
+/// A service as it is put. Settings that are not given are the defaults, and no port is published; VIP and backends stay as they are when they are
 /// not given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ServiceSpec {
@@ -50,6 +52,9 @@ pub struct ServiceSpec {
     /// What is set for it.
     #[serde(flatten)]
     pub settings: ServiceSettings,
+    /// The ports of this node under which it is published.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<PublishedDocument>,
     /// All backends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backends: Option<Vec<BackendDocument>>,
@@ -123,6 +128,9 @@ pub struct ServiceDocument {
     /// See [`ServiceSpec::settings`].
     #[serde(flatten)]
     pub settings: ServiceSettings,
+    /// The ports of this node under which it is published.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<PublishedDocument>,
     /// All backends.
     pub backends: Vec<BackendDocument>,
 }
@@ -183,22 +191,24 @@ only_objects!(
     DesiredState,
     NetworkDocument,
     AttachmentDocument,
-    BackendDocument
+    BackendDocument,
+    PublishedDocument
 );
 
 impl<'de> Deserialize<'de> for ServiceSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let service = WholeService::read(deserializer, &["vip", "backends"])?;
-        Ok(Self { vip: service.vip, settings: service.settings, backends: service.backends })
+        let service = WholeService::read(deserializer, &["vip", "published", "backends"])?;
+        let WholeService { vip, settings, published, backends, .. } = service;
+        Ok(Self { vip, settings, published, backends })
     }
 }
 
 impl<'de> Deserialize<'de> for ServiceDocument {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let service = WholeService::read(deserializer, &["name", "vip", "backends"])?;
+        let service = WholeService::read(deserializer, &["name", "vip", "published", "backends"])?;
         let name = service.name.ok_or_else(|| D::Error::missing_field("name"))?;
         let backends = service.backends.unwrap_or_default();
-        Ok(Self { name, vip: service.vip, settings: service.settings, backends })
+        Ok(Self { name, vip: service.vip, settings: service.settings, published: service.published, backends })
     }
 }
 
@@ -208,6 +218,7 @@ struct WholeService {
     name: Option<String>,
     vip: Families<IpAddr>,
     settings: ServiceSettings,
+    published: Vec<PublishedDocument>,
     backends: Option<Vec<BackendDocument>>,
 }
 
@@ -224,13 +235,15 @@ impl WholeService {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<WholeService, A::Error> {
-                let (mut name, mut vip, mut backends) = (None, None, None);
+                let (mut name, mut vip, mut published, mut backends) = (None, None, None, None);
                 let settings = settings_beside(map, self.0, |field, map| match field {
                     "name" => put(map, field, &mut name),
                     "vip" => put(map, field, &mut vip),
+                    "published" => put(map, field, &mut published),
                     _ => put(map, field, &mut backends),
                 })?;
-                Ok(WholeService { name, vip: vip.unwrap_or_default(), settings, backends })
+                let (vip, published) = (vip.unwrap_or_default(), published.unwrap_or_default());
+                Ok(WholeService { name, vip, settings, published, backends })
             }
         }
 

@@ -5,7 +5,13 @@ use crate::control::settings::{
 };
 
 fn service(settings: ServiceSettings, before: Option<&Service>) -> Service {
-    let spec = ServiceSpec { name: "s".into(), vips: vec![[127, 0, 1, 1].into()], settings, backends: Vec::new() };
+    let spec = ServiceSpec {
+        name: "s".into(),
+        vips: vec![[127, 0, 1, 1].into()],
+        settings,
+        published: Vec::new(),
+        backends: Vec::new(),
+    };
     Service::new(&spec, before)
 }
 

@@ -111,6 +111,7 @@ impl World {
                 name: format!("s{number}"),
                 vips: vec![vip(number)],
                 settings,
+                published: Vec::new(),
                 backends: backends.collect(),
             };
             Arc::new(spec)

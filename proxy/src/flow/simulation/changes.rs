@@ -1,21 +1,46 @@
 //! Tables as nobody would write them, and the steps between them.
 
-use crate::control::message::{Algorithm, BackendSpec, Change, Delta, Health, ServiceSettings, ServiceSpec, Snapshot};
+use crate::control::message::{
+    Algorithm, BackendSpec, Change, Delta, Health, Port, Protocol, PublishedPort, ServiceSettings, ServiceSpec,
+    Snapshot,
+};
 use crate::control::settings::{
     ConnectTimeout, DrainPolicy, DrainTimeout, MaxConnections, MaxConnectionsPerBackend, PanicThreshold, Queue,
     QueueLength, QueueTimeout, Retries, RetryBudget, RetryMinimum, RetryPercent, SlowStart,
 };
-use crate::table::{Condition, Table, WARM};
-use std::net::IpAddr;
+use crate::table::{Condition, Destination, Table, WARM};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 const BACKENDS: u8 = 6;
 const SERVICES: u8 = 3;
-pub(super) const VIPS: u8 = 4;
+const VIPS: u8 = 4;
 
-pub(super) fn vip(number: u8) -> IpAddr {
+fn vip(number: u8) -> IpAddr {
     IpAddr::from([10, 0, 1, number])
+}
+
+/// What a client asks for: a port of a VIP, or a published one, which goes with the VIP of that number.
+pub(super) fn target(random: &mut fastrand::Rng) -> Destination {
+    let number = random.u8(..VIPS);
+    let published = random.u8(..3) == 0;
+    let address = if published {
+        SocketAddr::new([192, 0, 2, 1].into(), published_port(number).published.number)
+    } else {
+        SocketAddr::new(vip(number), 80)
+    };
+    Destination { address, protocol: Protocol::Tcp, published }
+}
+
+fn published_port(number: u8) -> PublishedPort {
+    let published = Port { protocol: Protocol::Tcp, number: 8000 + u16::from(number) };
+    PublishedPort { published, target: 80 + u16::from(number) }
+}
+
+/// The ports that go with these VIPs.
+fn published_ports(vips: &[IpAddr]) -> Vec<PublishedPort> {
+    (0..VIPS).filter(|&number| vips.contains(&vip(number))).map(published_port).collect()
 }
 
 /// The table that a world begins with. In a calm one every connection finds a backend.
@@ -60,6 +85,7 @@ pub(super) fn swap(table: &Table, random: &mut fastrand::Rng) -> Option<Delta> {
     let second = (first + random.u8(1..SERVICES)) % SERVICES;
     let [mut first, mut second] = [described(table, &format!("s{first}"))?, described(table, &format!("s{second}"))?];
     std::mem::swap(&mut first.vips, &mut second.vips);
+    std::mem::swap(&mut first.published, &mut second.published);
     let from = table.generation();
     let changes = [first, second].map(|spec| Change::PutService(Arc::new(spec))).to_vec();
     Some(Delta { from, to: from + 1, changes })
@@ -111,7 +137,8 @@ fn services(calm: bool, random: &mut fastrand::Rng) -> Vec<Arc<ServiceSpec>> {
 fn service(number: u8, vips: Vec<IpAddr>, random: &mut fastrand::Rng) -> ServiceSpec {
     let backends = (0..BACKENDS).filter(|_| random.bool()).collect::<Vec<_>>();
     let backends = backends.into_iter().map(|last| backend(last, random)).collect();
-    ServiceSpec { name: format!("s{number}"), vips, settings: settings(random), backends }
+    let published = published_ports(&vips);
+    ServiceSpec { name: format!("s{number}"), vips, settings: settings(random), published, backends }
 }
 
 /// The service as it is in the table.
@@ -125,7 +152,13 @@ fn described(table: &Table, name: &str) -> Option<ServiceSpec> {
         local: backend.local,
     });
     let settings = ServiceSettings::clone(&service.settings);
-    Some(ServiceSpec { name: name.to_owned(), vips: service.vips.to_vec(), settings, backends: backends.collect() })
+    Some(ServiceSpec {
+        name: name.to_owned(),
+        vips: service.vips.to_vec(),
+        settings,
+        published: service.published.to_vec(),
+        backends: backends.collect(),
+    })
 }
 
 fn address(last: u8) -> IpAddr {

@@ -4,8 +4,9 @@ use super::connection::Connection;
 use super::publish::counted;
 use super::world::World;
 use crate::balance::Taken;
+use crate::control::message::PublishedPort;
 use crate::shared::Order;
-use crate::table::{Backend, Health, Identity, Service, Table};
+use crate::table::{Backend, Destination, Health, Identity, Service, Table};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -72,9 +73,21 @@ impl World<'_> {
             if held.service.queue.first().is_none_or(|(_, waiter)| waiter.slot != slot) {
                 continue;
             }
-            let service = self.table.service_at(one.vip).expect("a connection waits for a service that is gone");
+            let (service, _) = self.table.find(&one.target).expect("a connection waits for a service that is gone");
             assert!(Arc::ptr_eq(&held.service, &service.state), "a connection waits for another service");
             assert!(all_are_full(service, &one.tried), "a connection waits beside a free place: {one:?}");
+        }
+    }
+
+    /// Who came by a published port goes to that port's target, who came by a VIP to the very port.
+    pub(super) fn check_port(&mut self, service: &Service, target: &Destination, port: u16) {
+        if target.published {
+            self.faults.published += 1;
+            let is_it = |known: &&PublishedPort| known.published == target.port();
+            assert_eq!(service.published.iter().find(is_it).map(|known| known.target), Some(port));
+        } else {
+            assert!(service.vips.contains(&target.ip()));
+            assert_eq!(target.address.port(), port);
         }
     }
 

@@ -66,7 +66,8 @@ impl World<'_> {
                 self.change();
             }
             let connection = self.connections.get(slot).unwrap();
-            let Some(service) = table.service_at(connection.vip) else {
+            let target = connection.target;
+            let Some((service, port)) = table.find(&connection.target) else {
                 self.faults.no_service += 1;
                 return Choice::Without;
             };
@@ -122,6 +123,7 @@ impl World<'_> {
                 self.faults.retries_denied += 1;
                 return Choice::Without;
             }
+            self.check_port(service, &target, port);
             let deadline = self.now + service.settings.connect_timeout.0;
             let identity = Arc::clone(&backend.identity);
             return Choice::Attempt(Attempt { address: backend.address, identity, abandoned: false, deadline });

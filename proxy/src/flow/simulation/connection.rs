@@ -3,7 +3,7 @@
 use super::faults::Faults;
 use crate::admission::{Admitted, Ticket};
 use crate::flow::{Chunk, Ending, Event, Flow, Operation, Phase, Side};
-use crate::table::Identity;
+use crate::table::{Destination, Identity};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ pub(super) struct Connection {
     /// Whether its attempts to connect take long.
     slow: bool,
     pub(super) flow: Flow,
-    pub(super) vip: IpAddr,
+    pub(super) target: Destination,
     pub(super) client: IpAddr,
     pub(super) admitted: Option<Admitted>,
     pub(super) waiting: Option<Waiting>,
@@ -113,7 +113,12 @@ pub(super) enum Action {
 }
 
 impl Connection {
-    pub(super) fn new(faulty: bool, generation: u64, vip: IpAddr, mut random: fastrand::Rng) -> (Self, Vec<Operation>) {
+    pub(super) fn new(
+        faulty: bool,
+        generation: u64,
+        target: Destination,
+        mut random: fastrand::Rng,
+    ) -> (Self, Vec<Operation>) {
         let mut operations = Vec::new();
         let flow = Flow::new(&mut operations);
         let peers = SIDES.map(|_| {
@@ -130,7 +135,7 @@ impl Connection {
             faulty,
             slow: random.u8(..4) == 0,
             flow,
-            vip,
+            target,
             client: IpAddr::from([192, 0, 2, random.u8(..)]),
             admitted: None,
             waiting: None,

@@ -69,6 +69,7 @@ faults! {
     changes_refused: "changes that do not apply",
     snapshots: "snapshots",
     vips_swapped: "VIPs swapped between services",
+    published: "picks for a published port",
     conditions: "changes of health",
     changes_during_picks: "changes while a backend is picked",
     picks_removed: "picks of a backend that has been removed meanwhile",

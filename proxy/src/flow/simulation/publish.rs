@@ -96,7 +96,9 @@ impl World<'_> {
                 Order::DrainDeadline { identity, note, after } => {
                     self.drains.push(Drain { deadline: self.now + after, identity, note });
                 }
-                Order::Accept | Order::WatchAges | Order::Shutdown => unreachable!("nobody gives this order"),
+                Order::Accept | Order::WatchAges | Order::ServePort { .. } | Order::Shutdown => {
+                    unreachable!("nobody gives this order")
+                }
             }
         }
     }

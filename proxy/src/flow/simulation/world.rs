@@ -1,6 +1,6 @@
 //! A data thread with a few connections at once, its clock, and the thread that changes the table.
 
-use super::changes::{self, VIPS, vip};
+use super::changes;
 use super::connection::{Action, Connection};
 use super::faults::Faults;
 use super::slots::Slots;
@@ -119,9 +119,9 @@ impl<'a> World<'a> {
 
     fn open(&mut self) {
         self.left -= 1;
-        let vip = vip(self.random.u8(..VIPS));
+        let target = changes::target(&mut self.random);
         let random = self.random.fork();
-        let (connection, operations) = Connection::new(self.faulty, self.table.generation(), vip, random);
+        let (connection, operations) = Connection::new(self.faulty, self.table.generation(), target, random);
         let slot = self.connections.insert(connection);
         self.carry_out(slot, operations);
         self.tell_events(slot);

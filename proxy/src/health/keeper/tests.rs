@@ -49,7 +49,13 @@ impl World {
 
     fn spec(settings: ServiceSettings, backends: impl IntoIterator<Item = u8>) -> Arc<ServiceSpec> {
         let (name, vips) = ("s".to_owned(), vec![IpAddr::from([10, 0, 1, 1])]);
-        Arc::new(ServiceSpec { name, vips, settings, backends: backends.into_iter().map(backend).collect() })
+        Arc::new(ServiceSpec {
+            name,
+            vips,
+            settings,
+            published: Vec::new(),
+            backends: backends.into_iter().map(backend).collect(),
+        })
     }
 
     fn snapshot(&mut self, settings: ServiceSettings, backends: impl IntoIterator<Item = u8>) {
@@ -85,8 +91,13 @@ impl World {
             backup: b.backup,
             local: b.local,
         });
-        let spec =
-            ServiceSpec { name: "s".into(), vips: service.vips.to_vec(), settings, backends: backends.collect() };
+        let spec = ServiceSpec {
+            name: "s".into(),
+            vips: service.vips.to_vec(),
+            settings,
+            published: Vec::new(),
+            backends: backends.collect(),
+        };
         self.change(Change::PutService(Arc::new(spec)));
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::control::message::{Protocol, PublishedPort};
 use crate::control::settings::{Algorithm, DrainTimeout, ServiceSettings};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ fn service(name: &str, vip_last: u8, backends: Vec<BackendSpec>) -> ServiceSpec 
             drain_timeout: DrainTimeout(Some(Duration::from_secs(1))),
             ..ServiceSettings::default()
         },
+        published: Vec::new(),
         backends,
     }
 }
@@ -165,7 +167,7 @@ fn a_service_is_found_by_each_of_its_vips() {
 
     let with = |name: &str, vips| put(ServiceSpec { vips, ..service(name, 0, vec![]) });
     for (bad, expected) in [
-        (with("c", vec![]), TransitionError::NoVip { service: "c".into() }),
+        (with("c", vec![]), TransitionError::Unreachable { service: "c".into() }),
         (
             with("c", vec![vip(5), sixth]),
             TransitionError::VipTaken { service: "c".into(), other: "a".into(), vip: sixth },
@@ -198,15 +200,114 @@ fn two_services_can_swap_their_vips_in_one_delta() {
     assert!(matches!(before.changed_by(&delta(half)), Err(TransitionError::VipTaken { .. })));
 }
 
+fn port(protocol: Protocol, number: u16) -> Port {
+    Port { protocol, number }
+}
+
+fn published(protocol: Protocol, number: u16, target: u16) -> PublishedPort {
+    PublishedPort { published: port(protocol, number), target }
+}
+
+/// A service without a VIP.
+fn publishing(name: &str, published: Vec<PublishedPort>) -> ServiceSpec {
+    ServiceSpec { vips: vec![], published, ..service(name, 0, vec![backend(1, false)]) }
+}
+
+fn found(table: &Table, protocol: Protocol, number: u16) -> Option<(String, u16)> {
+    table.published(port(protocol, number)).map(|(service, target)| (service.name.to_string(), target))
+}
+
+#[test]
+fn a_service_is_found_by_each_of_its_published_ports() {
+    let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+    let before = table(vec![
+        publishing("a", vec![published(tcp, 8080, 80), published(tcp, 8081, 80)]),
+        publishing("b", vec![published(udp, 8080, 53)]),
+    ]);
+    assert_eq!(found(&before, tcp, 8080), Some(("a".into(), 80)));
+    assert_eq!(found(&before, udp, 8080), Some(("b".into(), 53)), "each protocol has ports of its own");
+    // The two swap a port, one target changes, one port goes.
+    let changes = vec![
+        put(publishing("a", vec![published(udp, 8080, 54), published(tcp, 8081, 81)])),
+        put(publishing("b", vec![published(tcp, 9090, 90)])),
+    ];
+    let step = before.changed_by(&delta(changes)).unwrap();
+    assert!(step.consequences.is_empty(), "backends stay");
+    let after = step.table;
+    assert_eq!(found(&after, udp, 8080), Some(("a".into(), 54)));
+    assert_eq!(found(&after, tcp, 8081), Some(("a".into(), 81)));
+    assert_eq!(found(&after, tcp, 9090), Some(("b".into(), 90)));
+    assert_eq!(found(&after, tcp, 8080), None);
+    let gone = Delta { from: 2, to: 3, changes: vec![Change::RemoveService { service: "a".into() }] };
+    let after = after.changed_by(&gone).unwrap().table;
+    assert_eq!((found(&after, udp, 8080), found(&after, tcp, 8081)), (None, None));
+    let snapshot = Snapshot { generation: 4, services: vec![Arc::new(publishing("c", vec![published(tcp, 1, 2)]))] };
+    let after = after.replaced_by(&snapshot).unwrap().table;
+    assert_eq!((found(&after, tcp, 9090), found(&after, tcp, 1)), (None, Some(("c".into(), 2))));
+}
+
+#[test]
+fn published_ports_that_cannot_be_are_refused_whole() {
+    let tcp = Protocol::Tcp;
+    let before = table(vec![publishing("a", vec![published(tcp, 8080, 80)])]);
+    for (bad, expected) in [
+        (
+            publishing("b", vec![published(tcp, 8081, 1), published(tcp, 8080, 80)]),
+            TransitionError::PortTaken { service: "b".into(), other: "a".into(), port: port(tcp, 8080) },
+        ),
+        (publishing("b", vec![published(tcp, 0, 80)]), TransitionError::PortZero { service: "b".into() }),
+        (publishing("b", vec![published(tcp, 80, 0)]), TransitionError::PortZero { service: "b".into() }),
+        (
+            publishing("b", vec![published(tcp, 80, 80), published(tcp, 80, 81)]),
+            TransitionError::Twice { what: "port 80/tcp of service `b`".into() },
+        ),
+        (publishing("b", vec![]), TransitionError::Unreachable { service: "b".into() }),
+    ] {
+        assert_eq!(before.changed_by(&delta(vec![put(bad.clone())])).unwrap_err(), expected);
+        let services = vec![Arc::new(publishing("a", vec![published(tcp, 8080, 80)])), Arc::new(bad)];
+        assert_eq!(before.replaced_by(&Snapshot { generation: 2, services }).unwrap_err(), expected);
+    }
+    assert_eq!(found(&before, tcp, 8081), None);
+}
+
+#[test]
+fn what_is_known_of_backends_is_seen_through_published_ports_too() {
+    let before = table(vec![publishing("a", vec![published(Protocol::Tcp, 8080, 80)])]);
+    let identity = Arc::clone(&before.service("a").unwrap().backends()[0].identity);
+    let ejected = crate::table::Condition { identity, health: crate::table::Health::Ejected, warmth: 100 };
+    let after = before.with_conditions("a", &[ejected]).unwrap();
+    let (service, _) = after.published(port(Protocol::Tcp, 8080)).unwrap();
+    assert_eq!(service.backends()[0].health, crate::table::Health::Ejected);
+    assert!(Arc::ptr_eq(service, after.service("a").unwrap()));
+}
+
+#[test]
+fn a_vip_comes_before_a_published_port_where_connections_are_steered() {
+    let tcp = Protocol::Tcp;
+    let before = table(vec![service("a", 1, vec![]), publishing("b", vec![published(tcp, 8080, 80)])]);
+    let find = |address: &str, published| {
+        let address = address.parse().unwrap();
+        let destination = crate::table::Destination { address, protocol: tcp, published };
+        before.find(&destination).map(|(service, port)| (service.name.to_string(), port))
+    };
+    assert_eq!(find("10.0.1.1:8080", false), Some(("a".into(), 8080)));
+    assert_eq!(find("10.0.1.1:8080", true), Some(("b".into(), 80)));
+    assert_eq!(find("10.0.0.2:8080", false), Some(("b".into(), 80)));
+    assert_eq!(find("10.0.0.2:8081", false), None);
+    assert_eq!(find("10.0.1.1:8081", true), None);
+}
+
+/// What a table says of a service: VIPs, published ports and backends.
+type Described = (Vec<IpAddr>, Vec<PublishedPort>, BTreeMap<IpAddr, (u16, bool)>);
 /// A plain picture of a table, to compare with.
-type Model = BTreeMap<String, (Vec<IpAddr>, BTreeMap<IpAddr, (u16, bool)>)>;
+type Model = BTreeMap<String, Described>;
 
 fn picture(table: &Table) -> Model {
     table
         .services()
         .map(|service| {
             let backends = service.backends().iter().map(|b| (b.address, (b.weight, b.draining))).collect();
-            (service.name.to_string(), (service.vips.to_vec(), backends))
+            (service.name.to_string(), (service.vips.to_vec(), service.published.to_vec(), backends))
         })
         .collect()
 }
@@ -221,10 +322,19 @@ fn any_change() -> impl Strategy<Value = Change> {
         local: false,
     });
     prop_oneof![
-        (name.clone(), prop::collection::vec(0..8u8, 0..3), prop::collection::btree_map(0..6u8, any::<bool>(), 0..4))
-            .prop_map(|(name, vips, list)| {
+        (
+            name.clone(),
+            prop::collection::vec(0..8u8, 0..3),
+            prop::collection::vec((any::<bool>(), 0..5u16, 0..9u16), 0..3),
+            prop::collection::btree_map(0..6u8, any::<bool>(), 0..4)
+        )
+            .prop_map(|(name, vips, ports, list)| {
                 let backends = list.into_iter().map(|(last, draining)| backend(last, draining)).collect();
-                put(ServiceSpec { vips: vips.into_iter().map(vip).collect(), ..service(&name, 0, backends) })
+                let protocol = |is_udp| if is_udp { Protocol::Udp } else { Protocol::Tcp };
+                let ports =
+                    ports.into_iter().map(|(is_udp, number, target)| published(protocol(is_udp), number, target));
+                let vips = vips.into_iter().map(vip).collect();
+                put(ServiceSpec { vips, published: ports.collect(), ..service(&name, 0, backends) })
             }),
         name.clone().prop_map(|service| Change::RemoveService { service }),
         (name.clone(), a_backend).prop_map(|(service, backend)| Change::PutBackend { service, backend }),
@@ -237,14 +347,14 @@ fn change_model(model: &mut Model, change: &Change) {
     match change {
         Change::PutService(spec) => {
             let backends = spec.backends.iter().map(|b| (b.address, (b.weight, b.draining))).collect();
-            model.insert(spec.name.clone(), (spec.vips.clone(), backends));
+            model.insert(spec.name.clone(), (spec.vips.clone(), spec.published.clone(), backends));
         }
         Change::RemoveService { service } => drop(model.remove(service)),
         Change::PutBackend { service, backend } => {
-            let (_, backends) = model.get_mut(service).unwrap();
+            let (_, _, backends) = model.get_mut(service).unwrap();
             backends.insert(backend.address, (backend.weight, backend.draining));
         }
-        Change::RemoveBackend { service, address } => drop(model.get_mut(service).unwrap().1.remove(address)),
+        Change::RemoveBackend { service, address } => drop(model.get_mut(service).unwrap().2.remove(address)),
     }
 }
 
@@ -285,7 +395,14 @@ proptest! {
             prop_assert_eq!(&picture(&table), &model);
             let vips: usize = table.services().map(|service| service.vips.len()).sum();
             prop_assert_eq!((0..8).filter(|last| table.service_at(vip(*last)).is_some()).count(), vips);
+            let ports: usize = table.services().map(|service| service.published.len()).sum();
+            let all = [Protocol::Tcp, Protocol::Udp].map(|protocol| (0..5).map(move |number| port(protocol, number)));
+            prop_assert_eq!(all.into_iter().flatten().filter(|port| table.published(*port).is_some()).count(), ports);
             for service in table.services() {
+                for port in service.published.iter() {
+                    let (found, target) = table.published(port.published).unwrap();
+                    prop_assert!(Arc::ptr_eq(found, service) && target == port.target && target > 0);
+                }
                 for vip in service.vips.iter() {
                     prop_assert!(Arc::ptr_eq(table.service_at(*vip).unwrap(), service));
                 }

@@ -1,25 +1,28 @@
 //! The data plane for UDP: datagrams → sessions → operations.
 //!
-//! A session's story, in the order of the files: `steered` receives what clients send and finds or opens the session,
+//! A session's story, in the order of the files: `receive` receives what clients send and finds or opens the session,
 //! `upstream` finds it a backend and hears what that says, `send` sends to both, `replies` has the sockets by which clients
 //! are answered. This file carries out what a session's flow asks for, and ends sessions.
 
+mod receive;
 mod replies;
 mod send;
-mod steered;
 mod upstream;
 
-pub(super) use steered::Steered;
+pub(super) use receive::Receiving;
+pub(crate) use receive::prepare;
 
+use super::sockets::Sockets;
 use super::{Error, Worker};
 use crate::admission::Admitted;
 use crate::flow::datagram::{Ending, Event, Operation, Session, Sessions};
 use crate::flow::{Chunk, Slot};
 use crate::ring::Datagram;
 use crate::shared::{Counter, LostDatagrams};
-use crate::table::{Identity, ServiceState};
+use crate::table::{Destination, Identity, ServiceState};
 use replies::{Reply, ReplySockets};
 use send::Outcome;
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -27,7 +30,9 @@ use std::sync::Arc;
 /// The state of a data thread's UDP side.
 #[derive(Debug)]
 pub(super) struct Datagrams {
-    sockets: Vec<Steered>,
+    sockets: Sockets<Receiving>,
+    /// The places of the sockets of published ports, by port and by whether they are IPv6 ones.
+    published: HashMap<(u16, bool), u32>,
     sessions: Sessions<Key, OpenSession>,
     replies: ReplySockets,
     /// Kept from event to event, so that none allocates.
@@ -38,8 +43,8 @@ pub(super) struct Datagrams {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     client: SocketAddr,
-    /// The VIP and port that the client sends to.
-    target: SocketAddr,
+    /// What the client sends to: VIP and port, or a published port at one of the node's addresses.
+    target: Destination,
 }
 
 /// One session and what belongs to it.
@@ -70,6 +75,7 @@ struct OpenSession {
 #[derive(Debug)]
 struct Seat {
     address: IpAddr,
+    port: u16,
     identity: Arc<Identity>,
     service: Arc<ServiceState>,
 }
@@ -95,8 +101,14 @@ enum Lost {
 }
 
 impl Datagrams {
-    pub(super) fn new(sockets: Vec<Steered>) -> Self {
-        Self { sockets, sessions: Sessions::default(), replies: ReplySockets::default(), operations: Vec::new() }
+    pub(super) fn new(steered: Sockets<Receiving>) -> Self {
+        Self {
+            sockets: steered,
+            published: HashMap::new(),
+            sessions: Sessions::default(),
+            replies: ReplySockets::default(),
+            operations: Vec::new(),
+        }
     }
 
     /// When the next session expires if it is not used.
@@ -191,7 +203,7 @@ impl Worker {
     /// Frees what belongs to a session whose flow has ended.
     fn close_session(&mut self, slot: Slot, ending: Ending) {
         let Some(session) = self.datagrams.sessions.remove(slot) else { return };
-        self.datagrams.replies.give_back(session.reply, session.key.target);
+        self.datagrams.replies.give_back(session.reply, session.key.target.address);
         self.shared.gate.leave(session.admitted);
         self.thread.leave_session();
         // Whoever evicts takes its place.
@@ -222,6 +234,22 @@ impl Worker {
         let is_concerned = |session: &OpenSession| session.backend.as_ref().is_some_and(|seat| wanted(&seat.identity));
         for slot in self.datagrams.sessions.select(is_concerned) {
             self.tell_session(slot, Event::BackendGone, None)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the sessions of a published port whose clients cannot be answered any more, as the port has no socket of their
+    /// address family.
+    pub(super) fn end_sessions_without_socket(&mut self, port: u16) -> Result<(), Error> {
+        let published = &self.datagrams.published;
+        let is_concerned = |session: &OpenSession| match session.reply {
+            Reply::Published { client } => {
+                session.key.target.address.port() == port && !published.contains_key(&(port, client.is_ipv6()))
+            }
+            Reply::Steered { .. } | Reply::Own(_) => false,
+        };
+        for slot in self.datagrams.sessions.select(is_concerned) {
+            self.tell_session(slot, Event::End(Ending::Stopped), None)?;
         }
         Ok(())
     }

@@ -2,7 +2,8 @@
 //!
 //! A client takes an answer only if it comes from the address and port that it sent to. A steered socket has a port of its
 //! own, so a reply leaves by another socket, which is bound to the VIP and port and shared by all sessions of this thread
-//! that go there. It gets no datagrams: a socket that is not connected comes after the steering. Each session may need one
+//! that go there. A published port's socket has the right port, and is in another namespace than the proxy's: the reply leaves
+//! by it. The socket for replies gets no datagrams: a socket that is not connected comes after the steering. Each session may need one
 //! of its own and has a place for it in the descriptor budget, so that there are never too many.
 
 use socket2::{Domain, Socket, Type};
@@ -18,6 +19,11 @@ pub(super) enum Reply {
     Steered {
         /// Its place in the worker's list.
         socket: u32,
+        /// The client as that socket knows it.
+        client: SocketAddr,
+    },
+    /// By the published port's socket, whichever that is by then.
+    Published {
         /// The client as that socket knows it.
         client: SocketAddr,
     },

@@ -5,7 +5,7 @@
 //! wait: what does not fit into its buffer is dropped and counted, as UDP allows.
 
 use super::replies::Reply;
-use super::{AtHand, Lost, OpenSession};
+use super::{AtHand, Key, Lost, OpenSession, Receiving};
 use crate::flow::Slot;
 use crate::ring::Ring;
 use crate::worker::Worker;
@@ -85,11 +85,13 @@ impl Worker {
                 send_row(socket.as_ref(), bytes, at_hand.segment, Way { to: Some(&to), control: Control::default() })
             }
             Reply::Steered { socket, client } => {
-                let Some(steered) = self.datagrams.sockets.get(*socket as usize) else { return };
-                let to = SockAddr::from(*client);
-                let mut control = Control::default();
-                control.send_from(session.key.target.ip(), client);
-                send_row(&steered.socket, bytes, at_hand.segment, Way { to: Some(&to), control })
+                let Some(receiving) = self.datagrams.sockets.get(*socket) else { return };
+                send_back(receiving, &session.key, *client, bytes, at_hand.segment)
+            }
+            Reply::Published { client } => {
+                let place = self.datagrams.published.get(&(session.key.target.address.port(), client.is_ipv6()));
+                let Some(receiving) = place.and_then(|&place| self.datagrams.sockets.get(place)) else { return };
+                send_back(receiving, &session.key, *client, bytes, at_hand.segment)
             }
         };
         if let Some(seat) = &session.backend {
@@ -103,6 +105,14 @@ impl Worker {
             self.lose(reason(error).unwrap_or(Lost::Unsendable), sent.left);
         }
     }
+}
+
+/// Sends to a client by the socket that it sends to, from the address that it sends to.
+fn send_back(receiving: &Receiving, key: &Key, client: SocketAddr, bytes: &[u8], segment: Option<u16>) -> Sent {
+    let to = SockAddr::from(client);
+    let mut control = Control::default();
+    control.send_from(key.target.ip(), &client);
+    send_row(&receiving.socket, bytes, segment, Way { to: Some(&to), control })
 }
 
 fn count_to_backend(session: &OpenSession, sent: &Sent) {

@@ -27,7 +27,7 @@ impl Worker {
     ) -> Result<(Seat, Arc<ServiceSettings>), Lost> {
         loop {
             let table = self.shared.table.load();
-            let service = table.service_at(key.target.ip()).ok_or(Lost::NoService)?;
+            let (service, port) = table.find(&key.target).ok_or(Lost::NoService)?;
             let client = service.settings.algorithm.uses_client_address().then(|| key.client.ip());
             let backend = match balance::take(service, client, tried, &mut self.random) {
                 Taken::Backend(backend) => backend,
@@ -41,7 +41,7 @@ impl Worker {
                 Taken::Removed => continue,
             };
             let identity = Arc::clone(&backend.identity);
-            let seat = Seat { address: backend.address, identity, service: Arc::clone(&service.state) };
+            let seat = Seat { address: backend.address, port, identity, service: Arc::clone(&service.state) };
             return Ok((seat, Arc::clone(&service.settings)));
         }
     }
@@ -74,7 +74,7 @@ impl Worker {
                 return Ok(Event::NoBackend);
             }
         };
-        match new_socket(SocketAddr::new(seat.address, session.key.target.port())) {
+        match new_socket(SocketAddr::new(seat.address, seat.port)) {
             Ok(socket) => {
                 let descriptor = socket.as_raw_fd();
                 session.upstream = Some(socket.into());
@@ -130,8 +130,8 @@ impl Worker {
             session.tried.push(seat.address);
             let target = session.key.target;
             // What nobody has ever answered on that port is more likely the client's mistake than the backend's illness.
-            if seat.service.udp_ports.contains(target.port()) {
-                self.shared.note_unreachable(target.ip(), &seat.identity);
+            if seat.service.udp_ports.contains(seat.port) {
+                self.shared.note_unreachable(&target, &seat.identity);
             }
         }
     }
@@ -142,7 +142,7 @@ impl Worker {
             && let Some(seat) = &session.backend
         {
             seat.identity.note_success();
-            seat.service.udp_ports.note(session.key.target.port());
+            seat.service.udp_ports.note(seat.port);
         }
     }
 

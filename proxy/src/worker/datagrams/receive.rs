@@ -3,15 +3,18 @@
 use super::replies::Reply;
 use super::{AtHand, Key, Lost, OpenSession, Seat};
 use crate::admission::Admitted;
-use crate::control::message::ServiceSettings;
+use crate::control::message::{Port, Protocol, ServiceSettings};
 use crate::flow::Slot;
 use crate::flow::datagram::{Event, Session};
 use crate::ring::{Completion, Datagram, Token};
+use crate::shared::{Done, PortSocket};
+use crate::table::Destination;
 use crate::worker::{Error, Timer, Worker};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
-use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,54 +23,103 @@ const MOST_FAILURES: u32 = 8;
 /// The pause after that.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A UDP socket that gets the datagrams for VIPs, and the state of receiving from it.
+/// A UDP socket that gets the datagrams for VIPs or for a published port, and the state of receiving from it.
 #[derive(Debug)]
-pub(in crate::worker) struct Steered {
-    pub(super) socket: UdpSocket,
+pub(in crate::worker) struct Receiving {
+    pub(super) socket: Arc<OwnedFd>,
     /// Its own port. Who sends to this very port of a VIP is answered by this socket.
-    pub(super) port: u16,
+    port: u16,
+    /// Whether it is one of a published port, not a steered one.
+    published: bool,
+    /// Whether a receive is under way.
+    armed: bool,
     /// Failures since the last datagram.
     failures: u32,
+    /// Who is told when it is closed, if it is to be.
+    closing: Option<Done>,
 }
 
-impl Steered {
-    /// Makes a socket that was handed over ready: it tells where each datagram was sent to, and gives datagrams of one
-    /// source that have come together as one.
-    pub(in crate::worker) fn new(socket: UdpSocket) -> Result<Self, Error> {
-        let port = socket.local_addr().map_err(failed)?;
-        socket.set_nonblocking(true).map_err(failed)?;
-        if port.is_ipv6() {
-            setsockopt(&socket, sockopt::Ipv6OrigDstAddr, &true).map_err(Error::Datagrams)?;
-        }
-        // An IPv6 socket may get IPv4 datagrams too.
-        let v4 = setsockopt(&socket, sockopt::Ipv4OrigDstAddr, &true);
-        if port.is_ipv4() {
-            v4.map_err(Error::Datagrams)?;
-        }
-        super::send::coalesce(&socket);
-        Ok(Self { socket, port: port.port(), failures: 0 })
+impl Receiving {
+    /// For a steered socket.
+    pub(in crate::worker) fn steered(socket: Arc<OwnedFd>) -> Result<Self, Error> {
+        let address = prepare(&socket).map_err(failed)?;
+        Ok(Self::new(socket, address.port(), false))
     }
+
+    fn new(socket: Arc<OwnedFd>, port: u16, published: bool) -> Self {
+        Self { socket, port, published, armed: false, failures: 0, closing: None }
+    }
+}
+
+/// Makes a UDP socket ready that was handed over: it tells where each datagram was sent to, and gives datagrams of one source
+/// that have come together as one. Gives the address that it is bound to.
+pub(crate) fn prepare(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    let options = socket2::SockRef::from(socket);
+    let address = options.local_addr()?.as_socket().ok_or(Errno::EAFNOSUPPORT)?;
+    options.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        setsockopt(socket, sockopt::Ipv6OrigDstAddr, &true)?;
+    }
+    // An IPv6 socket may get IPv4 datagrams too.
+    let v4 = setsockopt(socket, sockopt::Ipv4OrigDstAddr, &true);
+    if address.is_ipv4() {
+        v4?;
+    }
+    super::send::coalesce(socket);
+    Ok(address)
 }
 
 impl Worker {
     pub(in crate::worker) fn start_receiving_datagrams(&mut self) -> Result<(), Error> {
-        (0u32..).take(self.datagrams.sockets.len()).try_for_each(|socket| self.receive_datagrams(socket))
+        self.datagrams.sockets.places().into_iter().try_for_each(|socket| self.receive_datagrams(socket))
     }
 
     /// What waits in the sockets' queues stays there for the next proxy.
     pub(in crate::worker) fn stop_receiving_datagrams(&mut self) -> Result<(), Error> {
-        for socket in (0u32..).take(self.datagrams.sockets.len()) {
+        for socket in self.datagrams.sockets.places() {
             self.ring.cancel(Token::Datagrams { socket })?;
         }
         Ok(())
     }
 
     pub(in crate::worker) fn receive_datagrams(&mut self, socket: u32) -> Result<(), Error> {
-        let Some(steered) = self.datagrams.sockets.get(socket as usize) else { return Ok(()) };
-        Ok(self.ring.receive_datagrams(Token::Datagrams { socket }, steered.socket.as_raw_fd())?)
+        let Some(receiving) = self.datagrams.sockets.get_mut(socket) else { return Ok(()) };
+        // A timer can be of a socket that had this place before.
+        if receiving.armed || receiving.closing.is_some() {
+            return Ok(());
+        }
+        receiving.armed = true;
+        Ok(self.ring.receive_datagrams(Token::Datagrams { socket }, receiving.socket.as_raw_fd())?)
     }
 
-    /// A steered socket's receive has reported.
+    /// Adds a socket of a published port, by which its clients are answered from now on; gives its place.
+    pub(in crate::worker) fn add_datagram_socket(&mut self, socket: PortSocket, port: u16) -> Result<u32, Error> {
+        let place = self.datagrams.sockets.insert(Receiving::new(socket.descriptor, port, true));
+        self.datagrams.published.insert((port, socket.is_ipv6), place);
+        if self.accepting {
+            self.receive_datagrams(place)?;
+        }
+        Ok(place)
+    }
+
+    /// Answers nobody any more by the sockets that a published port has so far.
+    pub(in crate::worker) fn forget_reply_sockets(&mut self, port: u16) {
+        self.datagrams.published.retain(|&(number, _), _| number != port);
+    }
+
+    /// Stops receiving from the socket and closes it.
+    pub(in crate::worker) fn close_datagram_socket(&mut self, socket: u32, done: Done) -> Result<(), Error> {
+        let Some(receiving) = self.datagrams.sockets.get_mut(socket) else { return Ok(()) };
+        receiving.closing = Some(done);
+        if receiving.armed {
+            self.ring.cancel(Token::Datagrams { socket })?;
+        } else {
+            self.datagrams.sockets.remove(socket);
+        }
+        Ok(())
+    }
+
+    /// The receive of a steered or published socket has reported.
     pub(in crate::worker) fn datagrams_came(&mut self, socket: u32, completion: &Completion) -> Result<(), Error> {
         if let Some(datagram) = self.ring.datagram(completion)
             && !self.stopping
@@ -81,23 +133,33 @@ impl Worker {
         if failed == Some(Errno::ENOBUFS) {
             self.thread.counters.buffers_exhausted.add(1);
         }
-        if completion.more || self.stopping {
+        let Some(receiving) = self.datagrams.sockets.get_mut(socket) else { return Ok(()) };
+        if completion.more {
             return Ok(());
         }
-        let Some(steered) = self.datagrams.sockets.get_mut(socket as usize) else { return Ok(()) };
+        receiving.armed = false;
+        if receiving.closing.is_some() {
+            self.datagrams.sockets.remove(socket);
+            return Ok(());
+        }
+        if self.stopping {
+            return Ok(());
+        }
         match failed {
             // An empty datagram ends a receive. As for buffers: all that this turn's datagrams are in are free before the
             // operation is submitted.
-            None | Some(Errno::ENOBUFS | Errno::EINTR) => steered.failures = 0,
-            Some(errno @ (Errno::EBADF | Errno::ENOTSOCK | Errno::EINVAL | Errno::EOPNOTSUPP)) => {
+            None | Some(Errno::ENOBUFS | Errno::EINTR) => receiving.failures = 0,
+            Some(errno @ (Errno::EBADF | Errno::ENOTSOCK | Errno::EINVAL | Errno::EOPNOTSUPP))
+                if !receiving.published =>
+            {
                 return Err(Error::Datagrams(errno));
             }
             // An operation that fails at once must not be armed again for ever without a pause.
-            Some(_) if steered.failures >= MOST_FAILURES => {
+            Some(_) if receiving.failures >= MOST_FAILURES => {
                 self.timers.add(self.now, PAUSE, Timer::Datagrams { socket });
                 return Ok(());
             }
-            Some(_) => steered.failures += 1,
+            Some(_) => receiving.failures += 1,
         }
         self.receive_datagrams(socket)
     }
@@ -113,7 +175,15 @@ impl Worker {
             self.lose(Lost::TooLarge, count);
             return Ok(());
         }
-        let key = Key { client: canonical(source), target: canonical(destination) };
+        let Some(receiving) = self.datagrams.sockets.get(socket) else { return Ok(()) };
+        let published = receiving.published;
+        // Its port is not served any more, or not for clients of this address family.
+        if published && !self.datagrams.published.contains_key(&(receiving.port, source.is_ipv6())) {
+            self.lose(Lost::NoService, count);
+            return Ok(());
+        }
+        let target = Destination { address: canonical(destination), protocol: Protocol::Udp, published };
+        let key = Key { client: canonical(source), target };
         let slot = match self.datagrams.sessions.find(&key) {
             Some(slot) => {
                 self.datagrams.sessions.touch(slot, self.now);
@@ -133,8 +203,7 @@ impl Worker {
     /// Opens a session, if there is a backend for it; gives the reason why not otherwise. Nothing is sent to anybody
     /// then, and no other session has to go.
     fn open_session(&mut self, socket: u32, key: Key, source: SocketAddr) -> Result<Result<Slot, Lost>, Error> {
-        // A VIP sends nothing by itself. Who pretends to be one would have services answer each other for ever.
-        if self.shared.table.load().service_at(key.client.ip()).is_some() {
+        if self.is_of_a_service(key) {
             return Ok(Err(Lost::Unanswerable));
         }
         self.thread.enter_session();
@@ -150,17 +219,19 @@ impl Worker {
             self.note_refusal(&"the proxy has its maximum of connections");
             return Ok(Err(Lost::AtLimit));
         }
-        let steered = self.datagrams.sockets.get(socket as usize);
-        let own_port = steered.is_some_and(|steered| steered.port == key.target.port());
-        let reply = if own_port {
+        let receiving = self.datagrams.sockets.get(socket);
+        let own_port = receiving.is_some_and(|receiving| receiving.port == key.target.address.port());
+        let reply = if key.target.published {
+            Reply::Published { client: source }
+        } else if own_port {
             Reply::Steered { socket, client: source }
         } else {
-            match self.datagrams.replies.lease(key.target) {
+            match self.datagrams.replies.lease(key.target.address) {
                 Ok(socket) => Reply::Own(socket),
                 Err(error) => {
                     self.unseat_newcomer(&seat, admitted);
                     self.shared.connections.give_back();
-                    self.note_refusal(&format_args!("no socket to reply from {}: {error}", key.target));
+                    self.note_refusal(&format_args!("no socket to reply from {}: {error}", key.target.address));
                     return Ok(Err(Lost::AtLimit));
                 }
             }
@@ -182,11 +253,23 @@ impl Worker {
         Ok(Ok(self.datagrams.sessions.insert(key, session, settings.udp.idle_timeout.0, self.now)))
     }
 
+    /// Whether a datagram pretends to come from a service: from a VIP, or from a published port of this node. They send nothing
+    /// by themselves; services would answer each other for ever.
+    fn is_of_a_service(&self, key: Key) -> bool {
+        let table = self.shared.table.load();
+        let Key { client, target } = key;
+        if !target.published {
+            return table.service_at(client.ip()).is_some();
+        }
+        let is_of_node = client.ip() == target.ip() || client.ip().is_loopback();
+        is_of_node && table.published(Port { protocol: Protocol::Udp, number: client.port() }).is_some()
+    }
+
     /// Lets a session in and finds it a backend, at which it is counted in.
     fn seat_newcomer(&mut self, key: Key) -> Result<(Admitted, Seat, Arc<ServiceSettings>), Lost> {
         let now = self.now - self.shared.started;
         let table = self.shared.table.load();
-        let service = table.service_at(key.target.ip()).ok_or(Lost::NoService)?;
+        let (service, _) = table.find(&key.target).ok_or(Lost::NoService)?;
         let admitted = self.shared.gate.admit(service, Some(key.client.ip()), now).map_err(|refusal| {
             self.count_refusal(refusal);
             Lost::Refused
@@ -209,7 +292,7 @@ impl Worker {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the form that map_err wants")]
-fn failed(error: std::io::Error) -> Error {
+fn failed(error: io::Error) -> Error {
     Error::Datagrams(Errno::from_raw(error.raw_os_error().unwrap_or(0)))
 }
 

@@ -1,0 +1,102 @@
+//! Published ports: a service's own list, and who has which port of the node.
+
+use super::document::PublishedDocument;
+use super::limits::MAX_PUBLISHED;
+use super::{Name, Network, Port, PublishedPort, Rejection, Service, Shared};
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+
+/// Which service of which network publishes a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Publisher {
+    pub(super) network: Name,
+    pub(super) service: Name,
+}
+
+/// The ports of the node that are published. A copy shares what it does not change.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ports(OrdMap<Port, Publisher>);
+
+impl Ports {
+    /// These ports with those of a network as it is now instead of as it was before. Its cost grows with what differs.
+    pub(super) fn with(&self, before: Option<&Network>, now: Option<&Network>) -> Result<Self, Rejection> {
+        let none = OrdMap::new();
+        let services = |network: Option<&Network>| network.map_or_else(|| none.clone(), |it| it.services().clone());
+        let (earlier, later) = (services(before), services(now));
+        let mut ports = self.clone();
+        let mut added = Vec::new();
+        for difference in earlier.diff(&later) {
+            let (old, new) = match difference {
+                DiffItem::Add(_, new) => (None, Some(new)),
+                DiffItem::Remove(_, old) => (Some(old), None),
+                DiffItem::Update { old: (_, old), new: (_, new) } if old.published == new.published => continue,
+                DiffItem::Update { old: (_, old), new: (_, new) } => (Some(old), Some(new)),
+            };
+            for port in old.iter().flat_map(|service| &service.published) {
+                ports.0.remove(&port.published);
+            }
+            added.extend(new);
+        }
+        if let Some(network) = now {
+            added.into_iter().try_for_each(|service| ports.publish(network, service))?;
+        }
+        Ok(ports)
+    }
+
+    /// Gives a service of a network its ports.
+    pub(super) fn publish(&mut self, network: &Network, service: &Shared<Service>) -> Result<(), Rejection> {
+        for port in &service.published {
+            let publisher = Publisher { network: network.name().clone(), service: service.name.clone() };
+            self.take(port.published, publisher)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a port to a service, if no other has it.
+    pub(super) fn take(&mut self, port: Port, publisher: Publisher) -> Result<(), Rejection> {
+        match self.0.get(&port) {
+            Some(other) if *other != publisher => {
+                let Publisher { network, service } = &publisher;
+                let field = format!("networks.{network}.services.{service}.published");
+                let reason = format!(
+                    "{} is already published by service `{}` of network `{}`",
+                    port, other.service, other.network
+                );
+                Err(Rejection::conflict(field, reason))
+            }
+            _ => {
+                self.0.insert(port, publisher);
+                Ok(())
+            }
+        }
+    }
+
+    /// Who has a port.
+    pub(super) fn publisher(&self, port: Port) -> Option<&Publisher> {
+        self.0.get(&port)
+    }
+}
+
+/// The ports of a list, sorted, if none of them is wrong.
+pub(super) fn checked(service: &str, listed: &[PublishedDocument]) -> Result<Vec<PublishedPort>, Rejection> {
+    let field = || format!("{service}.published");
+    if listed.len() > MAX_PUBLISHED {
+        let reason = format!("the limit of {MAX_PUBLISHED} published ports for a service is reached");
+        return Err(Rejection::conflict(field(), reason));
+    }
+    let mut ports: Vec<_> = listed.iter().map(|port| PublishedPort::from(*port)).collect();
+    ports.sort_unstable();
+    check_sorted(&field(), &ports)?;
+    Ok(ports)
+}
+
+/// Whether sorted ports go together.
+pub(super) fn check_sorted(field: &str, ports: &[PublishedPort]) -> Result<(), Rejection> {
+    if ports.iter().any(|port| port.published.number == 0 || port.target == 0) {
+        return Err(Rejection::invalid(field, "has port 0: ports are 1 to 65535"));
+    }
+    match ports.windows(2).find(|pair| pair[0].published == pair[1].published) {
+        Some(pair) => Err(Rejection::invalid(field, format!("{} is listed twice", pair[0].published))),
+        None => Ok(()),
+    }
+}

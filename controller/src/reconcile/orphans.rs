@@ -1,0 +1,198 @@
+//! Orphans: the proxies that an earlier daemon on the same run directory has left behind. They serve on, untouched, until a wish for
+//! their network comes, whose task takes them over or ends them.
+
+use super::proxy::{Link, Process, Proxy, TableState};
+use super::{Channel, ChannelError, ControlDirectory};
+use crate::model::{Name, Port};
+use ringlb_netns::{Namespace, SteeredSockets, Steering, SteeringKind, ThreadSockets};
+use ringlb_proxy::control::message::{DescriptorRole, Hello, Reply, Request};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::time::{Instant, timeout};
+
+/// How long a proxy that was left behind may take to say what it has.
+const MEETING_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long it may take to end.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Error)]
+enum MeetingError {
+    #[error("cannot connect to its control socket: {0}")]
+    Connect(#[from] io::Error),
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    #[error("it says something else than what it is")]
+    Unexpected,
+    #[error("it does not hand over its {0}")]
+    Incomplete(&'static str),
+    #[error("it does not answer within {} s", MEETING_TIMEOUT.as_secs())]
+    Late,
+}
+
+/// A proxy that was left behind, with copies of all that it has.
+#[derive(Debug)]
+pub struct Orphan {
+    channel: Channel,
+    pub(super) hello: Hello,
+    process: OwnedFd,
+    control: Option<OwnedFd>,
+    threads: BTreeMap<u32, Sockets>,
+    kept: Vec<OwnedFd>,
+    ports: BTreeMap<Port, BTreeMap<u32, Vec<OwnedFd>>>,
+}
+
+/// The steered sockets of a data thread.
+#[derive(Debug, Default)]
+struct Sockets {
+    listeners: Vec<OwnedFd>,
+    datagrams: Vec<OwnedFd>,
+}
+
+/// Finds the proxies that an earlier daemon has left behind. One that cannot be understood is ended.
+pub async fn find_orphans(control: &ControlDirectory) -> Vec<(Name, Orphan)> {
+    let networks = control.networks().unwrap_or_else(|error| {
+        tracing::error!(%error, "cannot look for control sockets of an earlier daemon");
+        Vec::new()
+    });
+    let met = networks.iter().filter_map(|network| Name::new(network).ok()).map(async |network| {
+        let Ok(socket) = control.connect(&network) else {
+            // Nobody listens any more if the proxy is gone, too.
+            return None;
+        };
+        let met = timeout(MEETING_TIMEOUT, meet(socket, &network)).await.unwrap_or(Err(MeetingError::Late));
+        match met {
+            Ok(orphan) => {
+                tracing::info!(%network, pid = orphan.hello.pid, "found a proxy of an earlier daemon");
+                Some((network, orphan))
+            }
+            Err(error) => {
+                tracing::warn!(%network, %error, "cannot take over a proxy of an earlier daemon, ending it");
+                end_unknown(control, &network).await;
+                None
+            }
+        }
+    });
+    futures_util::future::join_all(met).await.into_iter().flatten().collect()
+}
+
+async fn meet(socket: OwnedFd, network: &Name) -> Result<Orphan, MeetingError> {
+    let mut channel = Channel::new(socket)?;
+    let hello = match channel.receive().await? {
+        Reply::Hello(hello) if hello.network == **network => hello,
+        _ => return Err(MeetingError::Unexpected),
+    };
+    channel.send(&Request::Descriptors)?;
+    let mut process = None;
+    let mut control = None;
+    let (mut threads, mut kept, mut ports) =
+        (BTreeMap::<_, Sockets>::new(), Vec::new(), BTreeMap::<_, BTreeMap<_, Vec<_>>>::new());
+    loop {
+        let Reply::Descriptors { roles, more } = channel.receive().await? else { return Err(MeetingError::Unexpected) };
+        let descriptors = channel.receive_descriptors(roles.len()).await?;
+        for (role, descriptor) in roles.into_iter().zip(descriptors) {
+            match role {
+                DescriptorRole::Process => process = Some(descriptor),
+                DescriptorRole::Control => control = Some(descriptor),
+                DescriptorRole::Listener { thread } => threads.entry(thread).or_default().listeners.push(descriptor),
+                DescriptorRole::Datagram { thread } => threads.entry(thread).or_default().datagrams.push(descriptor),
+                DescriptorRole::Kept => kept.push(descriptor),
+                DescriptorRole::Port { port, thread } => {
+                    ports.entry(port).or_default().entry(thread).or_default().push(descriptor);
+                }
+            }
+        }
+        if !more {
+            break;
+        }
+    }
+    let process = process.ok_or(MeetingError::Incomplete("process"))?;
+    let control = Some(control.ok_or(MeetingError::Incomplete("control socket"))?);
+    Ok(Orphan { channel, hello, process, control, threads, kept, ports })
+}
+
+/// Asks a proxy that is not understood to end.
+async fn end_unknown(control: &ControlDirectory, network: &Name) {
+    let Ok(mut channel) = control.connect(network).and_then(Channel::new) else { return };
+    let ended = async {
+        channel.send(&Request::Shutdown)?;
+        // Greetings may still come; the end of the process ends the connection.
+        while channel.receive().await.is_ok() {}
+        Ok::<_, ChannelError>(())
+    };
+    if !matches!(timeout(SHUTDOWN_TIMEOUT, ended).await, Ok(Ok(()))) {
+        tracing::warn!(%network, "a proxy of an earlier daemon does not end");
+    }
+}
+
+/// A published port and its sockets.
+type PortDescriptors = (Port, Vec<OwnedFd>);
+
+impl Orphan {
+    /// The namespace that its steered sockets are in, if it has as many as a proxy of so many data threads for so many
+    /// address families.
+    pub(super) fn namespace(&self, threads: usize, families: usize) -> Result<Namespace, String> {
+        let has_all = |sockets: &Sockets| [sockets.listeners.len(), sockets.datagrams.len()] == [families; 2];
+        if self.threads.len() != threads || !self.threads.values().all(has_all) {
+            return Err(format!(
+                "it has other sockets than {threads} data threads and {families} address families need"
+            ));
+        }
+        let listener = self.threads.values().flat_map(|sockets| &sockets.listeners).next();
+        let listener = listener.ok_or("it has no listening socket")?;
+        Namespace::of_socket(listener).map_err(|error| error.to_string())
+    }
+
+    /// Its sockets and its control socket, as those of a proxy that is to be started are made. Only once.
+    pub(super) fn take_sockets(&mut self) -> Result<(SteeredSockets, OwnedFd), String> {
+        let control = self.control.take().ok_or("it has no control socket")?;
+        let kept = std::mem::take(&mut self.kept);
+        let kind = if kept.is_empty() { SteeringKind::Tproxy } else { SteeringKind::SkLookup };
+        let steering = Steering::from_descriptors(kind, kept).map_err(|error| error.to_string())?;
+        let threads = std::mem::take(&mut self.threads).into_values().map(|sockets| ThreadSockets {
+            listeners: sockets.listeners.into_iter().map(Into::into).collect(),
+            datagrams: sockets.datagrams.into_iter().map(Into::into).collect(),
+        });
+        Ok((SteeredSockets { threads: threads.collect(), steering }, control))
+    }
+
+    /// It as the proxy of a network, and the sockets of the ports that it serves.
+    pub(super) fn into_proxy(self) -> io::Result<(Proxy, Vec<PortDescriptors>)> {
+        let process = Process::adopted(self.process)?;
+        let channel = Box::new(self.channel);
+        // What of its table is right is seen when it is given a whole one: connections to backends that stay go on.
+        let link = Link::Open { channel, table: TableState::Unknown };
+        let ports = self.ports.into_iter().map(|(port, sockets)| (port, sockets.into_values().flatten().collect()));
+        let proxy = Proxy { process, pid: Some(self.hello.pid), started: Instant::now(), link };
+        Ok((proxy, ports.collect()))
+    }
+
+    /// Ends it: asks first, and kills it if it does not end.
+    pub(super) async fn end(mut self, network: &Name, reason: &str) {
+        let pid = self.hello.pid;
+        tracing::info!(%network, pid, reason, "ending a proxy of an earlier daemon");
+        let asked = self.channel.send(&Request::Shutdown).is_ok();
+        let mut process = match Process::adopted(self.process) {
+            Ok(process) => process,
+            Err(error) => return tracing::error!(%network, pid, %error, "cannot watch a proxy of an earlier daemon"),
+        };
+        if asked && timeout(SHUTDOWN_TIMEOUT, process.ended()).await.is_ok() {
+            return;
+        }
+        if let Err(error) = process.kill().await {
+            tracing::error!(%network, pid, %error, "cannot kill a proxy of an earlier daemon");
+        }
+    }
+
+    /// Gives up its published ports that are not in the namespace that this daemon is in: they are made anew.
+    pub(super) fn forget_foreign_ports(&mut self) {
+        let Ok(here) = Namespace::current().and_then(|namespace| namespace.identity()) else { return };
+        let is_here = |socket: &OwnedFd| {
+            let there = Namespace::of_socket(&socket.as_fd()).and_then(|namespace| namespace.identity());
+            there.is_ok_and(|there| there == here)
+        };
+        self.ports.retain(|_, threads| threads.values().flatten().all(is_here));
+    }
+}

@@ -1,0 +1,204 @@
+//! The published ports of a network: their sockets, and whether its proxy serves them.
+//!
+//! The sockets are made in the daemon's own namespace and stay with the daemon, so that connections wait in their queues
+//! while a proxy is started again.
+
+use super::{Channel, ChannelError};
+use crate::model::{Name, Network, Port, Protocol, Service, Shared};
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+use ringlb_netns::{PortProtocol, PortSockets};
+use ringlb_proxy::control::message::Request;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use tokio::time::Instant;
+
+/// The published ports of a network.
+#[derive(Debug, Default)]
+pub(super) struct Published {
+    /// The services whose ports are known.
+    services: OrdMap<Name, Shared<Service>>,
+    wanted: BTreeSet<Port>,
+    /// The sockets of ports, wanted or not wanted any more.
+    sockets: BTreeMap<Port, PortSockets>,
+    /// How far the proxy has come with the ports that it was told of.
+    proxy: BTreeMap<Port, Progress>,
+    failed: BTreeMap<Port, String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Progress {
+    /// It was asked to serve the port.
+    Asked(Instant),
+    Served,
+    /// It was asked to serve the port no more.
+    Dropped(Instant),
+}
+
+impl Published {
+    /// Takes what `network` publishes as what is wanted. Its cost grows with what differs from the time before.
+    pub(super) fn want(&mut self, network: &Network) {
+        let mut added = Vec::new();
+        for difference in self.services.diff(network.services()) {
+            let (before, after) = match difference {
+                DiffItem::Add(_, service) => (None, Some(service)),
+                DiffItem::Remove(_, service) => (Some(service), None),
+                DiffItem::Update { old: (_, before), new: (_, after) } if before.published == after.published => {
+                    continue;
+                }
+                DiffItem::Update { old: (_, before), new: (_, after) } => (Some(before), Some(after)),
+            };
+            for port in before.iter().flat_map(|service| &service.published) {
+                self.wanted.remove(&port.published);
+            }
+            added.extend(after.iter().flat_map(|service| &service.published).map(|port| port.published));
+        }
+        // Last: a port may have gone from one service to another.
+        self.wanted.extend(added);
+        self.services = network.services().clone();
+    }
+
+    /// Wants no port: they are served in another way.
+    pub(super) fn want_nothing(&mut self) {
+        self.services = OrdMap::new();
+        self.wanted.clear();
+        self.failed.clear();
+    }
+
+    /// Takes ports over that a running proxy serves, with their sockets.
+    pub(super) fn adopt(&mut self, ports: impl IntoIterator<Item = (Port, Vec<OwnedFd>)>) {
+        for (port, sockets) in ports {
+            self.proxy.insert(port, Progress::Served);
+            self.sockets.insert(port, PortSockets::from_descriptors(sockets));
+        }
+    }
+
+    /// Makes the sockets that are missing; those that failed before only if `again`.
+    pub(super) fn open(&mut self, network: &Name, threads: NonZeroUsize, again: bool) {
+        self.failed.retain(|port, _| self.wanted.contains(port));
+        let missing = self.wanted.iter().filter(|port| !self.sockets.contains_key(*port));
+        let missing: Vec<_> = missing.filter(|port| again || !self.failed.contains_key(*port)).copied().collect();
+        for port in missing {
+            match open(port, threads) {
+                Ok(sockets) => {
+                    self.sockets.insert(port, sockets);
+                    if self.failed.remove(&port).is_some() {
+                        tracing::info!(%network, %port, "the published port can be served now");
+                    }
+                }
+                Err(reason) => self.fail(network, port, reason),
+            }
+        }
+    }
+
+    /// The wanted ports that cannot be served, with the reason.
+    pub(super) fn failed(&self) -> &BTreeMap<Port, String> {
+        &self.failed
+    }
+
+    /// Whether everything that a proxy was told of ports is answered, and it was told of all that have sockets.
+    pub(super) fn is_settled(&self) -> bool {
+        let served = |port: &Port| matches!(self.proxy.get(port), Some(Progress::Served));
+        self.wanted.iter().all(|port| served(port) || self.failed.contains_key(port))
+    }
+
+    /// When the proxy was asked first what it has not answered.
+    pub(super) fn asked_since(&self) -> Option<Instant> {
+        let since = self.proxy.values().filter_map(|progress| match progress {
+            Progress::Asked(since) | Progress::Dropped(since) => Some(*since),
+            Progress::Served => None,
+        });
+        since.min()
+    }
+
+    /// Tells the proxy of the ports that are not wanted any more, and gives up their sockets. To be called before the
+    /// table goes to the proxy in which their services are missing.
+    pub(super) fn withdraw(&mut self, channel: &mut Channel) -> Result<(), ChannelError> {
+        let unwanted = self
+            .proxy
+            .iter()
+            .filter(|(port, progress)| !self.wanted.contains(*port) && !matches!(progress, Progress::Dropped(_)));
+        let unwanted: Vec<_> = unwanted.map(|(port, _)| *port).collect();
+        for port in unwanted {
+            channel.send(&Request::RemovePort(port))?;
+            self.proxy.insert(port, Progress::Dropped(Instant::now()));
+        }
+        self.sockets.retain(|port, _| self.wanted.contains(port));
+        Ok(())
+    }
+
+    /// Hands over the sockets of wanted ports that the proxy does not have. To be called when the proxy has, or was sent,
+    /// the table with their services.
+    pub(super) fn hand_over(&mut self, channel: &mut Channel) -> Result<(), ChannelError> {
+        for port in &self.wanted {
+            // One that is being dropped is handed over again once that is answered.
+            if self.proxy.contains_key(port) || self.failed.contains_key(port) {
+                continue;
+            }
+            let Some(sockets) = self.sockets.get(port) else { continue };
+            let descriptors = sockets.descriptors();
+            let count = u32::try_from(descriptors.len()).unwrap_or(u32::MAX);
+            channel.send_with(&Request::AddPort { port: *port, sockets: count }, &descriptors)?;
+            self.proxy.insert(*port, Progress::Asked(Instant::now()));
+        }
+        Ok(())
+    }
+
+    /// Takes the proxy's list of the ports that it serves.
+    pub(super) fn served(&mut self, listed: &[Port]) {
+        for port in listed {
+            let progress = self.proxy.entry(*port).or_insert(Progress::Served);
+            if matches!(progress, Progress::Asked(_)) {
+                *progress = Progress::Served;
+            }
+        }
+        self.proxy.retain(|port, progress| match progress {
+            Progress::Asked(_) => true,
+            Progress::Served | Progress::Dropped(_) => listed.contains(port),
+        });
+    }
+
+    /// Takes the proxy's word that it does not serve a port.
+    pub(super) fn refused(&mut self, network: &Name, port: Port, reason: &str) {
+        self.proxy.remove(&port);
+        self.sockets.remove(&port);
+        if self.wanted.contains(&port) {
+            self.fail(network, port, format!("the proxy refused it: {reason}"));
+        }
+    }
+
+    /// The proxy may not have heard the last that it was told.
+    pub(super) fn lost_link(&mut self) {
+        self.proxy.retain(|port, progress| {
+            *progress = Progress::Served;
+            // It takes the same sockets again; whatever it has of others, it is told again to drop.
+            !self.wanted.contains(port)
+        });
+    }
+
+    /// There is no proxy any more.
+    pub(super) fn lost_proxy(&mut self) {
+        self.proxy.clear();
+    }
+
+    /// Gives up everything.
+    pub(super) fn close(&mut self) {
+        *self = Self::default();
+    }
+
+    fn fail(&mut self, network: &Name, port: Port, reason: String) {
+        if !self.failed.contains_key(&port) {
+            tracing::error!(%network, %port, reason, "cannot serve the published port");
+        }
+        self.failed.insert(port, reason);
+    }
+}
+
+fn open(port: Port, threads: NonZeroUsize) -> Result<PortSockets, String> {
+    let protocol = match port.protocol {
+        Protocol::Tcp => PortProtocol::Tcp,
+        Protocol::Udp => PortProtocol::Udp,
+    };
+    PortSockets::open(protocol, port.number, threads).map_err(|error| error.to_string())
+}

@@ -1,0 +1,115 @@
+//! ringlb's daemon on a node, in the node's network namespace and a mount namespace that is not the Engine's.
+
+use crate::engine::Engine;
+use crate::http;
+use crate::image::program;
+use crate::leftovers::{self, MARK};
+use crate::wait::{wait_until, wait_within};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Ended, with all its proxies, when dropped.
+pub(crate) struct Daemon {
+    child: Child,
+    run_dir: PathBuf,
+}
+
+impl Daemon {
+    /// Starts a daemon with the node's Engine as its source, without waiting for it. On a node where one was before it
+    /// gets the same run directory.
+    pub(crate) fn start(engine: &Engine) -> Self {
+        Self::start_with(engine, &[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn start_with(engine: &Engine, arguments: &[&str]) -> Self {
+        let run_dir = engine.machine.directory.join("ringlb");
+        std::fs::create_dir_all(&run_dir).unwrap();
+        let log = File::options().create(true).append(true).open(run_dir.join("log")).unwrap();
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private"]).arg(program("ringlb"));
+        command.arg("--run-dir").arg(&run_dir).arg("daemon");
+        command.arg("--source").arg(format!("docker=unix://{}", engine.socket().display())).args(arguments);
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.env(MARK, format!("{} {}", std::process::id(), run_dir.display()));
+        engine.machine.namespace.enter_on_exec(&mut command).unwrap();
+        ringlb_netns::isolate::end_with_parent(&mut command);
+        Self { child: command.spawn().unwrap(), run_dir }
+    }
+
+    /// Waits until it answers. Gives how long that took.
+    pub(crate) fn wait_until_it_answers(&mut self) -> Duration {
+        let socket = self.run_dir.join("admin.sock");
+        wait_within(Duration::from_secs(30), "the daemon answers", || {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the daemon ended, {ended:?}: {}", self.log());
+            http::get(&socket, "/healthz").is_ok_and(|(status, _)| status == 200)
+        })
+    }
+
+    pub(crate) fn status(&self) -> Value {
+        let (status, body) = http::get(&self.run_dir.join("admin.sock"), "/v1/status").unwrap();
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
+    /// The status of the network of that name.
+    pub(crate) fn network(&self, name: &str) -> Option<Value> {
+        self.status()["networks"].as_array()?.iter().find(|network| network["name"] == name).cloned()
+    }
+
+    /// The proxy's process of each network that has one, by the network's name.
+    pub(crate) fn proxies(&self) -> Vec<(String, i64)> {
+        let status = self.status();
+        let networks = status["networks"].as_array().unwrap();
+        let proxy = |network: &Value| Some((network["name"].as_str()?.to_owned(), network["proxy"]["pid"].as_i64()?));
+        networks.iter().filter_map(proxy).collect()
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.run_dir.join("log")).unwrap_or_default()
+    }
+
+    /// Kills it with SIGKILL. Its proxies go on.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        // What it left is for the next daemon.
+        std::mem::forget(self);
+    }
+
+    /// Ends it with SIGTERM, which must succeed.
+    pub(crate) fn end(mut self) {
+        kill(self.pid(), Signal::SIGTERM).unwrap();
+        let mut status = None;
+        wait_until("the daemon ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        assert!(status.unwrap().success(), "{status:?}: {}", self.log());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("log of the daemon on {}:\n{}", self.run_dir.display(), self.log());
+            if let Ok((_, status)) = http::get(&self.run_dir.join("admin.sock"), "/v1/status") {
+                println!("its status:\n{status:#}");
+            }
+        }
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        leftovers::kill_of_run_directory(&self.run_dir);
+    }
+}

@@ -1,0 +1,42 @@
+//! The image of all test containers: `ringlb-load` and the shared libraries that it needs, as an archive to import.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Its name.
+pub(crate) const IMAGE: &str = "ringlb-test";
+/// The program that a container runs, given arguments.
+pub(crate) const ENTRY_POINT: &str = r#"ENTRYPOINT ["/ringlb-load"]"#;
+
+/// The archive.
+pub(crate) fn archive() -> &'static [u8] {
+    static ARCHIVE: OnceLock<Vec<u8>> = OnceLock::new();
+    ARCHIVE.get_or_init(|| {
+        let load = program("ringlb-load");
+        let mut archive = tar::Builder::new(Vec::new());
+        // The Engine knows no sparse files.
+        archive.sparse(false);
+        archive.append_path_with_name(&load, "ringlb-load").unwrap();
+        for library in libraries_of(&load) {
+            // The content, whatever links lead to it.
+            let found = std::fs::canonicalize(&library).unwrap();
+            archive.append_path_with_name(found, library.strip_prefix("/").unwrap()).unwrap();
+        }
+        archive.into_inner().unwrap()
+    })
+}
+
+/// The paths that the loader opens for a program, itself included (ldd(1)).
+fn libraries_of(program: &Path) -> Vec<PathBuf> {
+    let listed = crate::wait::finish(Command::new("ldd").arg(program));
+    let paths = listed.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    paths.map(PathBuf::from).collect()
+}
+
+/// A program of this workspace, next to the one under test.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_ringlb")).with_file_name(name);
+    assert!(path.exists(), "{} is missing: `make test` builds it", path.display());
+    path
+}

@@ -1,0 +1,31 @@
+//! Real Docker Engines: one or several nodes on one machine, each an Engine in namespaces of its own, on a wire of the
+//! test's own. Needs root.
+//!
+//! Engines, containers, mounts and namespaces end with the process of the test, however it ends.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod before;
+mod cluster;
+mod daemon;
+mod engine;
+mod failures;
+mod http;
+mod image;
+mod lasting;
+mod leaving;
+mod leftovers;
+mod load;
+mod machine;
+mod many;
+mod nodes;
+mod partition;
+mod ports;
+mod requests;
+mod sandbox;
+mod stops;
+mod updates;
+mod wait;
+mod wire;
+
+ringlb_netns::isolate_before_main!();

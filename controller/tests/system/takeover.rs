@@ -1,0 +1,114 @@
+//! A daemon takes over what an earlier one has left behind.
+
+use crate::node::{Node, find, wait_until};
+use nix::sys::signal::Signal;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+
+const TARGET: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 200, 1)), 80);
+
+fn echo(stream: &mut TcpStream, text: &[u8]) {
+    stream.write_all(text).unwrap();
+    let mut echoed = vec![0; text.len()];
+    stream.read_exact(&mut echoed).unwrap();
+    assert_eq!(echoed, text);
+}
+
+fn is_running(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !stat.is_empty() && !stat.contains(") Z ")
+}
+
+fn restart(node: &mut Node, signal: Signal, arguments: &[&str]) {
+    node.daemon.signal(signal);
+    node.daemon.wait();
+    node.daemon = Node::start_daemon(node.run_dir.path(), arguments);
+}
+
+fn is_current(node: &Node) -> bool {
+    let status = node.ringlb(&["status"]);
+    find(&status, "acknowledged_generation").unwrap() == find(&status, "generation").unwrap()
+        && find(&status, "pid").is_some_and(serde_json::Value::is_u64)
+}
+
+/// Connections by VIP and by published port go on, however the daemon ended; what changes after that is served.
+#[test]
+fn connections_outlive_the_daemon() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let arguments = ["--keep", "--state-dir", state_dir.path().to_str().unwrap()];
+    let mut node = Node::start_with(&arguments);
+    node.ringlb(&["network", "create", "net", "--subnet", "10.0.0.0/16"]);
+    let backends = [node.container(11), node.container(12)];
+    let servers = backends.each_ref().map(|b| b.serve(&b.address.to_string(), 80));
+    let client = node.container(100);
+    let vip = TARGET.ip().to_string();
+    node.ringlb(&["service", "create", "net", "web", "--vip", &vip, "--publish", "18080:80/tcp"]);
+    node.ringlb(&["backend", "add", "net", "web", "10.0.0.11"]);
+    let published = SocketAddr::from((Ipv4Addr::LOCALHOST, 18080));
+    let mut streams = [client.connect(TARGET), TcpStream::connect(published).unwrap()];
+    for stream in &mut streams {
+        echo(stream, b"before");
+    }
+    let proxy = node.proxy_pid();
+    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGKILL] {
+        restart(&mut node, signal, &arguments);
+        wait_until("the proxy has its table", || is_current(&node));
+        assert_eq!(node.proxy_pid(), proxy, "{signal}");
+        for stream in &mut streams {
+            echo(stream, b"between");
+        }
+    }
+    node.ringlb(&["backend", "add", "net", "web", "10.0.0.12"]);
+    node.ringlb(&["backend", "drain", "net", "web", "10.0.0.11"]);
+    drop(servers);
+    let _servers = [backends[1].serve("second", 80)];
+    for target in [TARGET, published] {
+        let mut stream = if target == TARGET { client.connect(target) } else { TcpStream::connect(target).unwrap() };
+        echo(&mut stream, b"after");
+    }
+    // A proxy that was taken over is watched like any other.
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(proxy), Signal::SIGKILL).unwrap();
+    wait_until("there is another proxy", || is_current(&node) && node.proxy_pid() != proxy);
+    echo(&mut client.connect(TARGET), b"again");
+    echo(&mut TcpStream::connect(published).unwrap(), b"again");
+    // And it is ended like any other.
+    let last = node.proxy_pid();
+    restart(&mut node, Signal::SIGKILL, &arguments[1..]);
+    wait_until("the proxy has its table", || is_current(&node));
+    assert_eq!(node.proxy_pid(), last);
+    node.daemon.signal(Signal::SIGTERM);
+    assert_eq!(node.daemon.wait(), Some(0));
+    assert!(!is_running(last));
+}
+
+/// What was made while nobody wishes for it any more is ended and removed.
+#[test]
+fn a_daemon_that_remembers_nothing_ends_what_is_left() {
+    let mut node = Node::with_network();
+    let backend = node.container(11);
+    node.service("web", TARGET.ip(), "rr", &[&backend]);
+    let proxy = node.proxy_pid();
+    restart(&mut node, Signal::SIGKILL, &[]);
+    wait_until("the proxy has ended", || !is_running(proxy));
+    let prefix = ringlb::reconcile::name_prefix(&node.run_dir.path().canonicalize().unwrap());
+    wait_until("its namespaces are gone", || ringlb_netns::leftovers(&prefix).unwrap().is_empty());
+}
+
+/// A proxy that is not what is wished for now is replaced by one that is.
+#[test]
+fn a_proxy_with_other_threads_is_replaced() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let arguments = ["--state-dir", state_dir.path().to_str().unwrap()];
+    let mut node = Node::start_with(&arguments);
+    node.ringlb(&["network", "create", "net", "--subnet", "10.0.0.0/16"]);
+    let backend = node.container(11);
+    let _server = backend.serve("one", 80);
+    let client = node.container(100);
+    node.service("web", TARGET.ip(), "rr", &[&backend]);
+    let proxy = node.proxy_pid();
+    restart(&mut node, Signal::SIGKILL, &[&arguments[..], &["--threads", "2"]].concat());
+    wait_until("the proxy has its table", || is_current(&node));
+    assert_ne!(node.proxy_pid(), proxy);
+    assert!(!is_running(proxy));
+    echo(&mut client.connect(TARGET), b"after");
+}
