@@ -164,6 +164,15 @@ fn a_port_that_somebody_has_is_told_and_tried_again() {
             status.failed_ports
         };
         assert_eq!(failed().await.keys().collect::<Vec<_>>(), ["18091/tcp"]);
+        let acknowledged = async || {
+            let (status, _) = desired.reconcilers().status(&Name::new("swarm").unwrap()).await.unwrap();
+            status.acknowledged_generation
+        };
+        // The port's failure is told without waiting for the proxy, and a client that blocks this thread would keep the
+        // network's task from sending the table.
+        while acknowledged().await == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         echo(client.connect(SocketAddr::from((VIP, 80))));
         drop(taken);
         while !failed().await.is_empty() {
