@@ -140,7 +140,7 @@ fn a_dual_stack_network_is_made_and_shown() {
         "network web  source api  subnet 10.1.0.0/24 and fd00:1::/112  VIPs 10.1.0.192/26 and fd00:1::c000/114  generation 3\n",
         "LB endpoint 10.1.0.191 and fd00:1::bfff  steering ",
         "  c1          10.1.0.7,fd00:1::7  /run/netns/dual\n",
-        "10.1.0.200,fd00:1::c000  rr         fd00:1::7  1       active",
+        "10.1.0.200,fd00:1::c000  -          rr         fd00:1::7  1       active",
     ] {
         assert!(status.contains(part), "{part:?} is not in\n{status}");
     }
