@@ -1,9 +1,9 @@
 //! What a source observes as one change.
 
 use super::change::observed;
-use super::limits::{MAX_BACKENDS, MAX_NETWORKS, MAX_PUBLISHED, MAX_SERVICES};
+use super::limits::{MAX_BACKENDS, MAX_NETWORKS, MAX_SERVICES};
 use super::network::Observation;
-use super::published::{Ports, Publisher, check_sorted};
+use super::published::{Ports, Publisher, check_count, check_sorted};
 use super::{Backend, Model, Name, Network, ObservedNetwork, ObservedService, Rejection, Service, Shared};
 use imbl::OrdMap;
 use std::collections::{BTreeMap, HashSet};
@@ -163,10 +163,7 @@ fn check_service(field: &str, service: &ObservedService) -> Result<(), Rejection
         let reason = format!("the limit of {MAX_BACKENDS} backends for a service is reached");
         return Err(Rejection::conflict(format!("{field}.backends"), reason));
     }
-    if service.published.len() > MAX_PUBLISHED {
-        let reason = format!("the limit of {MAX_PUBLISHED} published ports for a service is reached");
-        return Err(Rejection::conflict(format!("{field}.published"), reason));
-    }
+    check_count(field, service.published.len())?;
     let mut addresses = HashSet::new();
     match service.backends.iter().find(|backend| !addresses.insert(backend.address)) {
         Some(twice) => Err(Rejection::invalid(format!("{field}.backends.{}", twice.address), "is listed twice")),

@@ -79,15 +79,20 @@ impl Ports {
 
 /// The ports of a list, sorted, if none of them is wrong.
 pub(super) fn checked(service: &str, listed: &[PublishedDocument]) -> Result<Vec<PublishedPort>, Rejection> {
-    let field = || format!("{service}.published");
-    if listed.len() > MAX_PUBLISHED {
-        let reason = format!("the limit of {MAX_PUBLISHED} published ports for a service is reached");
-        return Err(Rejection::conflict(field(), reason));
-    }
+    check_count(service, listed.len())?;
     let mut ports: Vec<_> = listed.iter().map(|port| PublishedPort::from(*port)).collect();
     ports.sort_unstable();
-    check_sorted(&field(), &ports)?;
+    check_sorted(&format!("{service}.published"), &ports)?;
     Ok(ports)
+}
+
+/// Whether a service may publish so many ports.
+pub(super) fn check_count(service: &str, count: usize) -> Result<(), Rejection> {
+    if count > MAX_PUBLISHED {
+        let reason = format!("the limit of {MAX_PUBLISHED} published ports for a service is reached");
+        return Err(Rejection::conflict(format!("{service}.published"), reason));
+    }
+    Ok(())
 }
 
 /// Whether sorted ports go together.

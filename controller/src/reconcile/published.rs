@@ -196,9 +196,13 @@ impl Published {
 }
 
 fn open(port: Port, threads: NonZeroUsize) -> Result<PortSockets, String> {
-    let protocol = match port.protocol {
+    PortSockets::open(port_protocol(port), port.number, threads).map_err(|error| error.to_string())
+}
+
+/// A port's protocol, as the namespaces' crate calls it.
+pub(super) fn port_protocol(port: Port) -> PortProtocol {
+    match port.protocol {
         Protocol::Tcp => PortProtocol::Tcp,
         Protocol::Udp => PortProtocol::Udp,
-    };
-    PortSockets::open(protocol, port.number, threads).map_err(|error| error.to_string())
+    }
 }

@@ -3,9 +3,10 @@
 //! What is taken over is said again and again, and ends by itself a little after it was said last: then new connections go
 //! to IPVS, which knows the same backends.
 
+use super::published::port_protocol;
 use super::status::TakeoverStatus;
-use crate::model::{Name, Network, Protocol, Shared};
-use ringlb_netns::{Namespace, PortProtocol, TakenOver};
+use crate::model::{Name, Network, Shared};
+use ringlb_netns::{Namespace, TakenOver};
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -105,13 +106,7 @@ pub(super) fn served(wish: &Network, acknowledged: Option<&Shared<Network>>) -> 
             IpAddr::V6(_) => None,
         }));
         let ports = service.published.iter().filter(|port| there.published.contains(port));
-        taken.ports.extend(ports.map(|port| {
-            let protocol = match port.published.protocol {
-                Protocol::Tcp => PortProtocol::Tcp,
-                Protocol::Udp => PortProtocol::Udp,
-            };
-            (protocol, port.published.number)
-        }));
+        taken.ports.extend(ports.map(|port| (port_protocol(port.published), port.published.number)));
     }
     taken
 }

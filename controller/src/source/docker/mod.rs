@@ -5,12 +5,14 @@
 //! takes a task out before it is told to stop; managers know labels, protocols and what is to become of a task. Events of
 //! this node only say that it is time to look.
 
+mod changes;
 pub mod cluster;
 pub mod compose;
 mod connection;
 mod engine;
 pub mod facts;
 mod labels;
+mod look;
 mod names;
 mod observer;
 mod sandbox_files;

@@ -1,26 +1,24 @@
 //! The one task that observes: it decides when to look where, and says what has come of it.
 
+use super::changes::log_changes;
 use super::connection::{self, Contact};
 use super::engine::{Engine, EngineError, Happening};
 use super::facts::Facts;
+use super::look::{BURST, Look};
 use super::names::{Answers, Asker};
 use super::state::{Outcome, State};
 use super::view::{Cluster, InspectedNetwork, ListedNetwork, Node};
 use super::watch::DirectoryWatch;
 use super::{EngineStatus, NAME, Options, sandbox_files};
-use crate::model::{Name, ObservedNetwork};
+use crate::model::ObservedNetwork;
 use crate::source::Desired;
 use crate::source::status::{RefusedNetwork, SharedStatus};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
-
-/// How long observations are collected before they are looked at together.
-const BURST: Duration = Duration::from_millis(5);
 
 /// How often all is looked at where no event tells of other nodes' changes: each look costs a line in the Engine's log.
 const SLOW_POLL: Duration = Duration::from_secs(2);
@@ -55,48 +53,6 @@ enum Report {
     Networks(Result<Vec<ListedNetwork>, EngineError>),
     Inspected(String, Instant, Result<Option<InspectedNetwork>, EngineError>),
     Cluster(Instant, Result<Cluster, EngineError>),
-}
-
-/// One thing that is looked at again and again, never twice at a time.
-#[derive(Debug, Clone, Copy)]
-struct Look {
-    due: Instant,
-    running: bool,
-    /// Whether something happened while it was running, so that what it brings may be old.
-    again: bool,
-}
-
-impl Look {
-    fn new(now: Instant) -> Self {
-        Self { due: now, running: false, again: false }
-    }
-
-    fn hurry(&mut self, now: Instant) {
-        if self.running {
-            self.again = true;
-        } else {
-            self.due = self.due.min(now + BURST);
-        }
-    }
-
-    /// Whether it is to begin now.
-    fn begin(&mut self, now: Instant) -> bool {
-        let begins = !self.running && now >= self.due;
-        if begins {
-            (self.running, self.again) = (true, false);
-        }
-        begins
-    }
-
-    fn ended(&mut self, now: Instant, next: Duration) {
-        self.running = false;
-        self.due = now + if std::mem::take(&mut self.again) { BURST } else { next };
-    }
-
-    /// When it begins, if nothing happens before.
-    fn next(&self) -> Option<Instant> {
-        (!self.running).then_some(self.due)
-    }
 }
 
 /// The task's own.
@@ -667,45 +623,4 @@ async fn directory_changed(watch: Option<&DirectoryWatch>) -> std::io::Result<()
 /// in all network namespaces then.
 fn has_ipvs() -> bool {
     Path::new("/proc/self/net/ip_vs").exists()
-}
-
-fn log_changes(before: &[ObservedNetwork], now: &[ObservedNetwork]) {
-    let by_name = |networks: &[ObservedNetwork]| -> BTreeMap<Name, ObservedNetwork> {
-        networks.iter().map(|network| (network.name.clone(), network.clone())).collect()
-    };
-    let (before, now) = (by_name(before), by_name(now));
-    for (name, network) in &now {
-        let earlier = before.get(name);
-        if earlier.is_none() {
-            tracing::info!(network = %name, subnet = %network.subnet, "the network has appeared");
-        }
-        let services = |network: Option<&ObservedNetwork>| -> BTreeMap<Name, BTreeMap<IpAddr, bool>> {
-            let services = network.into_iter().flat_map(|network| &network.services);
-            let of = |service: &crate::model::ObservedService| {
-                service.backends.iter().map(|backend| (backend.address, backend.draining)).collect()
-            };
-            services.map(|service| (service.name.clone(), of(service))).collect()
-        };
-        let (earlier, current) = (services(earlier), services(Some(network)));
-        for (service, backends) in &current {
-            if !earlier.contains_key(service) {
-                tracing::info!(network = %name, %service, "the service has appeared");
-            }
-            let known = earlier.get(service).cloned().unwrap_or_default();
-            for (backend, draining) in
-                backends.iter().filter(|(backend, draining)| known.get(backend) != Some(draining))
-            {
-                tracing::debug!(network = %name, %service, %backend, draining, "the backend is there");
-            }
-            for backend in known.keys().filter(|backend| !backends.contains_key(backend)) {
-                tracing::debug!(network = %name, %service, %backend, "the backend is gone");
-            }
-        }
-        for service in earlier.keys().filter(|service| !current.contains_key(*service)) {
-            tracing::info!(network = %name, %service, "the service is gone");
-        }
-    }
-    for name in before.keys().filter(|name| !now.contains_key(*name)) {
-        tracing::info!(network = %name, "the network is gone");
-    }
 }
