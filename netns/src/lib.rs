@@ -12,6 +12,7 @@
 //!
 //! Everything that makes or removes something can be repeated with the same result. Nothing is shelled out.
 
+mod clearing;
 mod error;
 mod fabric;
 mod families;
@@ -22,6 +23,7 @@ mod name;
 mod namespace;
 mod neighbours;
 mod netfilter;
+mod parameters;
 mod plan;
 mod port_sockets;
 mod sandbox;
@@ -29,6 +31,7 @@ mod steering;
 mod syscalls;
 mod takeover;
 
+pub use clearing::{Cleared, clear};
 pub use error::{Error, Result};
 pub use fabric::Fabric;
 pub use families::{Addresses, Subnets};

@@ -1,7 +1,7 @@
 //! Answers for people to read.
 
-use super::status;
 use super::table::{Table, list, listing, published, state, text};
+use super::{cleanup, status};
 use serde_json::Value;
 use std::io::{self, Write};
 
@@ -18,6 +18,7 @@ pub(super) enum Output {
     BackendChanged { service: String, verb: &'static str },
     Removed(String),
     Applied,
+    Cleaned,
     Status,
 }
 
@@ -66,6 +67,7 @@ impl Output {
                 table.write(out)?;
                 writeln!(out, "acknowledged in {}", microseconds(&answer["acknowledged_in_us"]))
             }
+            Self::Cleaned => cleanup::write(answer, out),
             Self::Status => status::write(answer, out),
         }
     }

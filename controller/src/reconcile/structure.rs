@@ -193,9 +193,7 @@ impl Structure {
             tracing::error!(%network, %error, "cannot remove the control socket");
         }
         drop((place.steered, place.control));
-        let vips = place.routed.values().flat_map(|service| service.vip.iter());
-        let routes = vips.filter(|vip| !is_own(place.lb_address, **vip)).map(|vip| IpNet::from(*vip)).collect();
-        abandon(&self.ground, place.sandbox, network, routes).await;
+        abandon(&self.ground, place.sandbox, network).await;
     }
 
     /// Removes all of it. Does all it can.
@@ -258,7 +256,7 @@ impl Ground {
 impl Place {
     /// The name of the sandbox's namespace, or the path of one that has none.
     pub(super) fn namespace(&self) -> String {
-        shown(&self.sandbox)
+        self.sandbox.namespace().to_string()
     }
 
     async fn make(
@@ -268,20 +266,25 @@ impl Place {
         lb_address: Families<IpAddr>,
     ) -> Result<Self, StructureError> {
         let sandbox = ground.sandbox(lb_address).await?;
-        match Self::equip(settings, &sandbox, network, lb_address).await {
-            Ok((steered, control)) => {
-                tracing::info!(
-                    network = %network.name(), sandbox = shown(&sandbox), %lb_address,
-                    steering = %steered.steering.kind(), "the sandbox is ready"
-                );
-                let (vip_prefix, routed) = (network.vip_prefix(), OrdMap::new());
-                Ok(Self { sandbox, lb_address, steered, control, vip_prefix, routed })
-            }
+        let (steered, control) = match Self::equip(settings, &sandbox, network, lb_address) {
+            Ok(equipment) => equipment,
             Err(error) => {
-                abandon(ground, sandbox, network.name(), Vec::new()).await;
-                Err(error)
+                abandon(ground, sandbox, network.name()).await;
+                return Err(error);
             }
+        };
+        let (vip_prefix, routed) = (network.vip_prefix(), OrdMap::new());
+        let mut place = Self { sandbox, lb_address, steered, control, vip_prefix, routed };
+        // An earlier daemon may have left some behind, of VIPs that are somebody else's addresses by now.
+        if let Err(error) = place.renew_routes(network).await {
+            abandon(ground, place.sandbox, network.name()).await;
+            return Err(error);
         }
+        tracing::info!(
+            network = %network.name(), sandbox = place.namespace(), %lb_address,
+            steering = %place.steered.steering.kind(), "the sandbox is ready"
+        );
+        Ok(place)
     }
 
     async fn adopt(
@@ -316,15 +319,12 @@ impl Place {
         Ok(())
     }
 
-    async fn equip(
+    fn equip(
         settings: &Settings,
         sandbox: &Sandbox,
         network: &Network,
         lb_address: Families<IpAddr>,
     ) -> Result<(SteeredSockets, OwnedFd), StructureError> {
-        for vip_prefix in network.vip_prefix().iter() {
-            sandbox.add_vip_route(*vip_prefix).await?;
-        }
         // Where the LB endpoint's address is a VIP, as that of a container that holds one.
         let own_is_vip =
             network.services().values().any(|service| service.vip.iter().any(|vip| is_own(lb_address, *vip)));
@@ -384,20 +384,15 @@ async fn remove_namespaces(settings: &Settings, network: &Name) {
     }
 }
 
-/// Removes a sandbox, or leaves it with these routes taken back if it is somebody else's.
-async fn abandon(ground: &Ground, sandbox: Sandbox, network: &Name, vips: Vec<IpNet>) {
+/// Removes a sandbox, or leaves it as it was if it is somebody else's.
+async fn abandon(ground: &Ground, sandbox: Sandbox, network: &Name) {
     let abandoned = match ground {
         Ground::Made(fabric) => sandbox.remove(fabric).await,
-        Ground::Observed(_) => sandbox.leave(vips).await,
+        Ground::Observed(_) => sandbox.leave().await,
     };
     if let Err(errors) = abandoned {
         log_all(network, "cannot remove the sandbox", &errors);
     }
-}
-
-/// The name of the sandbox's namespace, or the path of one that has none.
-fn shown(sandbox: &Sandbox) -> String {
-    sandbox.namespace().to_string()
 }
 
 /// Whether the kernel has a route for it by itself.

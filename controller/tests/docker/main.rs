@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod before;
+mod cleanup;
 mod cluster;
 mod daemon;
 mod engine;
@@ -20,9 +21,11 @@ mod machine;
 mod many;
 mod nodes;
 mod partition;
+mod plain;
 mod ports;
 mod requests;
 mod sandbox;
+mod state;
 mod stops;
 mod updates;
 mod wait;
