@@ -2,7 +2,7 @@
 
 use super::BenchError;
 use super::accounting::memory;
-use super::measure::load_options;
+use super::measure::load_of;
 use super::results::Run;
 use super::stage::Stage;
 use super::workload::Workload;
@@ -30,7 +30,7 @@ pub(super) fn measure(stage: &Stage<'_>) -> Result<Run, BenchError> {
     }
     let processes = stage.processes();
     let without = memory(&processes)?;
-    let load = stage.load(load_options(stage, Workload::Idle))?;
+    let load = stage.load(load_of(stage, Workload::Idle)?)?;
     let begun = Instant::now();
     while load.snapshot().requests == 0 {
         if begun.elapsed() > PATIENCE {

@@ -47,7 +47,8 @@ mod tests {
     #[test]
     fn without_its_counterpart_it_has_none() {
         let mut results = results(1);
-        results.runs = vec![run(Workload::Connect, System::Nft, 1, 1.0), run(Workload::BulkOne, System::Direct, 1, 1.0)];
+        results.runs =
+            vec![run(Workload::Connect, System::Nft, 1, 1.0), run(Workload::BulkOne, System::Direct, 1, 1.0)];
         fill_in(&mut results);
         assert_eq!(results.runs[0].cpu_us_per_unit, None);
     }

@@ -1,7 +1,7 @@
 //! What the figures were measured on.
 
-use super::results::Machine;
 use super::processors::Processors;
+use super::results::Machine;
 use super::system::Programs;
 use std::fs;
 use std::time::SystemTime;

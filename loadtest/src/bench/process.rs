@@ -133,8 +133,7 @@ mod tests {
     #[test]
     fn a_dropped_process_is_gone() {
         let directory = tempfile::tempdir().unwrap();
-        let process =
-            Process::start(Command::new("sleep").arg("1000"), None, &directory.path().join("log")).unwrap();
+        let process = Process::start(Command::new("sleep").arg("1000"), None, &directory.path().join("log")).unwrap();
         let pid = process.pid();
         drop(process);
         assert!(kill(pid, None).is_err());

@@ -74,7 +74,7 @@ mod tests {
             scope.spawn(|| {
                 processors.enter_load().unwrap();
                 assert!(is_at(processors.load));
-                processors.on_system(|| Ok(assert!(is_at(processors.system)))).unwrap();
+                assert!(processors.on_system(|| Ok(is_at(processors.system))).unwrap());
                 assert!(is_at(processors.load));
             });
         });

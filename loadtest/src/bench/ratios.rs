@@ -13,9 +13,8 @@ pub(crate) fn of(results: &Results) -> Vec<Ratio> {
     for (workload, peer) in pairs.into_iter().filter(|(_, system)| *system != System::Ringlb) {
         for metric in Metric::ALL {
             let value = |system, round| {
-                let is = |run: &&super::results::Run| {
-                    run.workload == workload && run.system == system && run.round == round
-                };
+                let is =
+                    |run: &&super::results::Run| run.workload == workload && run.system == system && run.round == round;
                 results.runs.iter().find(is).and_then(|run| metric.of(run))
             };
             let of_round = |round| Some(value(System::Ringlb, round)? / value(peer, round)?);

@@ -1,10 +1,12 @@
 //! The results, as they are written to JSON.
 
 use super::processors::Processors;
+use super::statistics::Times;
 use super::system::{Missing, System};
 use super::workload::Workload;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The version of the JSON document: within one, fields may be added, never removed or changed in meaning.
 pub(crate) const SCHEMA_VERSION: u32 = 1;
@@ -28,6 +30,8 @@ pub(crate) struct Results {
     pub(crate) runs: Vec<Run>,
     /// ringlb ÷ a peer.
     pub(crate) ratios: Vec<Ratio>,
+    /// System calls, if they were to be counted.
+    pub(crate) system_calls: Vec<SystemCalls>,
 }
 
 /// On what a benchmark ran.
@@ -56,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) duration_s: f64,
     /// How long it was loaded before that, in seconds.
     pub(crate) warm_up_s: f64,
+    /// Requests a second with workload `w6`.
+    pub(crate) open_loop_rate: Option<f64>,
 }
 
 /// One system with one workload, once.
@@ -85,6 +91,8 @@ pub(crate) struct Run {
     pub(crate) cpu_source: Option<CpuSource>,
     /// Time that both processors were busy, whoever used it: the load and the servers, too.
     pub(crate) machine_us_per_unit: Option<f64>,
+    /// Task changes a second that were made meanwhile.
+    pub(crate) changes_per_second: Option<f64>,
     /// Memory of the system's processes.
     pub(crate) memory_bytes_per_unit: Option<f64>,
     /// Requests that failed.
@@ -118,6 +126,21 @@ pub(crate) struct LeftOut {
     pub(crate) round: Option<u32>,
     /// Why.
     pub(crate) reason: String,
+}
+
+/// The system calls of a system with a workload.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SystemCalls {
+    /// The workload.
+    pub(crate) workload: Workload,
+    /// The system.
+    pub(crate) system: System,
+    /// How much work was done meanwhile.
+    pub(crate) units: f64,
+    /// All of them, for a unit of work.
+    pub(crate) per_unit: f64,
+    /// The same by name.
+    pub(crate) by_name: BTreeMap<String, f64>,
 }
 
 /// What is compared.
@@ -169,12 +192,28 @@ impl Run {
             cpu_us_per_unit: None,
             cpu_source: None,
             machine_us_per_unit: None,
+            changes_per_second: None,
             memory_bytes_per_unit: None,
             errors: 0,
             error_example: None,
             units: 0.0,
             seconds: 0.0,
         }
+    }
+}
+
+impl Run {
+    /// So many units of work were done in that time, with that CPU time of the system.
+    pub(super) fn with_work(self, units: f64, seconds: f64, cpu: Option<Duration>) -> Self {
+        let per_unit = |time: Duration| (units > 0.0).then(|| time.as_secs_f64() * 1e6 / units);
+        let rate = Some(units / seconds.max(f64::MIN_POSITIVE));
+        Self { units, seconds, rate, cpu_us_per_unit: cpu.and_then(per_unit), ..self }
+    }
+
+    /// It took so long.
+    pub(super) fn with_times(self, times: &mut Times) -> Self {
+        let [p50_us, p99_us, p999_us] = [500, 990, 999].map(|share| times.per_mille(share));
+        Self { p50_us, p99_us, p999_us, ..self }
     }
 }
 

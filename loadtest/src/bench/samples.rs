@@ -19,11 +19,12 @@ pub(super) fn results(rounds: u32) -> Results {
             versions: BTreeMap::from([(System::Haproxy, "HAProxy version 2.6".to_owned())]),
             started_at_unix_ms: 1_700_000_000_000,
         },
-        settings: Settings { rounds, duration_s: 5.0, warm_up_s: 1.0 },
+        settings: Settings { rounds, duration_s: 5.0, warm_up_s: 1.0, open_loop_rate: None },
         missing: Vec::new(),
         left_out: Vec::new(),
         runs: Vec::new(),
         ratios: Vec::new(),
+        system_calls: Vec::new(),
     }
 }
 

@@ -1,14 +1,16 @@
 //! One system at work: its network, its processes, the servers behind it, and the way to them.
 
+use super::BenchError;
 use super::accounting::tree;
+use super::outputs::Directory;
 use super::process::Process;
 use super::processors::Processors;
-use super::system::{Programs, System};
+use super::system::{Programs, System, ringlb};
 use super::topology::{BACKENDS, PORT, Topology, VIP};
-use super::{BenchError, Directory};
 use nix::unistd::Pid;
 use ringlb_load::{Load, LoadHandle, LoadOptions, Server, ServerHandle, ServerOptions, Workload};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
@@ -60,6 +62,19 @@ impl<'a> Stage<'a> {
     /// Starts a load in the client's namespace, on the load's processor.
     pub(super) fn load(&self, options: LoadOptions) -> Result<LoadHandle, BenchError> {
         Ok(self.topology.client.run(|| Load::start(options))??)
+    }
+
+    /// Does the work in the client's namespace, on the load's processor.
+    pub(super) fn in_client<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T, BenchError> + Send,
+    ) -> Result<T, BenchError> {
+        self.topology.client.run(work)?
+    }
+
+    /// Where ringlb's API is served.
+    pub(super) fn admin_socket(&self) -> PathBuf {
+        ringlb::admin_socket(self.house.directory.path())
     }
 
     /// Ends everything and removes it.

@@ -44,7 +44,7 @@ pub(super) enum Verdict {
 }
 
 /// All targets, in the order of the workloads.
-pub(super) const TARGETS: [Target; 15] = [
+pub(super) const TARGETS: [Target; 21] = [
     at_least(Workload::Connect, Metric::Rate, System::Haproxy, 1.25, 1.5),
     at_most(Workload::Connect, Metric::Cpu, System::Haproxy, 0.78, 0.6),
     at_least(Workload::Connect, Metric::Rate, System::Nft, 1.3, 1.5),
@@ -59,7 +59,13 @@ pub(super) const TARGETS: [Target; 15] = [
     at_most(Workload::Bulk8, Metric::Cpu, System::HaproxyTuned, 0.95, 0.75),
     at_least(Workload::Bulk8, Metric::Rate, System::Haproxy, 3.0, 4.0),
     at_least(Workload::Bulk8, Metric::Rate, System::Direct, 0.65, 0.95),
+    at_most(Workload::Udp64, Metric::Cpu, System::Nginx, 0.85, 0.6),
+    at_most(Workload::Udp1000, Metric::Cpu, System::Nginx, 0.85, 0.6),
     absolute(Workload::Idle, Metric::Memory, Bound::AtMost(1.1 * KIBIBYTE), Bound::AtMost(0.6 * KIBIBYTE)),
+    at_most(Workload::OpenLoop, Metric::P99, System::Haproxy, 0.7, 0.5),
+    at_most(Workload::Churn, Metric::P99, System::RinglbQuiet, 1.1, 1.03),
+    absolute(Workload::Propagation, Metric::P99, Bound::AtMost(2_000.0), Bound::AtMost(500.0)),
+    absolute(Workload::SingleChanges, Metric::Rate, Bound::AtLeast(5_000.0), Bound::AtLeast(50_000.0)),
 ];
 
 const KIBIBYTE: f64 = 1024.0;
@@ -92,9 +98,7 @@ impl Target {
         let Against::Peer(peer) = self.against else {
             return Spread::of(&results.values(self.workload, System::Ringlb, self.metric));
         };
-        let is = |ratio: &&Ratio| {
-            ratio.workload == self.workload && ratio.metric == self.metric && ratio.peer == peer
-        };
+        let is = |ratio: &&Ratio| ratio.workload == self.workload && ratio.metric == self.metric && ratio.peer == peer;
         results.ratios.iter().find(is).map(|ratio| Spread { median: ratio.median, min: ratio.min, max: ratio.max })
     }
 

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::runtime::Runtime;
 
 /// The network's subnet.
-pub(super) const SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 78, 0, 0), 24);
+pub(super) const SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 78, 0, 0), 16);
 /// The address that clients connect to.
 pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 200);
 /// The sandbox's own address.

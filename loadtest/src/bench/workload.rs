@@ -32,9 +32,30 @@ pub(crate) enum Workload {
     /// Eight connections, each in both directions at once.
     #[serde(rename = "w3-both")]
     BulkBoth,
+    /// Datagrams of 64 bytes and the same back, each of 64 clients one at a time.
+    #[serde(rename = "w4-64")]
+    Udp64,
+    /// The same with 1,000 clients.
+    #[serde(rename = "w4-1000")]
+    Udp1000,
     /// 8,000 connections over which nothing goes.
     #[serde(rename = "w5")]
     Idle,
+    /// Requests at a fixed rate, whatever becomes of them, over 64 connections.
+    #[serde(rename = "w6")]
+    OpenLoop,
+    /// 64 connections, while tables change.
+    #[serde(rename = "w7")]
+    Churn,
+    /// A backend is added and used.
+    #[serde(rename = "w8-use")]
+    Propagation,
+    /// Changes of a large table, one by one.
+    #[serde(rename = "w8-single")]
+    SingleChanges,
+    /// Changes of a large table, all at once.
+    #[serde(rename = "w8-batch")]
+    Batches,
 }
 
 /// What a workload's results are counted in.
@@ -75,7 +96,7 @@ impl CpuUnit {
 
 impl Workload {
     /// All, in the order in which they are run.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Connect,
         Self::PingpongOne,
         Self::Pingpong64,
@@ -84,7 +105,14 @@ impl Workload {
         Self::BulkOne,
         Self::Bulk8,
         Self::BulkBoth,
+        Self::Udp64,
+        Self::Udp1000,
         Self::Idle,
+        Self::OpenLoop,
+        Self::Churn,
+        Self::Propagation,
+        Self::SingleChanges,
+        Self::Batches,
     ];
 
     /// As it is called on the command line and in results.
@@ -98,7 +126,14 @@ impl Workload {
             Self::BulkOne => "w3-1",
             Self::Bulk8 => "w3-8",
             Self::BulkBoth => "w3-both",
+            Self::Udp64 => "w4-64",
+            Self::Udp1000 => "w4-1000",
             Self::Idle => "w5",
+            Self::OpenLoop => "w6",
+            Self::Churn => "w7",
+            Self::Propagation => "w8-use",
+            Self::SingleChanges => "w8-single",
+            Self::Batches => "w8-batch",
         }
     }
 
@@ -113,6 +148,13 @@ impl Workload {
             Self::BulkOne => "bulk from the backend, 1 stream",
             Self::Bulk8 => "bulk from the backends, 8 streams",
             Self::BulkBoth => "bulk, 8 connections, both ways at once",
+            Self::Udp64 => "UDP, 64 B and back, 64 clients",
+            Self::Udp1000 => "UDP, 64 B and back, 1,000 clients",
+            Self::OpenLoop => "64 B ping-pong, 64 connections, at half of what HAProxy can do in w2-64",
+            Self::Churn => "64 B ping-pong, 64 connections, while 1,000 tasks a second come and go",
+            Self::Propagation => "from the call that adds a backend to the end of the first connection to it",
+            Self::SingleChanges => "adding and removing backends of 1,000 services × 10, 16 requests at a time",
+            Self::Batches => "giving all backends of 1,000 services × 10 another weight, as one batch",
             Self::Idle => "memory of the system's processes for each of 8,000 idle connections",
         }
     }
@@ -122,19 +164,39 @@ impl Workload {
         let cpu = CpuUnit::Microseconds;
         match self {
             Self::Connect | Self::Idle => Units { work: "connection", rate: "connections/s", cpu },
-            Self::PingpongOne | Self::Pingpong64 | Self::Pingpong512 | Self::PingpongSlow => {
-                Units { work: "request", rate: "requests/s", cpu }
-            }
+            Self::PingpongOne
+            | Self::Pingpong64
+            | Self::Pingpong512
+            | Self::PingpongSlow
+            | Self::OpenLoop
+            | Self::Churn => Units { work: "request", rate: "requests/s", cpu },
+            Self::Udp64 | Self::Udp1000 => Units { work: "round trip", rate: "round trips/s", cpu },
+            Self::Propagation | Self::SingleChanges | Self::Batches => Units { work: "change", rate: "changes/s", cpu },
             Self::BulkOne | Self::Bulk8 | Self::BulkBoth => {
                 Units { work: "GB", rate: "Gb/s", cpu: CpuUnit::Milliseconds }
             }
         }
     }
 
+    /// Whether it is work done by clients, of which there is more or less.
+    pub(super) const fn is_load(self) -> bool {
+        !matches!(self, Self::Idle | Self::Churn | Self::Propagation | Self::SingleChanges | Self::Batches)
+    }
+
+    /// Which of these systems do it. Changes of tables are ringlb's own affair.
+    pub(super) fn systems(self, chosen: &[System]) -> Vec<System> {
+        match self {
+            Self::Churn => vec![System::RinglbQuiet, System::Ringlb],
+            Self::Propagation | Self::SingleChanges | Self::Batches => vec![System::Ringlb],
+            _ => chosen.to_vec(),
+        }
+    }
+
     /// Whether the system can be measured with it; if not, why.
     pub(super) const fn suits(self, system: System) -> Result<(), &'static str> {
-        match self {
-            Self::Idle if !system.has_processes() => Err("there is no process whose memory could be told"),
+        match (self, system) {
+            (Self::Idle, System::Direct | System::Nft) => Err("there is no process whose memory could be told"),
+            (Self::Udp64 | Self::Udp1000, System::Haproxy | System::HaproxyTuned) => Err("HAProxy has no UDP proxy"),
             _ => Ok(()),
         }
     }
@@ -178,6 +240,7 @@ mod tests {
             let json = serde_json::to_value(workload).unwrap();
             assert_eq!(json, workload.name(), "the JSON has the same names");
         }
+        assert_eq!(parse("w8").unwrap().len(), 3);
         assert_eq!(parse("w3"), Ok(vec![Workload::BulkOne, Workload::Bulk8, Workload::BulkBoth]));
         assert_eq!(parse("all").unwrap().len(), Workload::ALL.len());
         for text in ["", "w", "w2-", "W1", "w9"] {

@@ -31,6 +31,9 @@ pub(super) struct Arguments {
     /// How long it is loaded before that
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = units::parse_duration)]
     warm_up: Duration,
+    /// Count system calls too, with strace, in runs of their own
+    #[arg(long)]
+    count_syscalls: bool,
     /// Write the results there, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -58,6 +61,7 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         rounds: arguments.rounds,
         duration: arguments.duration,
         warm_up: arguments.warm_up,
+        count_system_calls: arguments.count_syscalls,
         json: arguments.json,
         report: arguments.report,
     };

@@ -43,7 +43,9 @@ pub(crate) fn run() -> ExitCode {
         Err(failure) => {
             tell(format_args!("error: {failure}"));
             match failure {
-                Failure::Load(LoadError::Option { .. }) | Failure::Bench(BenchError::Option { .. }) => ExitCode::from(2),
+                Failure::Load(LoadError::Option { .. }) | Failure::Bench(BenchError::Option { .. }) => {
+                    ExitCode::from(2)
+                }
                 Failure::Load(_) | Failure::Bench(_) | Failure::Output(_) | Failure::Signals(_) => ExitCode::FAILURE,
             }
         }

@@ -24,7 +24,8 @@ fn results(directory: &Path) -> Value {
 fn systems_take_turns_and_each_has_its_figures() {
     let directory = tempfile::tempdir().unwrap();
     let arguments = ["--workloads", "w1,w2-64,w3-8", "--peers", "direct,haproxy,nft", "--rounds", "2"];
-    let output = bench(directory.path(), &arguments).args(["--duration", "300ms", "--warm-up", "100ms"]).output().unwrap();
+    let output =
+        bench(directory.path(), &arguments).args(["--duration", "300ms", "--warm-up", "100ms"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     let results = results(directory.path());
@@ -32,7 +33,8 @@ fn systems_take_turns_and_each_has_its_figures() {
     assert_eq!(results["missing"], Value::Array(Vec::new()));
 
     let runs = results["runs"].as_array().unwrap();
-    let order: Vec<_> = runs.iter().filter(|run| run["workload"] == "w1").map(|run| run["system"].as_str().unwrap()).collect();
+    let order: Vec<_> =
+        runs.iter().filter(|run| run["workload"] == "w1").map(|run| run["system"].as_str().unwrap()).collect();
     assert_eq!(order, ["direct", "haproxy", "ringlb", "nft", "nft", "ringlb", "haproxy", "direct"], "{said}");
     assert_eq!(runs.len(), 3 * 4 * 2);
     for run in runs {
@@ -50,9 +52,7 @@ fn systems_take_turns_and_each_has_its_figures() {
     }
     let ratios = results["ratios"].as_array().unwrap();
     for (workload, peer) in [("w1", "haproxy"), ("w1", "nft"), ("w2-64", "direct"), ("w3-8", "haproxy")] {
-        let is = |ratio: &&Value| {
-            ratio["workload"] == workload && ratio["peer"] == peer && ratio["metric"] == "rate"
-        };
+        let is = |ratio: &&Value| ratio["workload"] == workload && ratio["peer"] == peer && ratio["metric"] == "rate";
         let ratio = ratios.iter().find(is).unwrap_or_else(|| panic!("no ratio of {workload} to {peer}"));
         let value = |name: &str| ratio[name].as_f64().unwrap();
         assert!(0.0 < value("min") && value("min") <= value("median") && value("median") <= value("max"), "{ratio}");
@@ -60,14 +60,57 @@ fn systems_take_turns_and_each_has_its_figures() {
     assert!(results["machine"]["versions"]["haproxy"].as_str().unwrap().contains("HAProxy"), "{said}");
 
     let report = fs::read_to_string(directory.path().join("report/bench.md")).unwrap();
-    assert_eq!(report, String::from_utf8(output.stdout).unwrap());
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.lines().all(|line| report.lines().any(|other| other == line)), "{printed}\n{report}");
+    for plot in ["w1-rate.svg", "w1-cpu.svg", "w2-64-rate.svg", "w3-8-rate.svg"] {
+        assert!(report.contains(&format!("![]({plot})")), "{report}");
+        let svg = fs::read_to_string(directory.path().join("report").join(plot)).unwrap();
+        assert!(svg.contains("HAProxy") && svg.trim_end().ends_with("</svg>"), "{svg}");
+    }
     assert!(report.contains("connections/s ÷ HAProxy"), "{report}");
+}
+
+#[test]
+fn datagrams_idle_connections_and_changes_have_their_figures() {
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = ["--workloads", "w4-64,w5,w6,w7,w8", "--peers", "haproxy", "--rounds", "1", "--count-syscalls"];
+    let output =
+        bench(directory.path(), &arguments).args(["--duration", "300ms", "--warm-up", "100ms"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let results = results(directory.path());
+    let value = |workload: &str, system: &str, field: &str| {
+        let is = |run: &&Value| run["workload"] == workload && run["system"] == system;
+        let run =
+            results["runs"].as_array().unwrap().iter().find(is).unwrap_or_else(|| panic!("no {workload}: {said}"));
+        run[field].as_f64().unwrap_or_else(|| panic!("no {field} in {run}"))
+    };
+    assert!(value("w4-64", "ringlb", "cpu_us_per_unit") > 0.0);
+    let udp = results["left_out"].as_array().unwrap().iter().find(|left_out| left_out["workload"] == "w4-64").unwrap();
+    assert_eq!((&udp["system"], &udp["round"]), (&Value::from("haproxy"), &Value::Null));
+    for system in ["haproxy", "ringlb"] {
+        assert_eq!(value("w5", system, "units"), 8_000.0);
+        assert!(value("w5", system, "memory_bytes_per_unit") > 100.0);
+        assert!(value("w6", system, "p99_us") > 0.0);
+    }
+    let rate = results["settings"]["open_loop_rate"].as_f64().unwrap();
+    assert!(rate > 10.0, "{said}");
+    assert!(value("w7", "ringlb", "changes_per_second") > 0.0 && value("w7", "ringlb-quiet", "p99_us") > 0.0);
+    let ratios = results["ratios"].as_array().unwrap();
+    assert!(ratios.iter().any(|ratio| ratio["workload"] == "w7" && ratio["peer"] == "ringlb-quiet"));
+    assert!(value("w8-use", "ringlb", "p99_us") >= value("w8-use", "ringlb", "p50_us"));
+    assert!(value("w8-single", "ringlb", "rate") > 0.0 && value("w8-batch", "ringlb", "units") >= 10_000.0);
+    let calls = results["system_calls"].as_array().unwrap();
+    let calls = calls.iter().find(|calls| calls["workload"] == "w4-64" && calls["system"] == "ringlb").unwrap();
+    // A reply is sent by a call of its own, as its datagram is.
+    assert!(calls["by_name"]["sendto"].as_f64().unwrap() > 1.0, "{calls}");
 }
 
 #[test]
 fn a_peer_that_was_asked_for_and_is_not_there_is_named_and_fails_the_benchmark() {
     let directory = tempfile::tempdir().unwrap();
-    let arguments = ["--workloads", "w2-1", "--peers", "envoy", "--rounds", "1", "--duration", "100ms", "--warm-up", "0"];
+    let arguments =
+        ["--workloads", "w2-1", "--peers", "envoy", "--rounds", "1", "--duration", "100ms", "--warm-up", "0"];
     let output = bench(directory.path(), &arguments).env("PATH", "/nonexistent").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let results = results(directory.path());

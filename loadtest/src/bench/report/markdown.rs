@@ -1,23 +1,28 @@
 //! The report as Markdown: the targets, each workload's table, and what the figures were measured with.
 
+use super::columns::{Column, NONE, columns};
+use super::most_calls;
 use super::numbers::{short, spread};
-use crate::bench::results::{Metric, Results, Run};
-use crate::bench::statistics::Spread;
+use crate::bench::results::{Metric, Results, Run, SystemCalls};
 use crate::bench::system::System;
 use crate::bench::targets::{Against, Bound, TARGETS, Target, Verdict};
-use crate::bench::workload::{Units, Workload};
-use ringlb_load::units::to_float;
+use crate::bench::workload::Workload;
 use std::fmt::{self, Write};
 
-/// The whole report.
+/// The whole report, without pictures.
 pub(crate) fn document(results: &Results) -> String {
+    with_plots(results, &[])
+}
+
+/// The same with the pictures in these files, which begin with the names of workloads.
+pub(super) fn with_plots(results: &Results, plots: &[String]) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
-    let _ = write(&mut text, results);
+    let _ = write(&mut text, results, plots);
     text
 }
 
-fn write(text: &mut String, results: &Results) -> fmt::Result {
+fn write(text: &mut String, results: &Results, plots: &[String]) -> fmt::Result {
     writeln!(text, "# ringlb side by side\n")?;
     if !results.complete {
         writeln!(text, "**This benchmark has not been run to its end.**\n")?;
@@ -27,8 +32,14 @@ fn write(text: &mut String, results: &Results) -> fmt::Result {
     for workload in Workload::ALL {
         if results.runs.iter().any(|run| run.workload == workload) {
             write_workload(text, results, workload)?;
+            let prefix = format!("{workload}-");
+            let shows = |plot: &&String| plot.strip_prefix(&prefix).is_some_and(|metric| !metric.contains('-'));
+            for plot in plots.iter().filter(shows) {
+                writeln!(text, "![]({plot})\n")?;
+            }
         }
     }
+    write_system_calls(text, results)?;
     write_gaps(text, results)
 }
 
@@ -90,6 +101,7 @@ fn describe(target: &Target) -> String {
     };
     match target.against {
         Against::Peer(peer) => format!("{metric} ÷ {}", peer.title()),
+        Against::Nothing if matches!(target.metric, Metric::P50 | Metric::P99) => format!("{metric} µs"),
         Against::Nothing => metric,
     }
 }
@@ -108,11 +120,15 @@ fn limit(value: f64) -> String {
 
 fn write_workload(text: &mut String, results: &Results, workload: Workload) -> fmt::Result {
     let measured = |system: &System| !runs(results, workload, *system).is_empty();
-    let systems: Vec<_> = System::ALL.into_iter().filter(measured).collect();
+    let systems: Vec<_> = workload.systems(&System::ALL).into_iter().filter(measured).collect();
     // A column that nobody has a value for is left out.
-    let has_values = |column: &Column| systems.iter().any(|system| column.cell(&runs(results, workload, *system)) != NONE);
+    let has_values =
+        |column: &Column| systems.iter().any(|system| column.cell(&runs(results, workload, *system)) != NONE);
     let columns: Vec<_> = columns(workload).into_iter().filter(has_values).collect();
     writeln!(text, "## {workload}: {}\n", workload.title())?;
+    if let Some(rate) = results.settings.open_loop_rate.filter(|_| workload == Workload::OpenLoop) {
+        writeln!(text, "{rate} requests a second.\n")?;
+    }
     let head: String = columns.iter().map(|column| format!(" {} |", column.head)).collect();
     writeln!(text, "| system |{head} errors |\n|---|{}---|", "---|".repeat(columns.len()))?;
     for system in systems {
@@ -123,41 +139,24 @@ fn write_workload(text: &mut String, results: &Results, workload: Workload) -> f
     writeln!(text)
 }
 
-const NONE: &str = "–";
-
-/// A column of a workload's table.
-struct Column {
-    head: String,
-    value: Box<dyn Fn(&Run) -> Option<f64>>,
-}
-
-impl Column {
-    fn new(head: impl Into<String>, value: impl Fn(&Run) -> Option<f64> + 'static) -> Self {
-        Self { head: head.into(), value: Box::new(value) }
-    }
-
-    fn cell(&self, runs: &[&Run]) -> String {
-        let values: Vec<_> = runs.iter().filter_map(|run| (self.value)(run)).collect();
-        Spread::of(&values).map_or_else(|| NONE.to_owned(), spread)
-    }
-}
-
-fn columns(workload: Workload) -> Vec<Column> {
-    let Units { work, rate, cpu } = workload.units();
-    let symbol = cpu.symbol();
-    vec![
-        Column::new(rate, |run| run.rate),
-        Column::new(format!("CPU {symbol} per {work}"), move |run| run.cpu_us_per_unit.map(|time| cpu.of(time))),
-        Column::new(format!("machine {symbol}"), move |run| run.machine_us_per_unit.map(|time| cpu.of(time))),
-        Column::new("p50 µs", |run| Metric::P50.of(run)),
-        Column::new("p99 µs", |run| Metric::P99.of(run)),
-        Column::new("p99.9 µs", |run| run.p999_us.map(to_float)),
-        Column::new(format!("bytes per {work}"), |run| run.memory_bytes_per_unit),
-    ]
-}
-
 fn runs(results: &Results, workload: Workload, system: System) -> Vec<&Run> {
     results.runs.iter().filter(|run| run.workload == workload && run.system == system).collect()
+}
+
+fn write_system_calls(text: &mut String, results: &Results) -> fmt::Result {
+    if results.system_calls.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        text,
+        "## System calls\n\n| workload | system | for each | calls | most of them |\n|---|---|---|---|---|"
+    )?;
+    for calls in &results.system_calls {
+        let SystemCalls { workload, system, per_unit, .. } = calls;
+        let (work, most) = (workload.units().work, most_calls(calls, 6));
+        writeln!(text, "| {workload} | {} | {work} | {} | {most} |", system.title(), short(*per_unit))?;
+    }
+    writeln!(text)
 }
 
 fn write_gaps(text: &mut String, results: &Results) -> fmt::Result {

@@ -6,6 +6,7 @@ use ringlb_load::units::to_float;
 /// Three digits that count, thousands apart: `0.25`, `17.4`, `14,200`.
 pub(super) fn short(value: f64) -> String {
     match value.abs() {
+        size if !size.is_finite() => value.to_string(),
         size if size < 9.995 => format!("{value:.2}"),
         size if size < 99.95 => format!("{value:.1}"),
         size if size < 999.5 => format!("{value:.0}"),

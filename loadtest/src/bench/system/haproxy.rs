@@ -19,12 +19,7 @@ pub(super) enum Kind {
     Tuned,
 }
 
-pub(super) fn start(
-    program: &Found,
-    sandbox: &Namespace,
-    directory: &Path,
-    kind: Kind,
-) -> Result<Process, BenchError> {
+pub(super) fn start(program: &Found, sandbox: &Namespace, directory: &Path, kind: Kind) -> Result<Process, BenchError> {
     let file = directory.join("haproxy.cfg");
     fs::write(&file, configuration(kind)).map_err(BenchError::file("write", &file))?;
     // In the foreground, without a master.

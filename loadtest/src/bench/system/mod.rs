@@ -5,7 +5,7 @@ mod haproxy;
 mod nft;
 mod nginx;
 mod programs;
-mod ringlb;
+pub(super) mod ringlb;
 
 pub(super) use programs::{Found, Missing, Programs};
 
@@ -30,6 +30,8 @@ pub(crate) enum System {
     HaproxyTuned,
     /// ringlb, as its users run it.
     Ringlb,
+    /// The same, without the changes that workload `w7` makes.
+    RinglbQuiet,
     /// nginx's stream module.
     Nginx,
     /// Envoy's TCP and UDP proxies.
@@ -39,7 +41,7 @@ pub(crate) enum System {
 }
 
 impl System {
-    /// All, in the order in which the first round runs them.
+    /// All that can be chosen, in the order in which the first round runs them.
     pub(crate) const ALL: [Self; 7] =
         [Self::Direct, Self::HaproxyTuned, Self::Haproxy, Self::Ringlb, Self::Nginx, Self::Envoy, Self::Nft];
 
@@ -50,6 +52,7 @@ impl System {
             Self::Haproxy => "haproxy",
             Self::HaproxyTuned => "haproxy-tuned",
             Self::Ringlb => "ringlb",
+            Self::RinglbQuiet => "ringlb-quiet",
             Self::Nginx => "nginx",
             Self::Envoy => "envoy",
             Self::Nft => "nft",
@@ -63,6 +66,7 @@ impl System {
             Self::Haproxy => "HAProxy",
             Self::HaproxyTuned => "HAProxy tuned",
             Self::Ringlb => "ringlb",
+            Self::RinglbQuiet => "ringlb without changes",
             Self::Nginx => "nginx",
             Self::Envoy => "Envoy",
             Self::Nft => "nft DNAT",
@@ -72,6 +76,11 @@ impl System {
     /// Whether it runs in processes of its own, whose CPU time and memory can be told.
     pub(super) const fn has_processes(self) -> bool {
         !matches!(self, Self::Direct | Self::Nft)
+    }
+
+    /// Whether it is ringlb, whatever is done to it.
+    pub(super) const fn is_ringlb(self) -> bool {
+        matches!(self, Self::Ringlb | Self::RinglbQuiet)
     }
 
     /// Makes the network and starts the system on it, for the backends of [`topology`](super::topology).
@@ -85,7 +94,7 @@ impl System {
             return Ok((Topology::connected(runtime)?, None));
         }
         let program = programs.of(self)?;
-        if self == Self::Ringlb {
+        if self.is_ringlb() {
             let topology = Topology::containers()?;
             return Ok((topology, Some(ringlb::start(program, directory)?)));
         }
@@ -99,7 +108,7 @@ impl System {
                 nft::start(program, &sandbox, directory)?;
                 None
             }
-            Self::Direct | Self::Ringlb => None,
+            Self::Direct | Self::Ringlb | Self::RinglbQuiet => None,
         };
         Ok((topology, process))
     }
@@ -128,6 +137,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_json() {
+        assert_eq!(serde_json::to_value(System::RinglbQuiet).unwrap(), System::RinglbQuiet.name());
         for system in System::ALL {
             assert_eq!(system.name().parse(), Ok(system));
             assert_eq!(serde_json::to_value(system).unwrap(), system.name());

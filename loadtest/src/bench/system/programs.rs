@@ -70,7 +70,8 @@ impl Programs {
 
     /// A system's program.
     pub(crate) fn of(&self, system: System) -> Result<&Found, BenchError> {
-        self.found.get(&system).ok_or_else(|| BenchError::Impossible(format!("{system} is not installed")))
+        let program = if system.is_ringlb() { System::Ringlb } else { system };
+        self.found.get(&program).ok_or_else(|| BenchError::Impossible(format!("{system} is not installed")))
     }
 }
 
@@ -78,13 +79,13 @@ impl Programs {
 fn look_for(system: System) -> Result<Option<Found>, String> {
     let (path, version) = match system {
         System::Direct => return Ok(None),
-        System::Ringlb => (beside_this_program("ringlb")?, "--version"),
+        System::Ringlb | System::RinglbQuiet => (beside_this_program("ringlb")?, "--version"),
         System::Haproxy | System::HaproxyTuned => (in_path("haproxy")?, "-v"),
         System::Nginx => (in_path("nginx")?, "-v"),
         System::Envoy => (in_path("envoy")?, "--version"),
         System::Nft => (in_path("nft")?, "--version"),
     };
-    if system == System::Ringlb {
+    if system.is_ringlb() {
         beside_this_program("ringlb-proxy")?;
     }
     if system == System::Nginx && !Path::new(NGINX_STREAM_MODULE).exists() {
