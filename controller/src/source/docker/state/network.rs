@@ -1,6 +1,6 @@
 //! What is remembered of one network.
 
-use super::{ANSWER_LIFE, Deadline, HOLD_DOWN, START, Told};
+use super::{ANSWER_LIFE, Deadline, Ended, HOLD_DOWN, START, Told};
 use crate::model::Families;
 use crate::source::docker::sandbox_files::SandboxFile;
 use crate::source::docker::view::{InspectedNetwork, InspectedPort, ListedNetwork, TaskPhase};
@@ -220,6 +220,7 @@ impl NetworkMemory {
         told: &Told,
         started: Option<Instant>,
         now: Instant,
+        ended: &mut Ended,
         deadline: &mut Deadline,
     ) {
         let starting = started.map(|started| started + START).filter(|until| now < *until);
@@ -245,7 +246,7 @@ impl NetworkMemory {
             let answer = service.answer.as_ref();
             service.tasks.retain(|address, task| {
                 let phase = task.phase(told);
-                let over = phase == Some(TaskPhase::Over);
+                let over = phase == Some(TaskPhase::Over) || ended.has(&task.id);
                 let stopping = over || phase == Some(TaskPhase::Stopping);
                 if answer.is_some_and(|answer| answer.addresses.contains(address)) {
                     task.missing = None;
@@ -258,7 +259,11 @@ impl NetworkMemory {
                     return true;
                 }
                 let missing = *task.missing.get_or_insert(now);
-                if over || task.drained || now >= held(missing) {
+                if over || task.drained {
+                    ended.add(now, task.id.clone());
+                    return false;
+                }
+                if now >= held(missing) {
                     return false;
                 }
                 if starting.is_none() {
@@ -288,12 +293,14 @@ impl NetworkMemory {
     }
 
     /// A task drains on all of its networks, also on those without a DNS that says so.
-    pub(super) fn drain_elsewhere(&mut self, draining: &BTreeSet<String>) {
-        if self.ingress && !draining.is_empty() {
-            for task in self.services.values_mut().flat_map(|service| service.tasks.values_mut()) {
-                task.draining |= draining.contains(&task.id);
-            }
+    pub(super) fn drain_elsewhere(&mut self, draining: &BTreeSet<String>, ended: &Ended) {
+        for task in self.services.values_mut().flat_map(|service| service.tasks.values_mut()) {
+            task.draining |= self.ingress && draining.contains(&task.id) || ended.has(&task.id);
         }
+    }
+
+    pub(super) fn has_task(&self, id: &str) -> bool {
+        self.services.values().flat_map(|service| service.tasks.values()).any(|task| task.id == id)
     }
 }
 
