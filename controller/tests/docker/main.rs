@@ -15,6 +15,7 @@ mod image;
 mod lasting;
 mod leaving;
 mod leftovers;
+mod listing;
 mod load;
 mod machine;
 mod many;

@@ -11,7 +11,7 @@ use crate::wire::port_of;
 use ringlb_netns::Namespace;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 /// New connections a second, on the VIP and on the published port each.
 const RATE: u32 = 200;

@@ -201,7 +201,7 @@ impl State {
             network.drain_elsewhere(&draining, &self.ended);
         }
         self.ended.forget(now, &self.networks);
-        outcome::derive(&self.networks, &self.told, now, deadline)
+        outcome::derive(&self.networks, &self.told, self.started, now, deadline)
     }
 }
 

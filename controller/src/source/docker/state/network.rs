@@ -18,7 +18,7 @@ pub(super) struct NetworkMemory {
     pub(super) lb_address: Families<IpAddr>,
     pub(super) sandbox: Option<SandboxFile>,
     /// When it lost its sandbox; none if it never had one.
-    pub(super) without_sandbox_since: Option<Instant>,
+    without_sandbox_since: Option<Instant>,
     pub(super) services: BTreeMap<String, ServiceMemory>,
     inspected: Option<Instant>,
 }
@@ -227,11 +227,9 @@ impl NetworkMemory {
         if let Some(until) = starting {
             deadline.at(until);
         }
-        let held = |since: Instant| started.map_or(since, |started| started.max(since)) + HOLD_DOWN;
-        if let Some(since) = self.without_sandbox_since
-            && now < held(since)
-        {
-            deadline.at(held(since));
+        let held = |since: Instant| held(since, started);
+        if let Some(end) = self.held_without_sandbox(started).filter(|end| now < *end) {
+            deadline.at(end);
         }
         self.services.retain(|name, service| {
             service.settle_answer(now, deadline);
@@ -286,6 +284,11 @@ impl NetworkMemory {
         });
     }
 
+    /// Until when the network stays although it has no sandbox; nothing if it has one, or never had.
+    pub(super) fn held_without_sandbox(&self, started: Option<Instant>) -> Option<Instant> {
+        self.without_sandbox_since.map(|since| held(since, started))
+    }
+
     /// The tasks that are to get no more connections, by what the DNS says.
     pub(super) fn tasks_drained_by_name(&self) -> impl Iterator<Item = &str> {
         let tasks = self.services.values().flat_map(|service| service.tasks.values());
@@ -302,6 +305,12 @@ impl NetworkMemory {
     pub(super) fn has_task(&self, id: &str) -> bool {
         self.services.values().flat_map(|service| service.tasks.values()).any(|task| task.id == id)
     }
+}
+
+/// Until when what is missing since then is kept in suspense: an Engine that was met only later has had no more time than
+/// since it was.
+fn held(since: Instant, started: Option<Instant>) -> Instant {
+    started.map_or(since, |started| started.max(since)) + HOLD_DOWN
 }
 
 impl ServiceMemory {
