@@ -1,6 +1,6 @@
 //! The node as a whole.
 
-use super::Answer;
+use super::{Answer, await_disk};
 use crate::admin::problem::Problem;
 use crate::admin::resource::{Applied, AppliedNetwork, NetworkStatusResource, NodeResource, Outcome};
 use crate::admin::{Context, body};
@@ -34,8 +34,8 @@ pub(in crate::admin) async fn apply(State(context): State<Context>, headers: Hea
         model.desired(&state)?;
         return Err(missing.into());
     }
-    let taken = context.desired.replace(&state)?;
-    let settled = taken.receipts.into_iter().map(async |(name, receipt)| (name, receipt.settled().await));
+    let mut taken = context.desired.replace(&state)?;
+    let settled = std::mem::take(&mut taken.receipts).into_iter().map(async |(name, receipt)| (name, receipt.settled().await));
     let mut networks = Vec::new();
     let mut unsettled = Vec::new();
     for (name, result) in join_all(settled).await {
@@ -51,6 +51,7 @@ pub(in crate::admin) async fn apply(State(context): State<Context>, headers: Hea
     if !unsettled.is_empty() {
         return Err(Problem::unsettled(&unsettled));
     }
+    await_disk(&mut taken).await?;
     let acknowledged_in_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(Json(Applied { acknowledged_in_us, networks }).into_response())
 }
