@@ -8,6 +8,7 @@
 mod before;
 mod cluster;
 mod daemon;
+mod dns;
 mod engine;
 mod failures;
 mod http;
