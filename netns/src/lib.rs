@@ -12,6 +12,7 @@
 //!
 //! Everything that makes or removes something can be repeated with the same result. Nothing is shelled out.
 
+mod announcer;
 mod error;
 mod fabric;
 mod families;

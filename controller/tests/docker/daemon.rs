@@ -4,7 +4,7 @@ use crate::engine::Engine;
 use crate::http;
 use crate::image::program;
 use crate::leftovers::{self, MARK};
-use crate::wait::{wait_until, wait_within};
+use crate::wait::{finish, wait_until, wait_within};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -56,6 +56,11 @@ impl Daemon {
         let (status, body) = http::get(&self.run_dir.join("admin.sock"), "/v1/status").unwrap();
         assert_eq!(status, 200, "{body}");
         body
+    }
+
+    /// What `ringlb` prints for such a command, which must succeed.
+    pub(crate) fn command(&self, arguments: &[&str]) -> String {
+        finish(Command::new(program("ringlb")).arg("--run-dir").arg(&self.run_dir).args(arguments))
     }
 
     /// The status of the network of that name.

@@ -6,15 +6,21 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod before;
+mod client_address;
 mod cluster;
 mod daemon;
+mod dns;
 mod engine;
 mod failures;
+mod feed;
+mod held;
 mod http;
 mod image;
+mod labels;
 mod lasting;
 mod leaving;
 mod leftovers;
+mod listing;
 mod load;
 mod machine;
 mod many;

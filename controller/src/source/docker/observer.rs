@@ -201,7 +201,11 @@ impl Observer {
             self.cluster_look.hurry(now);
         }
         match happening {
-            Happening::Container { service } => {
+            Happening::Container { service, ended_task } => {
+                if let Some(task) = ended_task {
+                    self.state.task_ended(now, task);
+                    self.changed();
+                }
                 let concerned: Vec<_> =
                     self.inspections.keys().filter(|id| self.concerns(id, service.as_deref())).cloned().collect();
                 for id in concerned {
@@ -362,9 +366,12 @@ impl Observer {
             changed |= self.state.answered(&answers.network, &service, asked, addresses);
         }
         if changed {
-            // Whether what is not named any more is still listed says whether it stops or is cut off.
-            if let Some(look) = self.inspections.get_mut(&answers.network) {
-                look.hurry(now);
+            // Whether what is not named any more is still listed says whether it stops or is cut off. What an ingress network
+            // lists has no names.
+            for (id, look) in &mut self.inspections {
+                if *id == answers.network || self.state.is_ingress(id) {
+                    look.hurry(now);
+                }
             }
             self.changed();
         }

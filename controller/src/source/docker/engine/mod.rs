@@ -59,6 +59,8 @@ pub(super) enum Happening {
     Container {
         /// The service's name, if it is a task of one.
         service: Option<String>,
+        /// The task's id, if that has ended with it. A task is never started again.
+        ended_task: Option<String>,
     },
     /// A network was made or removed, or a container was connected to it or disconnected.
     Network {
@@ -166,8 +168,10 @@ fn happening(event: EventMessage) -> Option<Happening> {
         EventMessageTypeEnum::CONTAINER => {
             let matters = matches!(action.as_str(), "start" | "kill" | "die" | "destroy" | "pause" | "unpause")
                 || action.starts_with("health_status");
-            let service = actor.attributes.and_then(|mut labels| labels.remove("com.docker.swarm.service.name"));
-            matters.then_some(Happening::Container { service })
+            let mut labels = actor.attributes.unwrap_or_default();
+            let service = labels.remove("com.docker.swarm.service.name");
+            let ended_task = labels.remove("com.docker.swarm.task.id").filter(|_| action == "die");
+            matters.then_some(Happening::Container { service, ended_task })
         }
         EventMessageTypeEnum::NETWORK => {
             let listing = !matches!(action.as_str(), "connect" | "disconnect");
@@ -214,11 +218,17 @@ mod tests {
 
     #[test]
     fn an_event_matters_or_not() {
-        let task = r#"{"Type":"container","Action":"kill","Actor":{"ID":"a","Attributes":{
-            "com.docker.swarm.service.name":"web","signal":"15"}},"scope":"local","time":1}"#;
-        assert_eq!(read(task), Some(Happening::Container { service: Some("web".to_owned()) }));
+        let of_task = |action: &str| {
+            let attributes = r#"{"com.docker.swarm.service.name":"web","com.docker.swarm.task.id":"t","signal":"15"}"#;
+            read(&format!(
+                r#"{{"Type":"container","Action":"{action}","Actor":{{"ID":"a","Attributes":{attributes}}}}}"#
+            ))
+        };
+        let service = Some("web".to_owned());
+        assert_eq!(of_task("kill"), Some(Happening::Container { service: service.clone(), ended_task: None }));
+        assert_eq!(of_task("die"), Some(Happening::Container { service, ended_task: Some("t".to_owned()) }));
         let healthy = r#"{"Type":"container","Action":"health_status: healthy","Actor":{"ID":"a"}}"#;
-        assert_eq!(read(healthy), Some(Happening::Container { service: None }));
+        assert_eq!(read(healthy), Some(Happening::Container { service: None, ended_task: None }));
         assert_eq!(read(r#"{"Type":"container","Action":"exec_start: true","Actor":{"ID":"a"}}"#), None);
         let connect = r#"{"Type":"network","Action":"connect","Actor":{"ID":"n"}}"#;
         assert_eq!(read(connect), Some(Happening::Network { id: "n".to_owned(), listing: false }));
