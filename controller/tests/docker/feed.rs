@@ -120,6 +120,29 @@ fn workers_follow_what_a_manager_tells() {
     }
     let ends = lasting.close();
     assert!(ends.is_empty(), "{ends:?}");
+    another_manager_tells(&cluster, &workers, telling);
+}
+
+/// A worker becomes a manager and tells the others while the first one's daemon is away; then it is a worker again.
+fn another_manager_tells(cluster: &Cluster, workers: &[Daemon], telling: Daemon) {
+    let name = &cluster.engine(2).machine.name;
+    let becomes = |role: &str, labels_from: &str| {
+        wait_until(&format!("the second node is a {role}"), || {
+            let told = source(&workers[0]);
+            told["engine"]["role"] == role && told["labels_from"] == labels_from && told["labels_error"].is_null()
+        });
+    };
+    cluster.manager().docker(&["node", "promote", name]);
+    becomes("manager", "manager");
+    telling.kill();
+    cluster.update_service("web", &["--label-add", "ringlb.algorithm=rr"]);
+    wait_for_algorithm(workers, "rr", "the command, told by another manager");
+    cluster.manager().docker(&["node", "demote", name]);
+    let mut telling = Daemon::start(cluster.manager());
+    telling.wait_until_it_answers();
+    becomes("worker", "cluster");
+    cluster.update_service("web", &["--label-add", "ringlb.algorithm=wrr"]);
+    wait_for_algorithm(workers, "wrr", "the command, told by the first manager again");
 }
 
 /// Whether somebody listens there for TCP.
