@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod admin;
 mod before;
 mod cluster;
 mod daemon;
@@ -20,6 +21,7 @@ mod load;
 mod machine;
 mod many;
 mod nodes;
+mod packaging;
 mod partition;
 mod ports;
 mod requests;
