@@ -171,8 +171,8 @@ impl Engine {
     /// The network namespace of a container.
     pub(crate) fn namespace_of(&self, container: &str) -> Namespace {
         let inspected = self.get(&format!("/containers/{container}/json"));
-        let path = inspected["NetworkSettings"]["SandboxKey"].as_str().unwrap();
-        Namespace::open_path(&self.machine.path(Path::new(path))).unwrap()
+        let path = Path::new(inspected["NetworkSettings"]["SandboxKey"].as_str().unwrap());
+        self.sandbox(path.file_name().unwrap().to_str().unwrap())
     }
 
     /// The sandbox of an overlay network on this node.

@@ -54,8 +54,14 @@ fn a_daemon_that_ends_leaves_nothing_behind() {
 
 /// Addresses, routes, firewall rules and listening sockets of a namespace.
 pub(crate) fn state_of(namespace: &Namespace) -> String {
-    let commands =
-        ["ip -o addr show", "ip route show table all", "ip rule show", "iptables-save -t mangle", "ss -Hltun"];
+    let commands = [
+        "ip -o addr show",
+        "ip route show table all",
+        "ip rule show",
+        "iptables-save -t mangle",
+        "nft list tables",
+        "ss -Hltun",
+    ];
     let mut state = String::new();
     for words in commands {
         let mut words = words.split(' ');

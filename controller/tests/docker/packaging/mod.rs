@@ -4,6 +4,7 @@ mod container;
 mod order;
 mod privileges;
 mod restarts;
+mod steering;
 mod unit;
 
 use crate::image::program;

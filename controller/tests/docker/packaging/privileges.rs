@@ -21,7 +21,7 @@ fn nothing_that_ringlb_does_wants_more_privileges_than_the_service_has() {
     let vip = cluster.target("web", "net", 80);
     let servers = cluster.servers_of("web");
     let outside = &cluster.wire.namespace;
-    let units: Vec<Unit> = cluster.engines.iter().map(Unit::start).collect();
+    let units: Vec<Unit<'_>> = cluster.engines.iter().map(Unit::start).collect();
     for (engine, unit) in cluster.engines.iter().zip(&units) {
         let client = engine.client(&format!("client{}", engine.number), "net");
         wait_for_servers(&client, vip, &servers);
