@@ -4,7 +4,7 @@ use crate::admin::Admin;
 use crate::engine::Engine;
 use crate::image::program;
 use crate::leftovers::{self, MARK};
-use crate::wait::{wait_until, wait_within};
+use crate::wait::{finish, wait_until, wait_within};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -55,6 +55,11 @@ impl Daemon {
 
     pub(crate) fn status(&self) -> Value {
         self.admin.status()
+    }
+
+    /// What `ringlb` prints for such a command, which must succeed.
+    pub(crate) fn command(&self, arguments: &[&str]) -> String {
+        finish(Command::new(program("ringlb")).arg("--run-dir").arg(&self.run_dir).args(arguments))
     }
 
     /// The status of the network of that name.

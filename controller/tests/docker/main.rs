@@ -7,12 +7,17 @@
 
 mod admin;
 mod before;
+mod client_address;
 mod cluster;
 mod daemon;
+mod dns;
 mod engine;
 mod failures;
+mod feed;
+mod held;
 mod http;
 mod image;
+mod labels;
 mod lasting;
 mod leaving;
 mod leftovers;

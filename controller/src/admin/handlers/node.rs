@@ -24,7 +24,7 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(in crate::admin) async fn apply(State(context): State<Context>, headers: HeaderMap, body: Body) -> Answer {
     let began = Instant::now();
-    let state: DesiredState = body::json_or_yaml(&headers, body).await?;
+    let state: DesiredState = body::state(&headers, body).await?;
     if !context.ready.load(Ordering::Relaxed) {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is starting or shutting down"));
     }
@@ -54,6 +54,11 @@ pub(in crate::admin) async fn apply(State(context): State<Context>, headers: Hea
     await_disk(&mut taken).await?;
     let acknowledged_in_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(Json(Applied { acknowledged_in_us, networks }).into_response())
+}
+
+/// What is made here, with all addresses that were chosen.
+pub(in crate::admin) async fn export(State(context): State<Context>) -> Answer {
+    Ok(Json(context.desired.model().keep().state).into_response())
 }
 
 pub(in crate::admin) async fn status(State(context): State<Context>) -> Answer {
