@@ -3,9 +3,10 @@
 use super::unit::Unit;
 use crate::cluster::Cluster;
 use crate::lasting::Lasting;
+use crate::leaving::state_of;
 use crate::load::SteadyLoad;
 use crate::requests::wait_for_servers;
-use crate::wait::wait_until;
+use crate::wait::{finish, wait_until};
 use crate::wire::port_of;
 
 #[test]
@@ -16,6 +17,8 @@ fn connections_outlive_the_daemon_of_the_service_however_it_ends() {
     cluster.wait_for_replicas("web", 2);
     let engine = cluster.manager();
     let client = engine.client("client", "net");
+    let namespaces = [&engine.machine.namespace, &engine.overlay_sandbox("net"), &engine.sandbox("ingress_sbox")];
+    let untouched = namespaces.map(state_of);
     let unit = Unit::start(engine);
     let (vip, published) = (cluster.target("web", "net", 80), port_of(1, 80));
     let outside = &cluster.wire.namespace;
@@ -76,4 +79,11 @@ fn connections_outlive_the_daemon_of_the_service_however_it_ends() {
         assert!(ends.is_empty(), "{ends:?}");
     }
     assert_eq!(unit.admin.proxies(), proxies);
+
+    // What README says about how to leave nothing.
+    engine.machine.systemctl(&["disable", "--quiet", "--now", "ringlb"]);
+    assert_eq!(unit.running_proxies(), left);
+    finish(engine.machine.command("timeout").args(["--preserve-status", "5", "ringlb", "daemon"]));
+    assert_eq!(unit.running_proxies(), [0; 0]);
+    assert_eq!(namespaces.map(state_of), untouched);
 }
