@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod admin;
 mod before;
 mod client_address;
 mod cluster;
@@ -25,6 +26,7 @@ mod load;
 mod machine;
 mod many;
 mod nodes;
+mod packaging;
 mod partition;
 mod ports;
 mod requests;
