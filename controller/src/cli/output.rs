@@ -11,11 +11,18 @@ pub(super) enum Output {
     Nothing,
     Networks,
     NetworkMade,
-    Attached { network: String },
-    ServiceMade { network: String },
+    Attached {
+        network: String,
+    },
+    ServiceMade {
+        network: String,
+    },
     Services,
     Service,
-    BackendChanged { service: String, verb: &'static str },
+    BackendChanged {
+        service: String,
+        verb: &'static str,
+    },
     Removed(String),
     Applied,
     /// As it is.

@@ -8,8 +8,8 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use ipnet::IpNet;
 use ringlb_netns::{
-    Addresses, Fabric, Namespace, NetworkPlan, Sandbox, SteeredSockets, SteeringKind, Subnets, Takeover, kernel_has_ipvs,
-    remove_leftover,
+    Addresses, Fabric, Namespace, NetworkPlan, Sandbox, SteeredSockets, SteeringKind, Subnets, Takeover,
+    kernel_has_ipvs, remove_leftover,
 };
 use std::collections::{BTreeMap, HashSet};
 use std::io;
