@@ -13,9 +13,11 @@
 //! Everything that makes or removes something can be repeated with the same result. Nothing is shelled out.
 
 mod clearing;
+mod announcer;
 mod error;
 mod fabric;
 mod families;
+mod ipvs;
 pub mod isolate;
 mod leftovers;
 mod links;
@@ -35,6 +37,7 @@ pub use clearing::{Cleared, clear};
 pub use error::{Error, Result};
 pub use fabric::Fabric;
 pub use families::{Addresses, Subnets};
+pub use ipvs::{ipvs_balances_in, kernel_has_ipvs};
 pub use leftovers::{leftovers, remove_leftover, remove_leftovers};
 pub use links::{Link, Links};
 pub use namespace::Namespace;

@@ -1,5 +1,6 @@
 //! The namespace in which a network's proxy lives.
 
+use crate::announcer::Announcer;
 use crate::fabric::mac_of;
 use crate::neighbours::answer_solicitations;
 use crate::{Addresses, Error, Fabric, Links, Namespace, NetworkPlan, Result, Subnets, clear, parameters};
@@ -15,6 +16,7 @@ const PORT_ID: &str = "lb";
 pub struct Sandbox {
     links: Links,
     addresses: Addresses,
+    announcer: Option<Announcer>,
 }
 
 impl Sandbox {
@@ -33,7 +35,8 @@ impl Sandbox {
         if let (Some(own_address), Some(mac)) = (addresses.v6, mac_of(addresses)) {
             answer_solicitations(&namespace, INTERFACE, own_address, mac)?;
         }
-        Ok(Self { links, addresses })
+        let announcer = Announcer::of(&links, INTERFACE).await?;
+        Ok(Self { links, addresses, announcer })
     }
 
     /// Takes somebody else's namespace as the sandbox, if it is the one with that identity ([`Namespace::identity`]). Its
@@ -47,7 +50,9 @@ impl Sandbox {
             return Err(Error::AnotherNamespace { path: path.to_owned() });
         }
         parameters::set_in_foreign(&namespace)?;
-        Ok(Self { links: namespace.links().await?, addresses: lb_addresses.into() })
+        let links = namespace.links().await?;
+        let announcer = Announcer::of(&links, INTERFACE).await?;
+        Ok(Self { links, addresses: lb_addresses.into(), announcer })
     }
 
     /// Whether the network's sandbox is that namespace, and its interface has the LB endpoint's addresses: what was made
@@ -89,11 +94,16 @@ impl Sandbox {
 
     /// Makes every address of the prefix the sandbox's own: it answers ARP or neighbour solicitations, and pings, and what
     /// is sent to it reaches the steered sockets. One netlink message. A VIP inside a prefix that was added needs none.
+    /// A single address is announced to the neighbours, who may have asked for it in vain.
     ///
     /// # Errors
     /// If the kernel refuses.
     pub async fn add_vip_route(&self, prefix: IpNet) -> Result<()> {
-        self.links.add_local_route(prefix).await
+        self.links.add_local_route(prefix).await?;
+        if let Some(Err(cause)) = self.announcer.as_ref().map(|announcer| announcer.announce(prefix)) {
+            tracing::debug!(namespace = self.namespace().label(), %prefix, %cause, "cannot announce the VIP");
+        }
+        Ok(())
     }
 
     /// Takes back [`Self::add_vip_route`]. One netlink message.

@@ -2,7 +2,7 @@
 //! crate's unsafe code.
 #![allow(unsafe_code, reason = "these calls have no safe wrapper; each is one function with a safe signature")]
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -49,6 +49,41 @@ pub(crate) fn set_loopback_up() -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// A socket that sends Ethernet frames out of one interface and receives nothing (packet(7)).
+#[derive(Debug)]
+pub(crate) struct LinkSocket {
+    socket: Socket,
+    address: SockAddr,
+}
+
+impl LinkSocket {
+    /// For the interface with that index, in the calling thread's network namespace. Needs `CAP_NET_RAW`.
+    pub(crate) fn open(index: u32) -> io::Result<Self> {
+        let index = i32::try_from(index).map_err(|_large| io::ErrorKind::InvalidInput)?;
+        // Protocol 0: no frame is delivered to it.
+        let socket = Socket::new(Domain::PACKET, Type::RAW.cloexec().nonblocking(), None)?;
+        // SAFETY: `sockaddr_ll` is plain data for which all zeroes is a valid value.
+        let mut link: libc::sockaddr_ll = unsafe { mem::zeroed() };
+        link.sll_family = libc::AF_PACKET as libc::sa_family_t;
+        link.sll_ifindex = index;
+        // SAFETY: the closure makes a whole `sockaddr_ll` of the storage, which is larger and aligned for every address, and
+        // sets the length to its size.
+        let ((), address) = unsafe {
+            SockAddr::try_init(|storage, length| {
+                storage.cast::<libc::sockaddr_ll>().write(link);
+                *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+                Ok(())
+            })
+        }?;
+        Ok(Self { socket, address })
+    }
+
+    /// Sends a whole frame, with its header.
+    pub(crate) fn send(&self, frame: &[u8]) -> io::Result<()> {
+        self.socket.send_to(frame, &self.address).map(|_length| ())
+    }
 }
 
 /// Makes the child that `command` starts enter the network namespace before it executes its program.

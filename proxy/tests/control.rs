@@ -6,7 +6,9 @@ mod support;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use ringlb_proxy::control::frame::encode;
 use ringlb_proxy::control::message::{BackendSpec, Change, Delta, Reply, Request, Snapshot};
-use ringlb_proxy::control::settings::{ConnectTimeout, DrainTimeout};
+use ringlb_proxy::control::settings::{
+    CheckInterval, CheckPort, CheckTimeout, ConnectTimeout, DrainTimeout, PanicThreshold,
+};
 use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -178,6 +180,48 @@ fn a_connection_waiting_for_a_removed_backend_goes_elsewhere() {
     let mut number = [0];
     client.read_exact(&mut number).unwrap();
     assert_eq!(number, [2]);
+}
+
+/// A backend that is gone without a word drains, or fails its checks, long before the attempt's time is over.
+#[test]
+fn a_connection_waiting_for_a_backend_that_gets_no_more_goes_elsewhere() {
+    let mut proxy = Proxy::start(&[]);
+    let _silent = silent_backend(1, proxy.target.port());
+    serve_numbers(&proxy, 2..=2);
+    let mut spec = service("s", proxy.target.ip(), Default::default(), &[backend(1)]);
+    spec.settings.connect_timeout = ConnectTimeout(Duration::from_secs(60));
+    proxy.snapshot(vec![spec.clone()]);
+    let wait_in_vain = |proxy: &mut Proxy| {
+        let client = proxy.connect();
+        proxy.wait_for("it connects", |s| s.services[0].backends[0].active == 1);
+        client
+    };
+    let whom = |mut client: TcpStream| {
+        let mut number = [0];
+        client.read_exact(&mut number).unwrap();
+        number[0]
+    };
+    let put = |backend| Change::PutBackend { service: "s".into(), backend };
+
+    let client = wait_in_vain(&mut proxy);
+    let drained = BackendSpec { draining: true, ..backend(1) };
+    proxy.change(vec![put(drained.clone())]);
+    // Nobody else is there, and it may answer yet.
+    assert_eq!(proxy.statistics().services[0].backends[0].active, 1);
+    proxy.change(vec![put(backend(1))]);
+    proxy.change(vec![put(backend(2)), put(drained)]);
+    assert_eq!(whom(client), 2);
+
+    spec.backends = vec![backend(1)];
+    proxy.snapshot(vec![spec.clone()]);
+    let client = wait_in_vain(&mut proxy);
+    spec.backends.push(backend(2));
+    spec.settings.health_check.port = CheckPort(proxy.target.port());
+    spec.settings.health_check.interval = CheckInterval(Duration::from_millis(100));
+    spec.settings.health_check.timeout = CheckTimeout(Duration::from_millis(100));
+    spec.settings.panic_threshold = PanicThreshold(0);
+    proxy.snapshot(vec![spec]);
+    assert_eq!(whom(client), 2);
 }
 
 #[test]

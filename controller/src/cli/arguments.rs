@@ -72,6 +72,8 @@ pub(super) enum Command {
         /// A YAML or JSON document, or - for standard input
         file: PathBuf,
     },
+    /// Print what is desired, with all addresses that were chosen, as a document for `ringlb apply`
+    Export,
     /// Show networks, sandboxes, proxies, services, backends and their connections
     Status,
     /// After the daemon's end, remove all that it has left on this node: proxies, namespaces, routes, sockets, containers.

@@ -6,8 +6,14 @@ use crate::daemon::{self, Options};
 use crate::source::docker;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+/// Signals that come within this time are one. Nobody repeats a wish so fast, but the kernel does: a parent that dies sends
+/// its death signal once for each of its threads (PR_SET_PDEATHSIG, prctl(2)).
+const TOGETHER: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<(), CommandError> {
     ringlb_proxy::log::start();
@@ -33,6 +39,8 @@ pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<
     let shutdown = async move {
         signals.next().await;
         tokio::spawn(async move {
+            let settled = Instant::now() + TOGETHER;
+            while timeout_at(settled, signals.next()).await.is_ok() {}
             signals.next().await;
             tracing::error!("a second signal: ending at once, without removing anything");
             std::process::exit(1);

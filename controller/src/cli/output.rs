@@ -11,14 +11,23 @@ pub(super) enum Output {
     Nothing,
     Networks,
     NetworkMade,
-    Attached { network: String },
-    ServiceMade { network: String },
+    Attached {
+        network: String,
+    },
+    ServiceMade {
+        network: String,
+    },
     Services,
     Service,
-    BackendChanged { service: String, verb: &'static str },
+    BackendChanged {
+        service: String,
+        verb: &'static str,
+    },
     Removed(String),
     Applied,
     Cleaned,
+    /// As it is.
+    Document,
     Status,
 }
 
@@ -68,6 +77,10 @@ impl Output {
                 writeln!(out, "acknowledged in {}", microseconds(&answer["acknowledged_in_us"]))
             }
             Self::Cleaned => cleanup::write(answer, out),
+            Self::Document => {
+                serde_json::to_writer_pretty(&mut *out, answer)?;
+                writeln!(out)
+            }
             Self::Status => status::write(answer, out),
         }
     }

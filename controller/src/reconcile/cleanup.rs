@@ -32,7 +32,7 @@ async fn end(control: &ControlDirectory, network: Name, met: Result<Orphan, Meet
         Ok(orphan) => EndedProxy {
             pid: Some(orphan.hello.pid),
             sandbox: orphan.any_namespace().ok(),
-            failure: orphan.end().await.err(),
+            failure: orphan.end_process().await.err(),
             network,
         },
         Err(error) => {

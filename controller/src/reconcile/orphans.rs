@@ -3,6 +3,7 @@
 
 use super::peer::Peer;
 use super::proxy::{Link, Process, Proxy, TableState};
+use super::structure::restore;
 use super::{Channel, ChannelError, ControlDirectory};
 use crate::model::{Name, Port};
 use ringlb_netns::{Namespace, SteeredSockets, Steering, SteeringKind, ThreadSockets};
@@ -173,14 +174,18 @@ impl Orphan {
     /// Its sockets and its control socket, as those of a proxy that is to be started are made. Only once.
     pub(super) fn take_sockets(&mut self) -> Result<(SteeredSockets, OwnedFd), String> {
         let control = self.control.take().ok_or("it has no control socket")?;
+        let kind = self.steering();
         let kept = std::mem::take(&mut self.kept);
-        let kind = if kept.is_empty() { SteeringKind::Tproxy } else { SteeringKind::SkLookup };
         let steering = Steering::from_descriptors(kind, kept).map_err(|error| error.to_string())?;
         let threads = std::mem::take(&mut self.threads).into_values().map(|sockets| ThreadSockets {
             listeners: sockets.listeners.into_iter().map(Into::into).collect(),
             datagrams: sockets.datagrams.into_iter().map(Into::into).collect(),
         });
         Ok((SteeredSockets { threads: threads.collect(), steering }, control))
+    }
+
+    fn steering(&self) -> SteeringKind {
+        if self.kept.is_empty() { SteeringKind::Tproxy } else { SteeringKind::SkLookup }
     }
 
     /// It as the proxy of a network, and the sockets of the ports that it serves.
@@ -194,8 +199,19 @@ impl Orphan {
         Ok((proxy, ports.collect()))
     }
 
-    /// Ends it: asks first, and kills it if it does not end.
-    pub(super) async fn end(mut self) -> Result<(), String> {
+    /// Ends it, and takes back what it and its daemon have left in its sandbox.
+    pub(super) async fn end(self, network: &Name) -> Result<(), String> {
+        let sandbox = self.any_namespace().ok();
+        let steering = self.steering();
+        let ended = self.end_process().await;
+        if let Some(sandbox) = sandbox {
+            restore(network, &sandbox, steering).await;
+        }
+        ended
+    }
+
+    /// Asks it to end, and kills it if it does not.
+    pub(super) async fn end_process(mut self) -> Result<(), String> {
         let asked = self.channel.send(&Request::Shutdown).is_ok();
         let process = Process::adopted(self.process);
         let mut process = process.map_err(|error| format!("cannot watch it: {error}"))?;

@@ -613,12 +613,7 @@ impl Worker {
                 .flatten()
                 .map(|(name, reason)| (name.to_string(), reason.clone()))
                 .collect(),
-            failed_ports: self
-                .published
-                .failed()
-                .iter()
-                .map(|(port, reason)| (port.to_string(), reason.clone()))
-                .collect(),
+            failed_ports: self.published.failures(),
             error: self.error.clone(),
         }
     }
@@ -677,7 +672,7 @@ impl Worker {
 async fn end_orphan(network: &Name, orphan: Orphan, reason: &str) {
     let pid = orphan.hello.pid;
     tracing::info!(%network, pid, reason, "ending a proxy of an earlier daemon");
-    if let Err(error) = orphan.end().await {
+    if let Err(error) = orphan.end(network).await {
         tracing::error!(%network, pid, error, "cannot end a proxy of an earlier daemon");
     }
 }

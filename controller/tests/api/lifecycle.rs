@@ -202,11 +202,31 @@ fn a_second_signal_ends_it_at_once() {
     wait_until("the daemon is ending", || daemon.http("GET", "/readyz", None).status == 503);
     let refused = daemon.http("PUT", "/v1/networks/new", Some(r#"{"subnet": "10.2.0.0/24"}"#));
     assert_eq!(refused.status, 503, "{refused:?}");
-    daemon.signal(Signal::SIGTERM);
+    // The one that counts as the second comes later than a moment after the first.
+    let pid = Pid::from_raw(daemon.pid());
+    wait_until("the daemon has ended", || {
+        kill(pid, Signal::SIGTERM).unwrap();
+        !is_alive(pid)
+    });
     let (code, run_dir) = daemon.wait();
     assert_eq!(code, Some(1));
     kill(proxy, Signal::SIGKILL).unwrap();
     drop(run_dir);
+}
+
+/// A parent that dies sends as many as it has threads.
+#[test]
+fn signals_that_come_together_are_one() {
+    let daemon = Daemon::start();
+    let proxy = busy(&daemon, "together");
+    for _ in 0..20 {
+        daemon.signal(Signal::SIGTERM);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let (code, run_dir) = daemon.wait();
+    assert_eq!(code, Some(0));
+    assert!(!is_alive(proxy));
+    assert!(namespaces(run_dir.path()).is_empty());
 }
 
 #[test]

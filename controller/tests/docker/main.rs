@@ -5,21 +5,29 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod admin;
 mod before;
 mod cleanup;
+mod client_address;
 mod cluster;
 mod daemon;
+mod dns;
 mod engine;
 mod failures;
+mod feed;
+mod held;
 mod http;
 mod image;
+mod labels;
 mod lasting;
 mod leaving;
 mod leftovers;
+mod listing;
 mod load;
 mod machine;
 mod many;
 mod nodes;
+mod packaging;
 mod partition;
 mod plain;
 mod ports;

@@ -2,11 +2,10 @@
 
 use crate::cluster::Cluster;
 use crate::daemon::Daemon;
-use crate::load::SteadyLoad;
+use crate::listing::print_listing_times;
 use crate::requests::{ask_all, wait_for_servers};
-use crate::wait::{wait_until, wait_within};
 use ringlb_netns::Namespace;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 const NETWORKS: usize = 4;
 const SERVICES: usize = 20;
@@ -55,34 +54,7 @@ fn twenty_services_on_four_networks_are_served() {
     );
 
     let (service, network) = &services[0];
-    let vip = cluster.target(service, network, 80);
-    for round in 1..=5 {
-        let known = cluster.servers_of(service);
-        let load = SteadyLoad::start(&clients[0], vip, 200);
-        engine.docker(&["service", "scale", "--detach", &format!("{service}={}", REPLICAS + round)]);
-        let listed = wait_for_listing(&cluster, service, network, REPLICAS + round);
-        cluster.wait_for_replicas(service, REPLICAS + round);
-        let servers = cluster.servers_of(service);
-        wait_for_servers(&clients[0], vip, &servers);
-        let answered = load.answered();
-        wait_until("the load has met every task", || load.answered() > answered + 100);
-        let record = load.stop();
-        record.assert_no_failure();
-        let new = servers.iter().find(|server| !known.contains(server)).unwrap();
-        let served = record.first_answer_of(new).unwrap();
-        let early = listed.duration_since(served).unwrap_or_default();
-        let late = served.duration_since(listed).unwrap_or_default();
-        println!("round {round}: the VIP serves a task {late:?} after it is listed, or {early:?} before");
-    }
-}
-
-/// Waits until the Engine lists so many tasks of the service on the network; gives when.
-fn wait_for_listing(cluster: &Cluster, service: &str, network: &str, count: usize) -> SystemTime {
-    wait_within(Duration::from_secs(60), "the task is listed", || {
-        let listed = cluster.manager().get(&format!("/networks/{network}?verbose=true"));
-        listed["Services"][service]["Tasks"].as_array().is_some_and(|tasks| tasks.len() == count)
-    });
-    SystemTime::now()
+    print_listing_times(&cluster, service, network, REPLICAS, &[(engine, &clients[0])]);
 }
 
 /// The processor time that a process has used (proc_pid_stat(5)).

@@ -56,6 +56,23 @@ async fn the_neighbour_is_the_sandboxs_interface() {
     network.remove();
 }
 
+/// It has asked before the VIP was there, and would ask again only after a minute.
+#[tokio::test]
+async fn a_client_that_asked_in_vain_is_told_of_a_new_vip() {
+    let network = Network::of("announced", Stack::Dual).await;
+    for (vip, family) in [("10.99.2.1", "ipv4"), ("fd99::2:1", "ipv6")] {
+        let parameter = format!("net/{family}/neigh/eth0/retrans_time_ms");
+        network.client.set_sysctl(&parameter, "60000").unwrap();
+        let known = || iproute2(&network.client, &["neigh", "show", vip, "dev", "eth0"]);
+        assert!(is_silent(&network.client, vip));
+        assert!(known().contains("INCOMPLETE"), "{}", known());
+        network.sandbox.add_vip_route(ip(vip).into()).await.unwrap();
+        until("the client knows where the VIP is", || known().contains("lladdr").then_some(()));
+        assert!(ping(&network.client, vip));
+    }
+    network.remove();
+}
+
 /// No tentative phase, also where IPv6 is switched off.
 #[tokio::test]
 async fn an_ipv6_address_is_usable_at_once() {

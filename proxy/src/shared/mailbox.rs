@@ -21,6 +21,9 @@ pub enum Order {
     Accept,
     /// Reset the connections of backends that are marked as removed, and give their UDP sessions other backends.
     ResetRemoved,
+    /// Try other backends for connections that are not established yet and whose backend is not to get new ones any more: it
+    /// may be gone without a word.
+    GiveUpAttempts,
     /// Look at the ages of connections: what is set for a service, and concerns them, has changed.
     WatchAges,
     /// Let this connection, which waits for a place, try to get one.

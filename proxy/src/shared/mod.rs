@@ -118,13 +118,21 @@ impl Shared {
     /// Puts what is known of a service's backends into the table, in the same generation. To be called from one thread
     /// only, the one that replaces and changes the table.
     pub fn note_conditions(&self, service: &str, conditions: &[Condition]) {
-        let table = self.table.load().with_conditions(service, conditions);
-        if let Some(table) = table {
-            self.table.store(Arc::new(table));
-            // A backend that may be used again has places for who waits.
-            if self.waiting.load(Ordering::SeqCst) > 0 {
-                self.tell(&[Order::AllTurns], Wake::Busy);
-            }
+        let before = self.table.load_full();
+        let Some(table) = before.with_conditions(service, conditions) else { return };
+        let services = before.service(service).zip(table.service(service));
+        let loses = services.is_some_and(|(before, after)| before.loses_eligible(after));
+        self.table.store(Arc::new(table));
+        let mut orders = Vec::new();
+        // A backend that may be used again has places for who waits.
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            orders.push(Order::AllTurns);
+        }
+        if loses {
+            orders.push(Order::GiveUpAttempts);
+        }
+        if !orders.is_empty() {
+            self.tell(&orders, Wake::Busy);
         }
     }
 
@@ -137,21 +145,25 @@ impl Shared {
         if first {
             orders.push(Order::Accept);
         }
-        let mut removed = false;
+        let (mut removed, mut draining) = (false, false);
         for (identity, consequence) in transition.consequences {
             match consequence {
                 Consequence::Removed => removed |= identity.remove(),
-                Consequence::DrainStarted(Some(after)) => {
+                Consequence::DrainStarted(after) => {
                     let note = identity.note_drain();
-                    if identity.active.load(Ordering::SeqCst) > 0 {
-                        wake = wake.max(Wake::Busy);
+                    draining |= identity.active.load(Ordering::SeqCst) > 0;
+                    if let Some(after) = after {
+                        orders.push(Order::DrainDeadline { identity, note, after });
                     }
-                    orders.push(Order::DrainDeadline { identity, note, after });
                 }
-                Consequence::DrainStarted(None) | Consequence::DrainEnded => {
+                Consequence::DrainEnded => {
                     identity.note_drain();
                 }
             }
+        }
+        if draining {
+            orders.push(Order::GiveUpAttempts);
+            wake = wake.max(Wake::Busy);
         }
         if transition.limits_age {
             orders.push(Order::WatchAges);

@@ -176,6 +176,22 @@ impl Service {
         &self.eligible
     }
 
+    /// Whether a connection that this backend has not answered yet had better go to another one: this one is not to get new
+    /// connections any more, another one is that was not tried, and one more attempt may be made after so many.
+    #[must_use]
+    pub fn gives_up(&self, backend: &Identity, attempts: u8, tried: &[IpAddr]) -> bool {
+        let eligible = || self.eligible.iter().filter_map(|&index| self.backends.get(index as usize));
+        attempts <= self.settings.retries.0
+            && !eligible().any(|one| std::ptr::eq(Arc::as_ptr(&one.identity), backend))
+            && eligible().any(|one| !tried.contains(&one.address))
+    }
+
+    /// Whether a backend that is to get new connections in this service is not to in `after`, which has the same ones.
+    #[must_use]
+    pub fn loses_eligible(&self, after: &Self) -> bool {
+        self.eligible.iter().any(|index| after.eligible.binary_search(index).is_err())
+    }
+
     /// Where a connection may go that could not be established to any eligible backend; `acceptable` says which ones it
     /// has not been to.
     #[must_use]

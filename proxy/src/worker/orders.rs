@@ -19,6 +19,7 @@ impl Worker {
                     self.reset_where(Identity::is_removed, Cause::Removed)?;
                     self.move_sessions(Identity::is_removed)?;
                 }
+                Order::GiveUpAttempts => self.give_up_attempts()?,
                 Order::WatchAges => self.watch_ages(),
                 Order::Turn { slot } => self.try_turn(slot)?,
                 Order::AllTurns => self.try_all_turns()?,
@@ -41,6 +42,22 @@ impl Worker {
         let is_it = |other: &Identity| std::ptr::eq(other, Arc::as_ptr(identity));
         self.reset_where(is_it, Cause::Drained)?;
         self.move_sessions(is_it)
+    }
+
+    /// Tries other backends for connections whose own one is not to get any more and has not answered yet.
+    fn give_up_attempts(&mut self) -> Result<(), Error> {
+        let table = self.shared.table.load();
+        let slots = self.connections.find(|connection| {
+            let Some(attempt) = connection.backend.as_ref().filter(|_| connection.flow.is_connecting()) else {
+                return false;
+            };
+            let service = table.find(&connection.target).map(|(service, _)| service);
+            service.is_some_and(|service| service.gives_up(&attempt.identity, connection.attempts, &connection.tried))
+        });
+        for slot in slots {
+            self.abandon_attempt(slot)?;
+        }
+        Ok(())
     }
 
     fn reset_where(&mut self, wanted: impl Fn(&Identity) -> bool, cause: Cause) -> Result<(), Error> {

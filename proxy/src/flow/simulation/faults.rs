@@ -23,6 +23,7 @@ macro_rules! faults {
 faults! {
     connect_failures: "connect failures",
     connect_timeouts: "attempts that took too long",
+    given_up: "attempts given up as their backend gets no more connections",
     shortages: "attempts without a socket",
     retries: "further attempts",
     retries_denied: "further attempts that are denied",

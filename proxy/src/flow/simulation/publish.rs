@@ -39,24 +39,35 @@ impl World<'_> {
     fn note_conditions(&mut self) {
         let Some((service, conditions)) = changes::conditions(&self.table, &mut self.random) else { return };
         self.faults.conditions += 1;
-        self.table = self.table.with_conditions(&service, &conditions).unwrap();
+        let after = self.table.with_conditions(&service, &conditions).unwrap();
+        let loses = self.table.service(&service).unwrap().loses_eligible(after.service(&service).unwrap());
+        self.table = after;
         self.call_all();
+        if loses {
+            self.orders.push(Order::GiveUpAttempts);
+        }
     }
 
     fn publish(&mut self, transition: Transition) {
         assert_eq!(transition.table.generation(), self.table.generation() + 1);
         self.faults.changes += 1;
         self.table = transition.table;
-        let mut removed = false;
+        let (mut removed, mut draining) = (false, false);
         for (identity, consequence) in transition.consequences {
             match consequence {
                 Consequence::Removed => removed |= identity.remove(),
-                Consequence::DrainStarted(Some(after)) => {
+                Consequence::DrainStarted(after) => {
                     let note = identity.note_drain();
-                    self.orders.push(Order::DrainDeadline { identity, note, after });
+                    draining |= counted(&identity) > 0;
+                    if let Some(after) = after {
+                        self.orders.push(Order::DrainDeadline { identity, note, after });
+                    }
                 }
-                Consequence::DrainStarted(None) | Consequence::DrainEnded => drop(identity.note_drain()),
+                Consequence::DrainEnded => drop(identity.note_drain()),
             }
+        }
+        if draining {
+            self.orders.push(Order::GiveUpAttempts);
         }
         self.call_all();
         if removed {
@@ -89,6 +100,7 @@ impl World<'_> {
         for order in std::mem::take(&mut self.orders) {
             match order {
                 Order::ResetRemoved => self.reset_where(Identity::is_removed, Why::Removed),
+                Order::GiveUpAttempts => self.give_up_attempts(),
                 Order::Turn { slot } => self.try_turn(slot),
                 Order::AllTurns => {
                     self.connections.find(|one| one.waiting.is_some()).into_iter().for_each(|slot| self.try_turn(slot));
@@ -126,6 +138,20 @@ impl World<'_> {
             self.check_drains(identity);
         }
         self.reset_where(|other| std::ptr::eq(other, Arc::as_ptr(identity)), Why::Drained);
+    }
+
+    fn give_up_attempts(&mut self) {
+        let table = &self.table;
+        let slots = self.connections.find(|one| {
+            let Some(attempt) = one.backend.as_ref().filter(|_| one.flow.is_connecting()) else { return false };
+            let service = table.find(&one.target).map(|(service, _)| service);
+            service.is_some_and(|service| service.gives_up(&attempt.identity, one.attempts, &one.tried))
+        });
+        for slot in slots {
+            self.faults.given_up += 1;
+            self.connections.get(slot).unwrap().backend.as_mut().unwrap().abandoned = true;
+            self.stop_connecting(slot);
+        }
     }
 
     fn reset_where(&mut self, wanted: impl Fn(&Identity) -> bool, why: Why) {

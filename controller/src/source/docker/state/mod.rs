@@ -53,12 +53,17 @@ pub(super) struct State {
     told: Told,
     /// When the Engine was met last.
     started: Option<Instant>,
+    ended: Ended,
 }
+
+/// Tasks that are known to have ended, by id, and since when. They are over on all networks, whatever these still show.
+#[derive(Debug, Default)]
+struct Ended(BTreeMap<String, Instant>);
 
 impl State {
     /// Nothing was observed.
     pub(super) fn new() -> Self {
-        Self { networks: BTreeMap::new(), told: Told::default(), started: None }
+        Self { networks: BTreeMap::new(), told: Told::default(), started: None, ended: Ended::default() }
     }
 
     /// The Engine is there again and may have forgotten what it knew.
@@ -127,6 +132,11 @@ impl State {
         self.told = Told { services: services.collect(), at: Some(asked), tasks: Some(cluster.tasks) };
     }
 
+    /// The task's container has ended on this node.
+    pub(super) fn task_ended(&mut self, now: Instant, task: String) {
+        self.ended.add(now, task);
+    }
+
     /// Another node's manager says this; it came at `now`. `None` is that nobody says anything any more.
     pub(super) fn facts(&mut self, now: Instant, facts: Option<&Arc<Facts>>) {
         // What was told once is better than nothing: labels stay when their teller goes.
@@ -150,6 +160,11 @@ impl State {
     /// The networks, by id, and whether they are ingress ones.
     pub(super) fn networks(&self) -> impl Iterator<Item = (&str, bool)> {
         self.networks.iter().map(|(id, network)| (id.as_str(), network.ingress))
+    }
+
+    /// Whether published ports arrive by that network.
+    pub(super) fn is_ingress(&self, id: &str) -> bool {
+        self.networks.get(id).is_some_and(|network| network.ingress)
     }
 
     /// The sandbox of a network.
@@ -176,15 +191,35 @@ impl State {
     /// What there is to say now.
     pub(super) fn derive(&mut self, now: Instant) -> Outcome {
         let mut deadline = Deadline::default();
+        // What has come to its end on one network has on all: the others may be looked at later.
         for (id, network) in &mut self.networks {
-            network.settle(id, &self.told, self.started, now, &mut deadline);
+            network.settle(id, &self.told, self.started, now, &mut self.ended, &mut deadline);
         }
         let draining: BTreeSet<String> =
             self.networks.values().flat_map(NetworkMemory::tasks_drained_by_name).map(str::to_owned).collect();
         for network in self.networks.values_mut() {
-            network.drain_elsewhere(&draining);
+            network.drain_elsewhere(&draining, &self.ended);
         }
-        outcome::derive(&self.networks, &self.told, now, deadline)
+        self.ended.forget(now, &self.networks);
+        outcome::derive(&self.networks, &self.told, self.started, now, deadline)
+    }
+}
+
+impl Ended {
+    fn add(&mut self, now: Instant, task: String) {
+        if !task.is_empty() {
+            self.0.entry(task).or_insert(now);
+        }
+    }
+
+    fn has(&self, task: &str) -> bool {
+        self.0.contains_key(task)
+    }
+
+    /// Forgets the tasks that nothing shows any more, after a while: what is asked for now may still show one.
+    fn forget(&mut self, now: Instant, networks: &BTreeMap<String, NetworkMemory>) {
+        self.0
+            .retain(|task, since| now < *since + HOLD_DOWN || networks.values().any(|network| network.has_task(task)));
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is remembered of one network.
 
-use super::{ANSWER_LIFE, Deadline, HOLD_DOWN, START, Told};
+use super::{ANSWER_LIFE, Deadline, Ended, HOLD_DOWN, START, Told};
 use crate::model::Families;
 use crate::source::docker::sandbox_files::SandboxFile;
 use crate::source::docker::view::{InspectedNetwork, InspectedPort, ListedNetwork, TaskPhase};
@@ -18,7 +18,7 @@ pub(super) struct NetworkMemory {
     pub(super) lb_address: Families<IpAddr>,
     pub(super) sandbox: Option<SandboxFile>,
     /// When it lost its sandbox; none if it never had one.
-    pub(super) without_sandbox_since: Option<Instant>,
+    without_sandbox_since: Option<Instant>,
     pub(super) services: BTreeMap<String, ServiceMemory>,
     inspected: Option<Instant>,
 }
@@ -220,17 +220,16 @@ impl NetworkMemory {
         told: &Told,
         started: Option<Instant>,
         now: Instant,
+        ended: &mut Ended,
         deadline: &mut Deadline,
     ) {
         let starting = started.map(|started| started + START).filter(|until| now < *until);
         if let Some(until) = starting {
             deadline.at(until);
         }
-        let held = |since: Instant| started.map_or(since, |started| started.max(since)) + HOLD_DOWN;
-        if let Some(since) = self.without_sandbox_since
-            && now < held(since)
-        {
-            deadline.at(held(since));
+        let held = |since: Instant| held(since, started);
+        if let Some(end) = self.held_without_sandbox(started).filter(|end| now < *end) {
+            deadline.at(end);
         }
         self.services.retain(|name, service| {
             service.settle_answer(now, deadline);
@@ -245,7 +244,7 @@ impl NetworkMemory {
             let answer = service.answer.as_ref();
             service.tasks.retain(|address, task| {
                 let phase = task.phase(told);
-                let over = phase == Some(TaskPhase::Over);
+                let over = phase == Some(TaskPhase::Over) || ended.has(&task.id);
                 let stopping = over || phase == Some(TaskPhase::Stopping);
                 if answer.is_some_and(|answer| answer.addresses.contains(address)) {
                     task.missing = None;
@@ -258,7 +257,11 @@ impl NetworkMemory {
                     return true;
                 }
                 let missing = *task.missing.get_or_insert(now);
-                if over || task.drained || now >= held(missing) {
+                if over || task.drained {
+                    ended.add(now, task.id.clone());
+                    return false;
+                }
+                if now >= held(missing) {
                     return false;
                 }
                 if starting.is_none() {
@@ -281,6 +284,11 @@ impl NetworkMemory {
         });
     }
 
+    /// Until when the network stays although it has no sandbox; nothing if it has one, or never had.
+    pub(super) fn held_without_sandbox(&self, started: Option<Instant>) -> Option<Instant> {
+        self.without_sandbox_since.map(|since| held(since, started))
+    }
+
     /// The tasks that are to get no more connections, by what the DNS says.
     pub(super) fn tasks_drained_by_name(&self) -> impl Iterator<Item = &str> {
         let tasks = self.services.values().flat_map(|service| service.tasks.values());
@@ -288,13 +296,21 @@ impl NetworkMemory {
     }
 
     /// A task drains on all of its networks, also on those without a DNS that says so.
-    pub(super) fn drain_elsewhere(&mut self, draining: &BTreeSet<String>) {
-        if self.ingress && !draining.is_empty() {
-            for task in self.services.values_mut().flat_map(|service| service.tasks.values_mut()) {
-                task.draining |= draining.contains(&task.id);
-            }
+    pub(super) fn drain_elsewhere(&mut self, draining: &BTreeSet<String>, ended: &Ended) {
+        for task in self.services.values_mut().flat_map(|service| service.tasks.values_mut()) {
+            task.draining |= self.ingress && draining.contains(&task.id) || ended.has(&task.id);
         }
     }
+
+    pub(super) fn has_task(&self, id: &str) -> bool {
+        self.services.values().flat_map(|service| service.tasks.values()).any(|task| task.id == id)
+    }
+}
+
+/// Until when what is missing since then is kept in suspense: an Engine that was met only later has had no more time than
+/// since it was.
+fn held(since: Instant, started: Option<Instant>) -> Instant {
+    started.map_or(since, |started| started.max(since)) + HOLD_DOWN
 }
 
 impl ServiceMemory {

@@ -1,7 +1,7 @@
 //! From what is remembered to what is observed.
 
 use super::network::{NetworkMemory, ServiceMemory};
-use super::{Deadline, HOLD_DOWN, Told};
+use super::{Deadline, Told};
 use crate::model::{Families, Name, ObservedBackend, ObservedNetwork, ObservedSandbox, ObservedService};
 use crate::source::docker::labels::Labels;
 use crate::source::docker::view::InspectedPort;
@@ -28,12 +28,13 @@ pub(in crate::source::docker) struct Outcome {
 pub(super) fn derive(
     networks: &BTreeMap<String, NetworkMemory>,
     told: &Told,
+    started: Option<Instant>,
     now: Instant,
     deadline: Deadline,
 ) -> Outcome {
     let mut outcome = Outcome { deadline: deadline.0, ..Outcome::default() };
     let mut names = BTreeSet::new();
-    for network in networks.values().filter(|network| is_here(network, now)) {
+    for network in networks.values().filter(|network| is_here(network, started, now)) {
         let name = match Name::new(&network.name.to_lowercase()) {
             Ok(name) if names.insert(name.clone()) => name,
             Ok(name) => {
@@ -53,9 +54,9 @@ pub(super) fn derive(
     outcome
 }
 
-fn is_here(network: &NetworkMemory, now: Instant) -> bool {
-    !network.subnet.is_empty()
-        && (network.sandbox.is_some() || network.without_sandbox_since.is_some_and(|since| now < since + HOLD_DOWN))
+fn is_here(network: &NetworkMemory, started: Option<Instant>, now: Instant) -> bool {
+    let held = || network.held_without_sandbox(started).is_some_and(|end| now < end);
+    !network.subnet.is_empty() && (network.sandbox.is_some() || held())
 }
 
 fn observe(name: Name, network: &NetworkMemory, told: &Told, refused: &mut Vec<(String, String)>) -> ObservedNetwork {

@@ -217,6 +217,29 @@ fn a_task_drains_on_ingress_when_another_networks_dns_says_so() {
 }
 
 #[test]
+fn a_task_that_was_killed_is_over_on_all_networks() {
+    let mut scene = Scene::new();
+    scene.inspect(&[("web", VIP, &[3, 4])]).inspect_ingress(&[("web", VIP, &[3, 4])]).answer("web", Some(&[3, 4]));
+    let now = scene.now;
+    scene.state.task_ended(now, "web4".to_owned());
+    assert_eq!((scene.web().as_str(), scene.backends("ingress", "web").as_str()), ("3 -4", "3 -4"));
+    scene.answer("web", Some(&[3])).inspect(&[("web", VIP, &[3])]);
+    assert_eq!((scene.web().as_str(), scene.backends("ingress", "web").as_str()), ("3", "3 -4"), "not looked at yet");
+    scene.pass(HOLD_DOWN * 2);
+    assert_eq!(scene.backends("ingress", "web"), "3 -4");
+    assert_eq!(scene.inspect_ingress(&[("web", VIP, &[3])]).backends("ingress", "web"), "3");
+}
+
+/// The DNS and one network have shown that it stopped; the ingress network has not been looked at since.
+#[test]
+fn a_task_that_is_gone_from_one_network_stays_drained_on_ingress() {
+    let mut scene = Scene::new();
+    scene.inspect(&[("web", VIP, &[3, 4])]).inspect_ingress(&[("web", VIP, &[3, 4])]).answer("web", Some(&[3, 4]));
+    scene.answer("web", Some(&[3])).inspect(&[("web", VIP, &[3, 4])]).inspect(&[("web", VIP, &[3])]);
+    assert_eq!((scene.web().as_str(), scene.backends("ingress", "web").as_str()), ("3", "3 -4"));
+}
+
+#[test]
 fn an_engine_that_has_just_started_forgets_nothing() {
     let mut scene = Scene::new();
     scene.inspect(&[("web", VIP, &[3, 14])]).answer("web", Some(&[3, 14]));
@@ -259,6 +282,7 @@ fn a_network_without_a_sandbox_stays_for_a_while() {
 enum Step {
     Inspect(Vec<(usize, u8, Vec<u8>)>),
     Answer(usize, Option<Vec<u8>>),
+    Ended(usize, u8),
     Started,
     Pass(u64),
 }
@@ -270,6 +294,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => inspect,
         4 => answer.prop_map(|(service, tasks)| Step::Answer(service, tasks)),
+        1 => (0..3usize, 3..8u8).prop_map(|(service, task)| Step::Ended(service, task)),
         1 => Just(Step::Started),
         2 => (0..40_000u64).prop_map(Step::Pass),
     ];
@@ -292,6 +317,10 @@ proptest! {
                     scene.inspect(&services);
                 }
                 Step::Answer(service, tasks) => { scene.answer(NAMES[service], tasks.as_deref()); }
+                Step::Ended(service, task) => {
+                    let now = scene.now;
+                    scene.state.task_ended(now, format!("{}{task}", NAMES[service]));
+                }
                 Step::Started => { let now = scene.now; scene.state.engine_started(now); }
                 Step::Pass(milliseconds) => { scene.pass(Duration::from_millis(milliseconds)); }
             }
