@@ -6,8 +6,9 @@ use std::process::Command;
 
 /// Addresses, routes, firewall rules, listening sockets and kernel parameters of a namespace, a line each.
 pub(crate) fn state_of(namespace: &Namespace) -> Vec<String> {
-    // Comments tell the time, the kernel counts, and link-local addresses come and go with its own checks of them.
-    let passing = ["#", "fe80:", "ff00:", "ff02:", "conntrack_count"];
+    // Comments tell the time, the kernel counts, link-local addresses come and go with its own checks of them, and the Engine's
+    // links with containers.
+    let passing = ["#", "fe80:", "ff00:", "ff02:", "conntrack_count", "/veth"];
     let commands = [
         "ip -o addr show",
         "ip route show table all",
