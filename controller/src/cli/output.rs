@@ -1,7 +1,7 @@
 //! Answers for people to read.
 
-use super::status;
 use super::table::{Table, list, listing, published, state, text};
+use super::{cleanup, status};
 use serde_json::Value;
 use std::io::{self, Write};
 
@@ -25,6 +25,7 @@ pub(super) enum Output {
     },
     Removed(String),
     Applied,
+    Cleaned,
     /// As it is.
     Document,
     Status,
@@ -75,6 +76,7 @@ impl Output {
                 table.write(out)?;
                 writeln!(out, "acknowledged in {}", microseconds(&answer["acknowledged_in_us"]))
             }
+            Self::Cleaned => cleanup::write(answer, out),
             Self::Document => {
                 serde_json::to_writer_pretty(&mut *out, answer)?;
                 writeln!(out)

@@ -9,6 +9,7 @@ use super::message::{Hello, Reply, Request};
 use super::ports::{Inherited, Ports};
 use crate::privileges;
 use crate::shared::Shared;
+use nix::sys::socket::{Backlog, listen};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdListener;
@@ -63,6 +64,9 @@ fn run(listener: OwnedFd, inherited: Inherited, shared: Arc<Shared>, ready: &Sen
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())?;
     privileges::give_up_locking().map_err(io::Error::other)?;
     let ports = Ports::new(Arc::clone(&shared), listener.try_clone()?, inherited);
+    // Who listens last is who a connection is said to be with (SO_PEERCRED, unix(7)): so this process can be found by its
+    // control socket, even if it does not answer.
+    listen(&listener, Backlog::new(MOST_CONNECTIONS as i32)?)?;
     let listener = StdListener::from(listener);
     listener.set_nonblocking(true)?;
     runtime.block_on(async {

@@ -6,7 +6,7 @@ use crate::admin::Admin;
 use crate::cluster::Cluster;
 use crate::engine::Engine;
 use crate::image::IMAGE;
-use crate::leaving::state_of;
+use crate::state::state_of;
 use crate::load::SteadyLoad;
 use crate::requests::{ask, wait_for_servers};
 use crate::wait::{finish, wait_until};

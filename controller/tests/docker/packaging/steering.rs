@@ -2,7 +2,7 @@
 
 use super::unit::Unit;
 use crate::cluster::Cluster;
-use crate::leaving::state_of;
+use crate::state::state_of;
 use crate::requests::{ask, wait_for_servers};
 use std::path::Path;
 
