@@ -12,8 +12,8 @@
 //!
 //! Everything that makes or removes something can be repeated with the same result. Nothing is shelled out.
 
-mod clearing;
 mod announcer;
+mod clearing;
 mod error;
 mod fabric;
 mod families;

@@ -85,7 +85,8 @@ fn connections_outlive_the_daemon_of_the_service_however_it_ends() {
     assert_eq!(unit.running_proxies(), left);
     finish(engine.machine.command("ringlb").arg("cleanup"));
     assert_eq!(unit.running_proxies(), [0; 0]);
-    for ((name, namespace), before) in ["the node", "the sandbox", "the ingress"].iter().zip(namespaces).zip(&untouched) {
+    for ((name, namespace), before) in ["the node", "the sandbox", "the ingress"].iter().zip(namespaces).zip(&untouched)
+    {
         assert_same(name, &state_of(namespace), before);
     }
 }
