@@ -66,8 +66,8 @@ fn proxies_have_no_privilege_and_users_of_their_own() {
     let user = check(node.proxy_pid(), first);
     // Another proxy is another user.
     kill(Pid::from_raw(node.proxy_pid()), Signal::SIGKILL).unwrap();
-    echo(&mut client.connect(TARGET));
     wait_until("the next proxy is known", || find(&node.ringlb(&["status"]), "restarts").is_some_and(|r| r == 1));
+    echo(&mut client.connect(TARGET));
     assert_eq!(check(node.proxy_pid(), first) != user, has_all_users());
     // What is asked for goes.
     for given in ["0", "3000000000"] {
