@@ -1,6 +1,6 @@
 # `make demo` shows what ringlb does. `make test` runs all tests. Both do their own set-up on Debian with cargo.
 
-.PHONY: demo test test-packages test-kernel compare-balancers lint build
+.PHONY: demo test test-packages test-kernel compare-balancers bench bench-smoke lint build
 
 demo:
 	cargo build --release --bins
@@ -23,6 +23,20 @@ test-kernel:
 # Docker's own balancer and ringlb in its place, side by side, on the same kernel in a virtual machine.
 compare-balancers:
 	scripts/compare-balancers
+
+# ringlb, HAProxy, nginx, Envoy, the kernel's address translation and no balancer, side by side: about an hour. The
+# results are in target/bench/; BENCH takes further options, such as BENCH="--workloads w1 --rounds 5".
+bench:
+	scripts/install-bench-peers
+	cargo build --release --bins
+	PATH="$(CURDIR)/target/bench-peers/bin:$$PATH" \
+		target/release/ringlb-load bench --json target/bench/bench.json --report target/bench $(BENCH)
+
+# Whether ringlb has become slower, in less than two minutes: shows the figures, and judges nothing.
+bench-smoke:
+	cargo build --release --bins
+	target/release/ringlb-load bench --workloads w1,w2-64,w3-8 --peers haproxy --rounds 3 --duration 2500ms \
+		--warm-up 500ms --json target/bench-smoke/bench.json
 
 lint:
 	cargo fmt --all --check

@@ -1,7 +1,8 @@
-//! `ringlb-load`: echo servers and load for TCP and UDP.
+//! `ringlb-load`: echo servers, load for TCP and UDP, and a benchmark of balancers.
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cli;
 
 use std::process::ExitCode;

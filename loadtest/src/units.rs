@@ -98,8 +98,10 @@ pub(crate) fn microseconds(duration: Duration) -> u64 {
     u64::try_from((duration.as_nanos() + 500) / 1000).unwrap_or(u64::MAX)
 }
 
+/// The nearest number of floating point.
 #[allow(clippy::cast_precision_loss, reason = "for display and rates, where 53 bits are plenty")]
-pub(crate) const fn to_float(value: u64) -> f64 {
+#[must_use]
+pub const fn to_float(value: u64) -> f64 {
     value as f64
 }
 

@@ -3,8 +3,10 @@
 
 mod support;
 
+use ringlb_proxy::control::message::{BackendSpec, Change};
 use std::io::{ErrorKind, Read, Write};
-use support::{Options, Proxy, backend, echo, serve};
+use std::net::Ipv4Addr;
+use support::{Options, Proxy, backend, echo, serve, service};
 
 /// At the descriptor limit new connections are refused, counted and logged; the old ones stay, and when one has ended
 /// there is room for another.
@@ -108,4 +110,33 @@ fn an_idle_connection_holds_no_buffer() {
     let bytes = (proxy.anonymous_memory() - before) * 1024 / CONNECTIONS;
     println!("{bytes} bytes of anonymous memory for an idle connection");
     assert!(bytes <= 1536, "{bytes} bytes for an idle connection");
+}
+
+/// A proxy that has nothing to do: the memory for buffers is not used before something is received.
+#[test]
+fn an_idle_proxy_takes_little_memory() {
+    let proxy = Proxy::start(&[backend(1)]);
+    let kib = proxy.anonymous_memory();
+    println!("{kib} KiB of anonymous memory");
+    assert!(kib <= 3 * 1024, "{kib} KiB");
+}
+
+/// A network of 1,000 services with 100 backends each, made one service after the other.
+#[test]
+fn a_backend_takes_little_memory() {
+    const SERVICES: u16 = 1_000;
+    const BACKENDS: u8 = 100;
+    let mut proxy = Proxy::start(&[]);
+    let before = proxy.anonymous_memory();
+    for number in 0..SERVICES {
+        let [high, low] = number.to_be_bytes();
+        let address = |n| BackendSpec { address: Ipv4Addr::new(10, high, low, n).into(), ..backend(1) };
+        let backends: Vec<_> = (0..BACKENDS).map(address).collect();
+        let vip = Ipv4Addr::new(10, 200, high, low).into();
+        let spec = service(&format!("service-{number}"), vip, Default::default(), &backends);
+        proxy.change(vec![Change::PutService(spec.into())]);
+    }
+    let bytes = (proxy.anonymous_memory() - before) * 1024 / (u64::from(SERVICES) * u64::from(BACKENDS));
+    println!("{bytes} bytes of anonymous memory for a backend");
+    assert!(bytes <= 160, "{bytes} bytes for a backend");
 }

@@ -1,7 +1,7 @@
 //! The reading of bodies.
 
 use super::problem::Problem;
-use crate::model::limits::MAX_BODY;
+use crate::model::limits::{MAX_BODY, MAX_STATE};
 use crate::source::api::{Format, read};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Reads the body of a request as a JSON document. See [`read`] for `place`.
 pub(super) async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body, place: &str) -> Result<T, Problem> {
     format(headers, &[Format::Json])?;
-    let body = collect(headers, body).await?;
+    let body = collect(headers, body, MAX_BODY).await?;
     if body.is_empty() {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "the body is empty, a JSON document is needed"));
     }
@@ -29,14 +29,14 @@ pub(super) async fn json_or_default<T: DeserializeOwned + Default>(
     place: &str,
 ) -> Result<T, Problem> {
     format(headers, &[Format::Json])?;
-    let body = collect(headers, body).await?;
+    let body = collect(headers, body, MAX_BODY).await?;
     if body.is_empty() { Ok(T::default()) } else { Ok(read(&body, Format::Json, place)?) }
 }
 
-/// Reads the body of a request as a JSON or a YAML document.
-pub(super) async fn json_or_yaml<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, Problem> {
+/// Reads the body of a request as a state document, in JSON or YAML.
+pub(super) async fn state<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, Problem> {
     let format = format(headers, &[Format::Json, Format::Yaml])?;
-    let body = collect(headers, body).await?;
+    let body = collect(headers, body, MAX_STATE).await?;
     Ok(read(&body, format, "")?)
 }
 
@@ -57,19 +57,19 @@ fn format(headers: &HeaderMap, accepted: &[Format]) -> Result<Format, Problem> {
 }
 
 /// A body that says that it is too large is not read at all; one that does not say it, up to the limit.
-async fn collect(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+async fn collect(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
     let said = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if said.is_some_and(|length| length > MAX_BODY as u64) {
-        return Err(too_large());
+    if said.is_some_and(|length| length > limit as u64) {
+        return Err(too_large(limit));
     }
-    match tokio::time::timeout(TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
+    match tokio::time::timeout(TIMEOUT, Limited::new(body, limit).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limit)),
         Ok(Err(error)) => Err(Problem::new(StatusCode::BAD_REQUEST, format!("the body cannot be read: {error}"))),
         Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, format!("the body took longer than {TIMEOUT:?}"))),
     }
 }
 
-fn too_large() -> Problem {
-    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body may have {MAX_BODY} bytes at most"))
+fn too_large(limit: usize) -> Problem {
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body may have {limit} bytes at most"))
 }

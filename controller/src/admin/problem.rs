@@ -2,7 +2,7 @@
 
 use crate::model::{FieldError, Rejection, RejectionKind};
 use crate::reconcile::Unsettled;
-use crate::source::WishError;
+use crate::source::{DiskError, WishError};
 use crate::source::api::ReadError;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -97,6 +97,13 @@ impl From<WishError> for Problem {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string())
             }
         }
+    }
+}
+
+impl From<DiskError> for Problem {
+    fn from(error: DiskError) -> Self {
+        let detail = format!("the change is made, but not kept for the next daemon: {error}; make it again");
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, detail)
     }
 }
 

@@ -14,7 +14,7 @@ use axum::routing::{MethodRouter, get, post};
 pub type Route = (&'static str, &'static [&'static str]);
 
 /// All routes, as the API's description lists them.
-pub const ROUTES: [Route; 14] = [
+pub const ROUTES: [Route; 15] = [
     ("/v1/networks", &["get"]),
     ("/v1/networks/{network}", &["get", "put", "delete"]),
     ("/v1/networks/{network}/attachments", &["get"]),
@@ -24,6 +24,7 @@ pub const ROUTES: [Route; 14] = [
     ("/v1/networks/{network}/services/{service}/backends/{ip}", &["get", "put", "delete"]),
     ("/v1/networks/{network}/services/{service}/backends/{ip}/drain", &["post"]),
     ("/v1/apply", &["post"]),
+    ("/v1/export", &["get"]),
     ("/v1/status", &["get"]),
     ("/healthz", &["get"]),
     ("/readyz", &["get"]),
@@ -74,6 +75,7 @@ fn methods(path: &str) -> Option<MethodRouter<Context>> {
         }
         "/v1/networks/{network}/services/{service}/backends/{ip}/drain" => post(backend::drain),
         "/v1/apply" => post(node::apply),
+        "/v1/export" => get(node::export),
         "/v1/status" => get(node::status),
         "/healthz" => get(node::health),
         "/readyz" => get(node::ready),

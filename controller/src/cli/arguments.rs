@@ -72,6 +72,8 @@ pub(super) enum Command {
         /// A YAML or JSON document, or - for standard input
         file: PathBuf,
     },
+    /// Print what is desired, with all addresses that were chosen, as a document for `ringlb apply`
+    Export,
     /// Show networks, sandboxes, proxies, services, backends and their connections
     Status,
     /// Show in half a minute what ringlb does: a network, backends that come and go, load. Needs nothing beforehand

@@ -32,7 +32,7 @@ enum CommandError {
     Daemon(#[from] crate::daemon::DaemonError),
     #[error("cannot read {}: {cause}", path.display())]
     Read { path: PathBuf, cause: io::Error },
-    #[error("{} is larger than {} bytes, which is more than a state document may have", path.display(), crate::model::limits::MAX_BODY)]
+    #[error("{} is larger than {} bytes, which is more than a state document may have", path.display(), crate::model::limits::MAX_STATE)]
     TooLarge { path: PathBuf },
     #[error("cannot start the runtime: {0}")]
     Runtime(io::Error),
@@ -109,6 +109,7 @@ async fn perform(client: &mut Client, command: Command) -> Result<(Value, Output
             let answer = client.apply(read_document(&file)?).await?;
             Ok((answer, Output::Applied))
         }
+        Command::Export => Ok((client.get("/v1/export").await?, Output::Document)),
         Command::Status => Ok((client.get("/v1/status").await?, Output::Status)),
     }
 }
@@ -178,7 +179,7 @@ async fn backend(client: &mut Client, command: BackendCommand) -> Result<(Value,
 /// Reads a state document, or standard input for `-`.
 fn read_document(path: &Path) -> Result<Bytes, CommandError> {
     let read_error = |cause| CommandError::Read { path: path.to_owned(), cause };
-    let limit = crate::model::limits::MAX_BODY as u64;
+    let limit = crate::model::limits::MAX_STATE as u64;
     let mut document = Vec::new();
     if path == Path::new("-") {
         io::stdin().lock().take(limit + 1).read_to_end(&mut document).map_err(read_error)?;

@@ -18,6 +18,8 @@ pub(super) enum Output {
     BackendChanged { service: String, verb: &'static str },
     Removed(String),
     Applied,
+    /// As it is.
+    Document,
     Status,
 }
 
@@ -65,6 +67,10 @@ impl Output {
                 }
                 table.write(out)?;
                 writeln!(out, "acknowledged in {}", microseconds(&answer["acknowledged_in_us"]))
+            }
+            Self::Document => {
+                serde_json::to_writer_pretty(&mut *out, answer)?;
+                writeln!(out)
             }
             Self::Status => status::write(answer, out),
         }

@@ -10,8 +10,10 @@ pub const MAX_SERVICES: usize = 20_000;
 pub const MAX_BACKENDS: usize = 1_000;
 /// Published ports of a service.
 pub const MAX_PUBLISHED: usize = 1_000;
-/// Bytes of a request's body or of a state document.
+/// Bytes of a request's body.
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
+/// Bytes of a state document: room for 1,000,000 backends.
+pub const MAX_STATE: usize = 64 * 1024 * 1024;
 /// Characters of a name.
 pub const MAX_NAME: usize = 63;
 /// The shortest prefix of an IPv4 subnet: 16,777,214 addresses.

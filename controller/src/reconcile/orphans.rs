@@ -2,6 +2,7 @@
 //! their network comes, whose task takes them over or ends them.
 
 use super::proxy::{Link, Process, Proxy, TableState};
+use super::structure::restore;
 use super::{Channel, ChannelError, ControlDirectory};
 use crate::model::{Name, Port};
 use ringlb_netns::{Namespace, SteeredSockets, Steering, SteeringKind, ThreadSockets};
@@ -140,22 +141,29 @@ impl Orphan {
                 "it has other sockets than {threads} data threads and {families} address families need"
             ));
         }
-        let listener = self.threads.values().flat_map(|sockets| &sockets.listeners).next();
-        let listener = listener.ok_or("it has no listening socket")?;
+        let listener = self.any_listener().ok_or("it has no listening socket")?;
         Namespace::of_socket(listener).map_err(|error| error.to_string())
     }
 
     /// Its sockets and its control socket, as those of a proxy that is to be started are made. Only once.
     pub(super) fn take_sockets(&mut self) -> Result<(SteeredSockets, OwnedFd), String> {
         let control = self.control.take().ok_or("it has no control socket")?;
+        let kind = self.steering();
         let kept = std::mem::take(&mut self.kept);
-        let kind = if kept.is_empty() { SteeringKind::Tproxy } else { SteeringKind::SkLookup };
         let steering = Steering::from_descriptors(kind, kept).map_err(|error| error.to_string())?;
         let threads = std::mem::take(&mut self.threads).into_values().map(|sockets| ThreadSockets {
             listeners: sockets.listeners.into_iter().map(Into::into).collect(),
             datagrams: sockets.datagrams.into_iter().map(Into::into).collect(),
         });
         Ok((SteeredSockets { threads: threads.collect(), steering }, control))
+    }
+
+    fn steering(&self) -> SteeringKind {
+        if self.kept.is_empty() { SteeringKind::Tproxy } else { SteeringKind::SkLookup }
+    }
+
+    fn any_listener(&self) -> Option<&OwnedFd> {
+        self.threads.values().flat_map(|sockets| &sockets.listeners).next()
     }
 
     /// It as the proxy of a network, and the sockets of the ports that it serves.
@@ -169,8 +177,18 @@ impl Orphan {
         Ok((proxy, ports.collect()))
     }
 
-    /// Ends it: asks first, and kills it if it does not end.
-    pub(super) async fn end(mut self, network: &Name, reason: &str) {
+    /// Ends it, and takes back what it and its daemon have left in its sandbox.
+    pub(super) async fn end(self, network: &Name, reason: &str) {
+        let sandbox = self.any_listener().and_then(|listener| Namespace::of_socket(listener).ok());
+        let steering = self.steering();
+        self.end_process(network, reason).await;
+        if let Some(sandbox) = sandbox {
+            restore(network, &sandbox, steering).await;
+        }
+    }
+
+    /// Asks it to end, and kills it if it does not.
+    async fn end_process(mut self, network: &Name, reason: &str) {
         let pid = self.hello.pid;
         tracing::info!(%network, pid, reason, "ending a proxy of an earlier daemon");
         let asked = self.channel.send(&Request::Shutdown).is_ok();

@@ -97,6 +97,17 @@ impl Published {
         &self.failed
     }
 
+    /// The same for the status: each port, such as `8080/tcp`, with the service that publishes it in the reason.
+    pub(super) fn failures(&self) -> BTreeMap<String, String> {
+        let publishes = |service: &Service, port: Port| service.published.iter().any(|entry| entry.published == port);
+        let failures = self.failed.iter().map(|(port, reason)| {
+            let service = self.services.iter().find(|(_, service)| publishes(service, *port));
+            let of_service = service.map(|(name, _)| format!("service {name}: ")).unwrap_or_default();
+            (port.to_string(), of_service + reason)
+        });
+        failures.collect()
+    }
+
     /// Whether everything that a proxy was told of ports is answered, and it was told of all that have sockets.
     pub(super) fn is_settled(&self) -> bool {
         let served = |port: &Port| matches!(self.proxy.get(port), Some(Progress::Served));

@@ -17,7 +17,7 @@ pub struct NetworkStatus {
     pub proxy: Option<ProxyStatus>,
     /// The attachments that could not be made, with the reason.
     pub failed_attachments: BTreeMap<String, String>,
-    /// The published ports that cannot be served, such as `8080/tcp`, with the reason.
+    /// The published ports that cannot be served, such as `8080/tcp`, with the service and the reason.
     pub failed_ports: BTreeMap<String, String>,
     /// What went wrong last and is not mended yet.
     pub error: Option<String>,

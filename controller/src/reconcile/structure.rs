@@ -7,7 +7,10 @@ use crate::model::{Attachment, Families, Name, Network, ObservedSandbox, Service
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use ipnet::IpNet;
-use ringlb_netns::{Addresses, Fabric, Namespace, NetworkPlan, Sandbox, SteeredSockets, Subnets, remove_leftover};
+use ringlb_netns::{
+    Addresses, Fabric, Namespace, NetworkPlan, Sandbox, SteeredSockets, SteeringKind, Subnets, Takeover, kernel_has_ipvs,
+    remove_leftover,
+};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::IpAddr;
@@ -192,7 +195,9 @@ impl Structure {
         if let Err(error) = settings.control.remove(network) {
             tracing::error!(%network, %error, "cannot remove the control socket");
         }
+        let steering = place.steered.steering.kind();
         drop((place.steered, place.control));
+        remove_steering(network, steering, place.sandbox.namespace());
         let vips = place.routed.values().flat_map(|service| service.vip.iter());
         let routes = vips.filter(|vip| !is_own(place.lb_address, **vip)).map(|vip| IpNet::from(*vip)).collect();
         abandon(&self.ground, place.sandbox, network, routes).await;
@@ -330,11 +335,14 @@ impl Place {
             network.services().values().any(|service| service.vip.iter().any(|vip| is_own(lb_address, *vip)));
         let open = if own_is_vip { SteeredSockets::open_on_own } else { SteeredSockets::open };
         let steered = open(sandbox.namespace(), addresses(lb_address), settings.threads, None)?;
-        let control = settings.control.listen(network.name()).map_err(|cause| StructureError::ControlSocket {
-            path: settings.control.path_of(network.name()).display().to_string(),
-            cause,
-        })?;
-        Ok((steered, control))
+        match settings.control.listen(network.name()) {
+            Ok(control) => Ok((steered, control)),
+            Err(cause) => {
+                remove_steering(network.name(), steered.steering.kind(), sandbox.namespace());
+                let path = settings.control.path_of(network.name()).display().to_string();
+                Err(StructureError::ControlSocket { path, cause })
+            }
+        }
     }
 
     /// The one route for each VIP prefix is there; a VIP elsewhere in the subnet needs one of its own.
@@ -375,12 +383,38 @@ pub(super) async fn remove_leftovers(settings: &Settings, network: &Name) {
     remove_namespaces(settings, network).await;
 }
 
+/// Leaves the namespace of a proxy that has ended as it was before, but for what ends with the namespace if it is the
+/// network's own: without routes to VIPs, steering, and what keeps connections from IPVS. Does all it can.
+pub(super) async fn restore(network: &Name, namespace: &Namespace, steering: SteeringKind) {
+    let removed = async {
+        let links = namespace.links().await?;
+        for route in links.local_routes().await? {
+            links.remove_local_route(route).await?;
+        }
+        if kernel_has_ipvs() {
+            Takeover::remove(namespace)?;
+        }
+        Ok(())
+    };
+    if let Err(error) = removed.await {
+        log_all(network, "cannot remove what an earlier daemon has left in a sandbox", &[error]);
+    }
+    remove_steering(network, steering, namespace);
+}
+
 /// Removes the namespaces that an earlier daemon made for a network.
 async fn remove_namespaces(settings: &Settings, network: &Name) {
     let plan = NetworkPlan::new(settings.name_prefix.clone(), network.to_string(), Subnets::default());
     for namespace in [plan.sandbox_namespace(), plan.bridge_namespace()] {
         let errors = remove_leftover(&namespace).await;
         log_all(network, "cannot remove what an earlier daemon has left behind", &errors);
+    }
+}
+
+/// Takes back what of the steering stays in a namespace that nobody is steered in any more.
+fn remove_steering(network: &Name, steering: SteeringKind, namespace: &Namespace) {
+    if let Err(error) = steering.remove(namespace) {
+        log_all(network, "cannot remove the steering", &[error]);
     }
 }
 

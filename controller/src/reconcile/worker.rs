@@ -613,12 +613,7 @@ impl Worker {
                 .flatten()
                 .map(|(name, reason)| (name.to_string(), reason.clone()))
                 .collect(),
-            failed_ports: self
-                .published
-                .failed()
-                .iter()
-                .map(|(port, reason)| (port.to_string(), reason.clone()))
-                .collect(),
+            failed_ports: self.published.failures(),
             error: self.error.clone(),
         }
     }

@@ -9,7 +9,7 @@ pub mod docker;
 mod journal;
 pub mod status;
 
-pub use journal::{Journal, JournalError};
+pub use journal::{DiskError, Durable, Journal, JournalError};
 
 use crate::model::{Change, DesiredState, Model, Name, Network, ObservedNetwork, Rejection, ServiceChange, Shared};
 use crate::reconcile::{Concern, Receipt, Reconcilers};
@@ -53,6 +53,8 @@ pub struct Taken {
     pub after: Model,
     /// One receipt for each network concerned.
     pub receipts: Vec<(Name, Receipt)>,
+    /// Says when it is kept for the next daemon, whatever happens; none if nothing is kept.
+    pub durable: Option<Durable>,
 }
 
 /// What became of an observation.
@@ -131,8 +133,9 @@ impl Desired {
         };
         // The model stays locked, so that the wishes of a network arrive in the order of its states.
         let (earlier, now) = (before.network(network), after.network(network));
-        let receipts = earlier.or(now).map(|any| self.tell(any, now, concern));
-        Ok(Taken { before, after, receipts: receipts.into_iter().collect() })
+        let receipts = earlier.or(now).map(|any| self.tell(any, now, concern)).into_iter().collect();
+        let durable = inner.journal.as_ref().map(Journal::durable);
+        Ok(Taken { before, after, receipts, durable })
     }
 
     /// Takes a whole desired state as one batch.
@@ -150,7 +153,8 @@ impl Desired {
             DiffItem::Remove(_, network) => Some(self.tell(network, None, Concern::Everything)),
             DiffItem::Add(..) | DiffItem::Update { .. } => None,
         }));
-        Ok(Taken { before, after, receipts })
+        let durable = inner.journal.as_ref().map(Journal::durable);
+        Ok(Taken { before, after, receipts, durable })
     }
 
     /// Takes all that a source observes, as one batch. What is not among it any more is removed; networks in which nothing
@@ -202,6 +206,7 @@ impl Inner {
         if let Some(journal) = &mut self.journal
             && self.model.networks().diff(after.networks()).next().is_some()
         {
+            journal.mend(&self.model)?;
             write(journal)?;
             journal.shorten(after);
         }

@@ -836,7 +836,7 @@ fn a_huge_body_is_refused_without_being_read() {
     let mut body = format!("{:x}\r\n", huge.len()).into_bytes();
     body.extend_from_slice(&huge);
     body.extend_from_slice(b"\r\n0\r\n\r\n");
-    let response = daemon.http_with("POST", "/v1/apply", chunked, &body);
+    let response = daemon.http_with("PUT", "/v1/networks/web", chunked, &body);
     assert_problem(&response, 413, "100 MB with its length not said");
     let grown = memory() - before;
     assert!(grown < 24 * 1024, "the daemon grew by {grown} KiB: the limit is 8 MiB");

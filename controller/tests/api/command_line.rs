@@ -177,6 +177,12 @@ fn a_desired_state_is_applied_from_a_file_and_from_standard_input() {
         [(&Value::from("other"), &Value::from("created")), (&Value::from("web"), &Value::from("removed"))]
     );
 
+    // What is exported is the same when it is applied.
+    let exported = daemon.cli(&["export"]);
+    std::fs::write(&state, said(&exported)).unwrap();
+    let applied = daemon.cli(&["apply", state.to_str().unwrap()]);
+    assert_eq!(said(&applied).lines().nth(1), Some("other    unchanged  1"), "{applied:?}");
+
     std::fs::write(&file, "version: 1\nnetworks:\n- {name: web, subnet: 10.1.0.0/24, services: [{name: api, vip: 10.3.0.1}, {name: B}]}\n").unwrap();
     assert_eq!(
         complained(&daemon.cli(&["apply", file.to_str().unwrap()]), 1),
@@ -185,7 +191,7 @@ fn a_desired_state_is_applied_from_a_file_and_from_standard_input() {
     );
     let huge = directory.path().join("huge.yaml");
     std::fs::File::create(&huge).unwrap().set_len(100 * 1024 * 1024).unwrap();
-    assert!(complained(&daemon.cli(&["apply", huge.to_str().unwrap()]), 1).contains("is larger than 8388608 bytes"));
+    assert!(complained(&daemon.cli(&["apply", huge.to_str().unwrap()]), 1).contains("is larger than 67108864 bytes"));
     assert!(
         complained(&daemon.cli(&["apply", "/does/not/exist"]), 1).contains("cannot read /does/not/exist: No such file")
     );

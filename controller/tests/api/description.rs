@@ -145,6 +145,7 @@ fn answers_are_described() {
         "/v1/networks/web/services",
         service,
         backend,
+        "/v1/export",
         "/v1/status",
         "/healthz",
         "/readyz",
@@ -200,5 +201,6 @@ fn answers_of_a_dual_stack_network_are_described() {
     assert_eq!(check("GET", "/v1/networks/web", None, 200)["lb_address"], lb_address);
     let state = r#"{"version": 1, "networks": [{"name": "web", "subnet": ["10.1.0.0/24", "fd00:1::/64"], "vip_prefix": ["fd00:1::ff00/120", "10.1.0.192/26"], "services": [{"name": "api", "vip": ["10.1.0.200", "fd00:1::ff01"]}]}]}"#;
     check("POST", "/v1/apply", Some(state), 200);
+    check("GET", "/v1/export", None, 200);
     assert_eq!(check("GET", service, None, 200)["vip"], json!(["10.1.0.200", "fd00:1::ff01"]));
 }

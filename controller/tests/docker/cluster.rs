@@ -20,9 +20,18 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// A swarm of so many nodes, all of which have the test image.
     pub(crate) fn start(nodes: u8) -> Self {
+        Self::start_of(nodes, Engine::new)
+    }
+
+    /// The same on booted machines, where Engines are system services.
+    pub(crate) fn boot(nodes: u8) -> Self {
+        Self::start_of(nodes, Engine::boot)
+    }
+
+    fn start_of(nodes: u8, engine: fn(&Wire, u8) -> Engine) -> Self {
         leftovers::remove_of_ended_runs();
         let wire = Wire::new();
-        let mut engines: Vec<Engine> = (1..=nodes).map(|number| Engine::new(&wire, number)).collect();
+        let mut engines: Vec<Engine> = (1..=nodes).map(|number| engine(&wire, number)).collect();
         engines.iter_mut().for_each(Engine::start);
         for engine in &mut engines {
             engine.wait_until_ready();

@@ -1,10 +1,10 @@
 //! ringlb's daemon on a node, in the node's network namespace and a mount namespace that is not the Engine's.
 
+use crate::admin::Admin;
 use crate::engine::Engine;
-use crate::http;
 use crate::image::program;
 use crate::leftovers::{self, MARK};
-use crate::wait::{wait_until, wait_within};
+use crate::wait::{finish, wait_until, wait_within};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -17,6 +17,7 @@ use std::time::Duration;
 pub(crate) struct Daemon {
     child: Child,
     run_dir: PathBuf,
+    admin: Admin,
 }
 
 impl Daemon {
@@ -39,36 +40,36 @@ impl Daemon {
         command.env(MARK, format!("{} {}", std::process::id(), run_dir.display()));
         engine.machine.namespace.enter_on_exec(&mut command).unwrap();
         ringlb_netns::isolate::end_with_parent(&mut command);
-        Self { child: command.spawn().unwrap(), run_dir }
+        let admin = Admin::of(&run_dir);
+        Self { child: command.spawn().unwrap(), run_dir, admin }
     }
 
     /// Waits until it answers. Gives how long that took.
     pub(crate) fn wait_until_it_answers(&mut self) -> Duration {
-        let socket = self.run_dir.join("admin.sock");
         wait_within(Duration::from_secs(30), "the daemon answers", || {
             let ended = self.child.try_wait().unwrap();
             assert!(ended.is_none(), "the daemon ended, {ended:?}: {}", self.log());
-            http::get(&socket, "/healthz").is_ok_and(|(status, _)| status == 200)
+            self.admin.answers()
         })
     }
 
     pub(crate) fn status(&self) -> Value {
-        let (status, body) = http::get(&self.run_dir.join("admin.sock"), "/v1/status").unwrap();
-        assert_eq!(status, 200, "{body}");
-        body
+        self.admin.status()
+    }
+
+    /// What `ringlb` prints for such a command, which must succeed.
+    pub(crate) fn command(&self, arguments: &[&str]) -> String {
+        finish(Command::new(program("ringlb")).arg("--run-dir").arg(&self.run_dir).args(arguments))
     }
 
     /// The status of the network of that name.
     pub(crate) fn network(&self, name: &str) -> Option<Value> {
-        self.status()["networks"].as_array()?.iter().find(|network| network["name"] == name).cloned()
+        self.admin.network(name)
     }
 
     /// The proxy's process of each network that has one, by the network's name.
     pub(crate) fn proxies(&self) -> Vec<(String, i64)> {
-        let status = self.status();
-        let networks = status["networks"].as_array().unwrap();
-        let proxy = |network: &Value| Some((network["name"].as_str()?.to_owned(), network["proxy"]["pid"].as_i64()?));
-        networks.iter().filter_map(proxy).collect()
+        self.admin.proxies()
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -103,8 +104,8 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("log of the daemon on {}:\n{}", self.run_dir.display(), self.log());
-            if let Ok((_, status)) = http::get(&self.run_dir.join("admin.sock"), "/v1/status") {
-                println!("its status:\n{status:#}");
+            if self.admin.answers() {
+                println!("its status:\n{:#}", self.status());
             }
         }
         // It may have ended already.

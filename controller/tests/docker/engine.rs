@@ -22,6 +22,9 @@ pub(crate) struct Engine {
     pub(crate) number: u8,
     pub(crate) machine: Machine,
     process: Option<Running>,
+    /// On the machine.
+    socket: PathBuf,
+    exec_root: PathBuf,
 }
 
 /// A running `dockerd`.
@@ -43,18 +46,31 @@ pub(crate) struct ContainerEvent {
 impl Engine {
     /// A machine whose Engine has not been started.
     pub(crate) fn new(wire: &Wire, number: u8) -> Self {
-        Self { number, machine: Machine::start(wire, number), process: None }
+        let machine = Machine::start(wire, number);
+        let (socket, exec_root) = (machine.directory.join("docker.sock"), machine.directory.join("exec"));
+        Self { number, machine, process: None, socket, exec_root }
+    }
+
+    /// A booted machine on which nothing has been started. The Engine is that of the package, with its units, and everything
+    /// of it is where the package puts it.
+    pub(crate) fn boot(wire: &Wire, number: u8) -> Self {
+        let (socket, exec_root) = ("/run/docker.sock".into(), "/run/docker".into());
+        Self { number, machine: Machine::boot(wire, number), process: None, socket, exec_root }
     }
 
     /// Starts `dockerd`, without waiting for it.
     pub(crate) fn start(&mut self) {
+        if self.machine.is_booted() {
+            self.machine.systemctl(&["start", "docker"]);
+            return;
+        }
         assert!(self.process.is_none(), "the Engine runs already");
         let directory = &self.machine.directory;
         let configuration = json!({
             "data-root": directory.join("data"),
-            "exec-root": directory.join("exec"),
+            "exec-root": self.exec_root,
             "pidfile": directory.join("pid"),
-            "hosts": [format!("unix://{}", self.socket().display())],
+            "hosts": [format!("unix://{}", self.socket.display())],
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
             "cgroup-parent": format!("/{}", control_group(&self.machine.name)),
             // The directory is in memory, and can be an overlay's upper layer.
@@ -81,10 +97,11 @@ impl Engine {
     /// Waits until the Engine answers.
     pub(crate) fn wait_until_ready(&mut self) {
         let socket = self.socket();
-        let process = &mut self.process.as_mut().unwrap().child;
-        let log = self.machine.directory.join("log");
+        let log = self.log();
         wait_until("the Engine answers", || {
-            if let Some(status) = process.try_wait().unwrap() {
+            if let Some(running) = &mut self.process
+                && let Some(status) = running.child.try_wait().unwrap()
+            {
                 panic!("dockerd ended, {status}: {}", std::fs::read_to_string(&log).unwrap_or_default());
             }
             http::get(&socket, "/_ping").is_ok_and(|(status, _)| status == 200)
@@ -116,12 +133,13 @@ impl Engine {
         running.child.wait().unwrap();
     }
 
+    /// Where its socket is found from here.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.machine.directory.join("docker.sock")
+        if self.machine.is_booted() { self.machine.path(&self.socket) } else { self.socket.clone() }
     }
 
     pub(crate) fn log(&self) -> PathBuf {
-        self.machine.directory.join("log")
+        if self.machine.is_booted() { self.machine.service_log("docker") } else { self.machine.directory.join("log") }
     }
 
     /// Runs `docker`, which must succeed; gives what it printed.
@@ -153,16 +171,19 @@ impl Engine {
     /// The network namespace of a container.
     pub(crate) fn namespace_of(&self, container: &str) -> Namespace {
         let inspected = self.get(&format!("/containers/{container}/json"));
-        let path = inspected["NetworkSettings"]["SandboxKey"].as_str().unwrap();
-        Namespace::open_path(&self.machine.path(Path::new(path))).unwrap()
+        let path = Path::new(inspected["NetworkSettings"]["SandboxKey"].as_str().unwrap());
+        self.sandbox(path.file_name().unwrap().to_str().unwrap())
     }
 
     /// The sandbox of an overlay network on this node.
     pub(crate) fn overlay_sandbox(&self, network: &str) -> Namespace {
         let inspected = self.get(&format!("/networks/{network}"));
-        let name = format!("lb_{}", &inspected["Id"].as_str().unwrap()[..9]);
-        let path = self.machine.directory.join("exec/netns").join(name);
-        Namespace::open_path(&self.machine.path(&path)).unwrap()
+        self.sandbox(&format!("lb_{}", &inspected["Id"].as_str().unwrap()[..9]))
+    }
+
+    /// A sandbox by its name.
+    pub(crate) fn sandbox(&self, name: &str) -> Namespace {
+        Namespace::open_path(&self.machine.path(&self.exec_root.join("netns").join(name))).unwrap()
     }
 
     /// What happened to containers since then.

@@ -20,11 +20,7 @@ fn a_daemon_that_ends_leaves_nothing_behind() {
     let engine = cluster.manager();
     let client = engine.client("client", "net");
     let vip = cluster.target("web", "net", 80);
-    let ingress = Namespace::open_path(
-        &engine.machine.path(Path::new(&engine.machine.directory.join("exec/netns/ingress_sbox"))),
-    )
-    .unwrap();
-    let namespaces = [&engine.machine.namespace, &engine.overlay_sandbox("net"), &ingress];
+    let namespaces = [&engine.machine.namespace, &engine.overlay_sandbox("net"), &engine.sandbox("ingress_sbox")];
     let before = namespaces.map(state_of);
     let mut daemon = Daemon::start(engine);
     daemon.wait_until_it_answers();
@@ -57,9 +53,15 @@ fn a_daemon_that_ends_leaves_nothing_behind() {
 }
 
 /// Addresses, routes, firewall rules and listening sockets of a namespace.
-fn state_of(namespace: &Namespace) -> String {
-    let commands =
-        ["ip -o addr show", "ip route show table all", "ip rule show", "iptables-save -t mangle", "ss -Hltun"];
+pub(crate) fn state_of(namespace: &Namespace) -> String {
+    let commands = [
+        "ip -o addr show",
+        "ip route show table all",
+        "ip rule show",
+        "iptables-save -t mangle",
+        "nft list tables",
+        "ss -Hltun",
+    ];
     let mut state = String::new();
     for words in commands {
         let mut words = words.split(' ');

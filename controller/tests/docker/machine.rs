@@ -1,5 +1,7 @@
 //! A node as Docker sees it: a network, mount, process and host name namespace of its own.
 
+mod booted;
+
 use crate::leftovers;
 use crate::wait::PATIENCE;
 use crate::wire::Wire;
@@ -23,14 +25,20 @@ pub(crate) struct Machine {
     pub(crate) namespace: Namespace,
     /// A directory of its own.
     pub(crate) directory: PathBuf,
-    /// `unshare`, whose only child is the first process.
+    /// `unshare`, which ends with it.
     unshare: Child,
+    /// In whose namespaces everything on it runs.
     first_process: Pid,
 }
 
 impl Machine {
     /// The machine of that number (1 to 253) on the wire.
     pub(crate) fn start(wire: &Wire, number: u8) -> Self {
+        Self::start_with(wire, number, FIRST_PROCESS)
+    }
+
+    /// Starts it with a script that writes `ready` when it is.
+    fn start_with(wire: &Wire, number: u8, script: &str) -> Self {
         let name = format!("node-{}-{number}", wire.number);
         let namespace = Namespace::create(&name).unwrap();
         wire.connect(number, &name);
@@ -48,7 +56,7 @@ impl Machine {
             "--kill-child",
             "--mount-proc",
         ]);
-        command.args(["bash", "-c", FIRST_PROCESS, &name]);
+        command.args(["bash", "-c", script, &name, &leftovers::control_group(&name)]);
         namespace.enter_on_exec(&mut command).unwrap();
         let mut unshare = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();

@@ -5,13 +5,19 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod admin;
 mod before;
+mod client_address;
 mod cluster;
 mod daemon;
+mod dns;
 mod engine;
 mod failures;
+mod feed;
+mod held;
 mod http;
 mod image;
+mod labels;
 mod lasting;
 mod leaving;
 mod leftovers;
@@ -20,6 +26,7 @@ mod load;
 mod machine;
 mod many;
 mod nodes;
+mod packaging;
 mod partition;
 mod ports;
 mod requests;

@@ -5,7 +5,7 @@ use ringlb::model::{
     Change, Families, Name, ObservedBackend, ObservedNetwork, ObservedSandbox, ObservedService, Port, Protocol,
     PublishedPort, RejectionKind, Weight,
 };
-use ringlb::reconcile::{ControlDirectory, Reconcilers, Settings, name_prefix};
+use ringlb::reconcile::{ControlDirectory, Reconcilers, Settings, find_orphans, name_prefix};
 use ringlb::source::{Desired, WishError};
 use ringlb_netns::Namespace;
 use ringlb_proxy::privileges::FirstUser;
@@ -59,8 +59,8 @@ pub(crate) fn network(sandbox: Option<&Namespace>, port: u16) -> ObservedNetwork
     }
 }
 
-pub(crate) fn desired(run_dir: &tempfile::TempDir) -> Desired {
-    Desired::new(Reconcilers::new(Settings {
+fn settings(run_dir: &tempfile::TempDir) -> Settings {
+    Settings {
         control: ControlDirectory::open(run_dir.path()).unwrap(),
         name_prefix: name_prefix(run_dir.path()),
         proxy_program: program("ringlb-proxy"),
@@ -69,7 +69,11 @@ pub(crate) fn desired(run_dir: &tempfile::TempDir) -> Desired {
         max_connections: None,
         proxy_first_user: FirstUser::default(),
         acknowledge_timeout: Duration::from_secs(20),
-    }))
+    }
+}
+
+pub(crate) fn desired(run_dir: &tempfile::TempDir) -> Desired {
+    Desired::new(Reconcilers::new(settings(run_dir)))
 }
 
 /// Observes it and waits until it is so.
@@ -141,6 +145,39 @@ fn an_observed_network_is_served_where_its_sandbox_is() {
         assert!(links.link_exists("eth0").await.unwrap());
         assert_eq!(Namespace::open(SANDBOX).unwrap().identity().unwrap(), sandbox.identity().unwrap());
         desired.reconcilers().stop(false).await;
+        Namespace::remove(SANDBOX).unwrap();
+    });
+}
+
+/// The daemon that comes next does not observe the network, as when the Engine's balancer serves it by then.
+#[test]
+fn what_an_earlier_daemon_left_in_a_sandbox_is_taken_back() {
+    const SANDBOX: &str = "test-left-sandbox";
+    run(async {
+        let run_dir = tempfile::tempdir().unwrap();
+        let desired = desired(&run_dir);
+        let client = Container { namespace: Namespace::create("test-left").unwrap(), address: BACKEND.into() };
+        Namespace::remove(SANDBOX).unwrap();
+        let sandbox = make_sandbox(SANDBOX, &client.namespace).await;
+        let _server = client.serve("one", 80);
+        let vip = SocketAddr::from((VIP, 80));
+        settle(&desired, Some(network(Some(&sandbox), 18093))).await;
+        echo(client.connect(vip));
+        let proxy = pid(&desired).await.unwrap();
+        desired.reconcilers().stop(true).await;
+        drop(desired);
+        echo(client.connect(vip));
+
+        let settings = settings(&run_dir);
+        let orphans = find_orphans(&settings.control).await;
+        assert_eq!(orphans.len(), 1);
+        let reconcilers = Reconcilers::taking_over(settings, orphans);
+        reconcilers.end_leftovers().await;
+        assert!(!std::path::Path::new(&format!("/proc/{proxy}")).exists());
+        let links = sandbox.links().await.unwrap();
+        assert_eq!(links.local_routes().await.unwrap(), []);
+        assert!(links.link_exists("eth0").await.unwrap());
+        reconcilers.stop(false).await;
         Namespace::remove(SANDBOX).unwrap();
     });
 }

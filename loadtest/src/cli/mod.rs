@@ -1,11 +1,13 @@
 //! The command line.
 
+mod bench;
 mod load;
 mod serve;
 mod signals;
 mod tcp;
 mod udp;
 
+use crate::bench::BenchError;
 use clap::{Parser, Subcommand};
 use ringlb_load::LoadError;
 use std::fmt;
@@ -25,6 +27,7 @@ enum Command {
     Serve(serve::Arguments),
     Tcp(tcp::Arguments),
     Udp(udp::Arguments),
+    Bench(bench::Arguments),
 }
 
 /// Runs the program.
@@ -33,14 +36,17 @@ pub(crate) fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Tcp(arguments) => tcp::run(&arguments),
         Command::Udp(arguments) => udp::run(&arguments),
+        Command::Bench(arguments) => bench::run(arguments),
     };
     match result {
         Ok(code) => code,
         Err(failure) => {
             tell(format_args!("error: {failure}"));
             match failure {
-                Failure::Load(LoadError::Option { .. }) => ExitCode::from(2),
-                Failure::Load(_) | Failure::Output(_) | Failure::Signals(_) => ExitCode::FAILURE,
+                Failure::Load(LoadError::Option { .. }) | Failure::Bench(BenchError::Option { .. }) => {
+                    ExitCode::from(2)
+                }
+                Failure::Load(_) | Failure::Bench(_) | Failure::Output(_) | Failure::Signals(_) => ExitCode::FAILURE,
             }
         }
     }
@@ -51,6 +57,8 @@ pub(crate) fn run() -> ExitCode {
 enum Failure {
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
     #[error("cannot wait for signals: {0}")]

@@ -22,8 +22,8 @@ pub(super) struct Arguments {
     /// Connections at a time [default: 64; 1 with bulk]
     #[arg(long, value_name = "N")]
     connections: Option<usize>,
-    /// Bytes of a request (pingpong) or a stream (bulk), such as 64, 16K or 1G [default: 64 with pingpong; until the
-    /// end with bulk]
+    /// Bytes of a request (connect, pingpong) or a stream (bulk), such as 64, 16K or 1G [default: the server's name is
+    /// asked for with connect; 64 with pingpong; until the end with bulk]
     #[arg(long, value_name = "B", value_parser = units::parse_size)]
     size: Option<u64>,
     /// Which way the bytes go with bulk
@@ -36,7 +36,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
-    /// Connect, ask for the server's name, read it, close
+    /// Connect, ask for the server's name, read it, close; with --size, send bytes and check that they come back instead
     Connect,
     /// Send bytes over a connection that stays open, check that they come back
     Pingpong,
@@ -63,11 +63,11 @@ fn workload(arguments: &Arguments) -> Result<Workload, LoadError> {
     if arguments.bulk.is_some() && arguments.mode != Mode::Bulk {
         return invalid("--bulk", "goes with --mode bulk only");
     }
-    if arguments.size.is_some() && arguments.mode == Mode::Connect {
-        return invalid("--size", "goes with --mode pingpong and --mode bulk only");
-    }
     Ok(match arguments.mode {
-        Mode::Connect => Workload::Connect,
+        Mode::Connect => match arguments.size {
+            None => Workload::Connect,
+            Some(size_bytes) => Workload::ConnectEcho { size_bytes },
+        },
         Mode::Pingpong => Workload::Pingpong { size_bytes: arguments.size.unwrap_or(64) },
         Mode::Bulk => Workload::Bulk {
             direction: match arguments.bulk {

@@ -58,7 +58,10 @@ impl Opened {
             Workload::Udp { exchange: Exchange::Pingpong | Exchange::Bulk, .. } => {
                 opened.sockets = udp::socket::open_all(options, recorder);
             }
-            Workload::Connect | Workload::Bulk { .. } | Workload::Udp { exchange: Exchange::Connect, .. } => {}
+            Workload::Connect
+            | Workload::ConnectEcho { .. }
+            | Workload::Bulk { .. }
+            | Workload::Udp { exchange: Exchange::Connect, .. } => {}
         }
         Ok(opened)
     }
@@ -68,9 +71,13 @@ fn start(run: &Rc<Run>, opened: Opened, workers: &mut JoinSet<()>) {
     let Opened { mut sessions, mut sockets } = opened;
     let count = run.options.connections;
     match run.options.workload {
-        Workload::Connect => {
+        Workload::Connect | Workload::ConnectEcho { .. } => {
+            let size = match run.options.workload {
+                Workload::ConnectEcho { size_bytes } => Some(size_bytes),
+                _ => None,
+            };
             for _ in 0..count {
-                workers.spawn_local(tcp::connect::work(Rc::clone(run)));
+                workers.spawn_local(tcp::connect::work(Rc::clone(run), size));
             }
         }
         Workload::Pingpong { size_bytes } => {

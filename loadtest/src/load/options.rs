@@ -38,6 +38,11 @@ pub struct LoadOptions {
 pub enum Workload {
     /// Connect, ask the server for its name, read it until the server closes, close.
     Connect,
+    /// Connect, send bytes, check that the same come back, close. Servers are not asked for their names.
+    ConnectEcho {
+        /// How many.
+        size_bytes: u64,
+    },
     /// Send bytes over a connection that stays open, and check that the same come back.
     Pingpong {
         /// How many.
@@ -126,8 +131,13 @@ impl LoadOptions {
             return invalid("--requests", "must be at least 1");
         }
         match self.workload {
-            Workload::Pingpong { size_bytes } if !(1..=MAX_PINGPONG).contains(&size_bytes) => {
-                return invalid("--size", &format!("must be between 1 and {MAX_PINGPONG} bytes with pingpong"));
+            Workload::ConnectEcho { size_bytes } | Workload::Pingpong { size_bytes }
+                if !(1..=MAX_PINGPONG).contains(&size_bytes) =>
+            {
+                return invalid(
+                    "--size",
+                    &format!("must be between 1 and {MAX_PINGPONG} bytes with connect and pingpong"),
+                );
             }
             Workload::Bulk { size_bytes: Some(0), .. } => return invalid("--size", "must be at least 1"),
             Workload::Bulk { size_bytes: None, .. } if self.rate.is_some() || self.requests.is_some() => {
@@ -143,7 +153,11 @@ impl LoadOptions {
                     &format!("must be between {} and {MAX_SIZE} bytes with UDP{names_too}", min_size(names)),
                 );
             }
-            Workload::Connect | Workload::Pingpong { .. } | Workload::Bulk { .. } | Workload::Udp { .. } => {}
+            Workload::Connect
+            | Workload::ConnectEcho { .. }
+            | Workload::Pingpong { .. }
+            | Workload::Bulk { .. }
+            | Workload::Udp { .. } => {}
         }
         if let Some(source) = self.source
             && let Some(target) = self.targets.iter().find(|target| target.is_ipv4() != source.is_ipv4())
@@ -205,6 +219,7 @@ mod tests {
         assert_eq!(refused(&LoadOptions { source, ..connect }), "--source");
         for size_bytes in [0, MAX_PINGPONG + 1] {
             assert_eq!(refused(&options(Workload::Pingpong { size_bytes })), "--size");
+            assert_eq!(refused(&options(Workload::ConnectEcho { size_bytes })), "--size");
         }
         let endless = options(Workload::Bulk { direction: Direction::Up, size_bytes: None });
         assert_eq!(refused(&LoadOptions { rate: Some(1.0), ..endless.clone() }), "--size");

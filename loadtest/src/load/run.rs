@@ -28,11 +28,18 @@ impl Run {
     }
 
     /// Counts a request that was done.
-    pub(super) fn succeeded(&self, target: usize, arrival: Arrival, begun: Instant, backend: &str, first: Instant) {
+    pub(super) fn succeeded(
+        &self,
+        target: usize,
+        arrival: Arrival,
+        begun: Instant,
+        backend: Option<&str>,
+        first: Instant,
+    ) {
         let ended = Instant::now();
         self.recorder.lock().success(&Success {
             target,
-            backend: Some(backend),
+            backend,
             wait: self.options.rate.map(|_| begun.duration_since(arrival.intended)),
             first_byte: Some(first.duration_since(arrival.intended)),
             total: ended.duration_since(arrival.intended),

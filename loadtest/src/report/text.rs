@@ -26,6 +26,7 @@ pub(super) fn write(report: &Report, out: &mut Formatter<'_>) -> Result {
 fn headline(report: &Report, out: &mut Formatter<'_>) -> Result {
     let what = match report.workload {
         Workload::Connect => "connect".to_owned(),
+        Workload::ConnectEcho { size_bytes } => format!("connect, {}", format_size(size_bytes)),
         Workload::Pingpong { size_bytes } => format!("pingpong of {}", format_size(size_bytes)),
         Workload::Bulk { direction, size_bytes } => {
             let direction = match direction {

@@ -103,6 +103,7 @@ fn every_mode_can_be_asked_for() {
             r#"{"mode":"bulk","direction":"down","size_bytes":1048576}"#,
         ),
         (&["--rate", "500", "--requests", "50"], r#"{"mode":"connect"}"#),
+        (&["--size", "64", "--requests", "50"], r#"{"mode":"connect-echo","size_bytes":64}"#),
     ] {
         let output = load(&[&[target.as_str(), "--json", "--fail-on-error"][..], arguments].concat());
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
@@ -237,7 +238,7 @@ fn usage_errors_say_what_is_wrong() {
         (&["127.0.0.1:1", "--mode", "sideways"], "sideways"),
         (&["127.0.0.1:1", "--rate", "0"], "--rate"),
         (&["127.0.0.1:1", "--connections", "0"], "--connections"),
-        (&["127.0.0.1:1", "--size", "64"], "--size"),
+        (&["127.0.0.1:1", "--size", "0"], "--size"),
         (&["127.0.0.1:1", "--bulk", "up"], "--bulk"),
         (&["127.0.0.1:1", "--mode", "bulk", "--requests", "1"], "--size"),
         (&["127.0.0.1:1", "--mode", "pingpong", "--size", "0"], "--size"),

@@ -45,6 +45,23 @@ fn a_closed_port_refuses() {
 }
 
 #[test]
+fn connect_with_a_size_checks_what_comes_back() {
+    let echo = Workload::ConnectEcho { size_bytes: 64 };
+    let ends = Misbehaving::start(|mut stream| stream.read_exact(&mut [0; 64]));
+    let report = run(with_requests(ends.options(echo), 10));
+    assert_all_failed(&report, ErrorKind::UnexpectedEnd, 10);
+    let changes = Misbehaving::start(|mut stream| {
+        let mut bytes = [0; 64];
+        stream.read_exact(&mut bytes)?;
+        bytes[63] ^= 1;
+        stream.write_all(&bytes)
+    });
+    let report = run(with_requests(changes.options(echo), 10));
+    assert_all_failed(&report, ErrorKind::Mismatch, 10);
+    assert!(report.errors[&ErrorKind::Mismatch].example.contains("63"), "{report}");
+}
+
+#[test]
 fn pingpong_counts_the_connections_that_failed_before_the_start_as_well() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let report = run(with_requests(LoadOptions::new(vec![closed], PINGPONG), 5));

@@ -48,6 +48,24 @@ fn connect_ends_when_its_time_is_over() {
 }
 
 #[test]
+fn connect_with_a_size_sends_bytes_and_closes_first() {
+    let servers = [server("a"), server("b")];
+    for size_bytes in [1, 64, 300_000] {
+        let mut options = options(&servers.each_ref(), Workload::ConnectEcho { size_bytes });
+        options.connections = 8;
+        options.requests = Some(100);
+        let report = run(options);
+        assert_eq!((report.requests, report.failures, report.ended_by), (100, 0, EndReason::Requests), "{report}");
+        assert_eq!(report.connections_opened, 100);
+        assert_eq!((report.bytes_sent, report.bytes_received), (100 * size_bytes, 100 * size_bytes));
+        assert!(report.backends.is_empty() && report.targets.iter().all(|target| target.requests == 50), "{report}");
+        assert_eq!(report.latency.first_byte.unwrap().count, 100);
+    }
+    wait_until("all connections are closed", || servers.iter().all(|server| server.counters().active == 0));
+    assert_eq!(servers.iter().map(|server| server.counters().accepted).sum::<u64>(), 300);
+}
+
+#[test]
 fn pingpong_keeps_its_connections() {
     let servers = [server("a"), server("b")];
     let mut options = options(&servers.each_ref(), PINGPONG);

@@ -3,10 +3,11 @@ use crate::support::{
 };
 use crate::unprivileged;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use ringlb_netns::{Error, SteeredSockets, Steering, SteeringKind};
+use ringlb_netns::{Error, Namespace, SteeredSockets, Steering, SteeringKind};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::process::Command;
 
 /// By `sk_lookup`, which only root can set up.
 mod as_root {
@@ -92,6 +93,40 @@ async fn a_new_listener_takes_over_by_tproxy() {
 #[tokio::test]
 async fn new_listeners_of_several_threads_take_over_by_tproxy() {
     a_new_listener_takes_over("tproxy-again-3", 3, SteeringKind::Tproxy).await;
+}
+
+/// In a namespace that goes on without a proxy.
+#[tokio::test]
+async fn tproxy_can_be_taken_back() {
+    let network = Network::of("tproxy-back", Stack::Dual).await;
+    let namespace = network.sandbox.namespace();
+    let before = tables(namespace);
+    let kind = SteeringKind::Tproxy;
+    let steered = SteeredSockets::open(namespace, Stack::Dual.lb(), threads(1), Some(kind)).unwrap();
+    assert_eq!(tables(namespace).len(), before.len() + 2);
+    let address = to(VIPS[0], 80);
+    let mut client = connect(&network.client, address).unwrap();
+    let mut server = accept(&steered.threads[0].listeners[0]);
+    for _twice in 0..2 {
+        kind.remove(namespace).unwrap();
+        assert_eq!(tables(namespace), before);
+    }
+    assert_eq!(connect(&network.client, address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    client.write_all(b"hello").unwrap();
+    let mut received = [0; 5];
+    server.read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"hello");
+    network.remove();
+}
+
+/// The nftables tables of a namespace.
+fn tables(namespace: &Namespace) -> Vec<String> {
+    let mut nft = Command::new("nft");
+    nft.args(["list", "tables"]);
+    namespace.enter_on_exec(&mut nft).unwrap();
+    let output = nft.output().expect("nftables is needed");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
 #[tokio::test]

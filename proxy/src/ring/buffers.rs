@@ -7,8 +7,9 @@
 use super::Error;
 use super::provided::ProvidedBuffers;
 use io_uring::IoUring;
-use std::alloc::Layout;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
 /// The size of a buffer in bytes. Measured: 4 KiB and 32 KiB are both slower.
@@ -42,9 +43,12 @@ unsafe impl Send for Memory {}
 
 impl Memory {
     pub(super) fn new(bytes: usize) -> Result<Self, Error> {
-        let layout = Layout::from_size_align(bytes, 4096).map_err(|_| Error::Memory { bytes })?;
-        // SAFETY: the layout's size is not zero: all callers ask for at least one buffer.
-        NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }).map(Self).ok_or(Error::Memory { bytes })
+        let length = NonZeroUsize::new(bytes).ok_or(Error::Memory { bytes })?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // Not from the allocator, which writes the zeroes: a proxy that has nothing to do would have all of it in memory.
+        // SAFETY: a new mapping of no file, at a place that the kernel chooses, touches nothing that exists.
+        let memory = unsafe { mmap_anonymous(None, length, access, MapFlags::MAP_PRIVATE) };
+        memory.map(|memory| Self(memory.cast())).map_err(|_errno| Error::Memory { bytes })
     }
 }
 

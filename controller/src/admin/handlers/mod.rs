@@ -58,6 +58,7 @@ impl<'a> Mutation<'a> {
         for (_, receipt) in std::mem::take(&mut taken.receipts) {
             generation = receipt.settled().await.map_err(|unsettled| Problem::unsettled(&[unsettled]))?;
         }
+        await_disk(&mut taken).await?;
         Ok((taken, generation))
     }
 
@@ -75,6 +76,14 @@ impl<'a> Mutation<'a> {
 
     fn microseconds(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Waits until what was taken is kept for the next daemon. The proxies have been told meanwhile.
+async fn await_disk(taken: &mut Taken) -> Result<(), Problem> {
+    match taken.durable.take() {
+        Some(durable) => durable.reached().await.map_err(Problem::from),
+        None => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The node as a whole.
 
-use super::Answer;
+use super::{Answer, await_disk};
 use crate::admin::problem::Problem;
 use crate::admin::resource::{Applied, AppliedNetwork, NetworkStatusResource, NodeResource, Outcome};
 use crate::admin::{Context, body};
@@ -24,7 +24,7 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(in crate::admin) async fn apply(State(context): State<Context>, headers: HeaderMap, body: Body) -> Answer {
     let began = Instant::now();
-    let state: DesiredState = body::json_or_yaml(&headers, body).await?;
+    let state: DesiredState = body::state(&headers, body).await?;
     if !context.ready.load(Ordering::Relaxed) {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is starting or shutting down"));
     }
@@ -34,8 +34,8 @@ pub(in crate::admin) async fn apply(State(context): State<Context>, headers: Hea
         model.desired(&state)?;
         return Err(missing.into());
     }
-    let taken = context.desired.replace(&state)?;
-    let settled = taken.receipts.into_iter().map(async |(name, receipt)| (name, receipt.settled().await));
+    let mut taken = context.desired.replace(&state)?;
+    let settled = std::mem::take(&mut taken.receipts).into_iter().map(async |(name, receipt)| (name, receipt.settled().await));
     let mut networks = Vec::new();
     let mut unsettled = Vec::new();
     for (name, result) in join_all(settled).await {
@@ -51,8 +51,14 @@ pub(in crate::admin) async fn apply(State(context): State<Context>, headers: Hea
     if !unsettled.is_empty() {
         return Err(Problem::unsettled(&unsettled));
     }
+    await_disk(&mut taken).await?;
     let acknowledged_in_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(Json(Applied { acknowledged_in_us, networks }).into_response())
+}
+
+/// What is made here, with all addresses that were chosen.
+pub(in crate::admin) async fn export(State(context): State<Context>) -> Answer {
+    Ok(Json(context.desired.model().keep().state).into_response())
 }
 
 pub(in crate::admin) async fn status(State(context): State<Context>) -> Answer {

@@ -11,6 +11,7 @@ pub mod compose;
 mod connection;
 mod engine;
 pub mod facts;
+mod ipvs;
 mod labels;
 mod look;
 mod names;

@@ -4,6 +4,7 @@ use super::changes::log_changes;
 use super::connection::{self, Contact};
 use super::engine::{Engine, EngineError, Happening};
 use super::facts::Facts;
+use super::ipvs::Ipvs;
 use super::look::{BURST, Look};
 use super::names::{Answers, Asker};
 use super::state::{Outcome, State};
@@ -14,7 +15,7 @@ use crate::model::ObservedNetwork;
 use crate::source::Desired;
 use crate::source::status::{RefusedNetwork, SharedStatus};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -86,7 +87,7 @@ pub(super) struct Observer {
     derive_due: Option<Instant>,
     said: Option<Vec<ObservedNetwork>>,
     refused: Vec<(String, String)>,
-    ipvs: bool,
+    ipvs: Ipvs,
 }
 
 impl Observer {
@@ -130,7 +131,7 @@ impl Observer {
             derive_due: None,
             said: None,
             refused: Vec::new(),
-            ipvs: false,
+            ipvs: Ipvs::default(),
         }
     }
 
@@ -485,9 +486,7 @@ impl Observer {
 
     fn look_at_sandboxes(&mut self, now: Instant) {
         self.sandboxes_due = now + if now < self.sandboxes_hurried { SANDBOX_HURRY } else { SANDBOX_POLL };
-        let ipvs = has_ipvs();
-        if self.ipvs != ipvs {
-            self.ipvs = ipvs;
+        if self.ipvs.look(now) {
             self.changed();
         }
         let Some(directory) = self.directory.clone() else { return };
@@ -552,13 +551,10 @@ impl Observer {
     }
 
     fn say(&mut self, outcome: Outcome) {
-        let takeover = self.ipvs && self.options.takeover;
-        // Without a takeover the Engine's own balancer serves these sandboxes, and they are left alone.
-        let mut networks = if self.ipvs && !takeover { Vec::new() } else { outcome.networks };
-        for sandbox in networks.iter_mut().filter_map(|network| network.sandbox.as_mut()) {
-            sandbox.takeover = takeover;
-        }
-        let balancer = if self.ipvs { "ipvs" } else { "none" };
+        let mut networks = outcome.networks;
+        self.ipvs.sift(&mut networks, self.options.takeover, self.said.is_none(), Instant::now());
+        let at_work = self.ipvs.is_at_work();
+        let (balancer, takeover) = (if at_work { "ipvs" } else { "none" }, at_work && self.options.takeover);
         // What was refused may be taken now: a network of that name may be gone.
         if self.said.as_ref() != Some(&networks) || !self.refused.is_empty() {
             log_changes(self.said.as_deref().unwrap_or_default(), &networks);
@@ -624,10 +620,4 @@ async fn directory_changed(watch: Option<&DirectoryWatch>) -> std::io::Result<()
         Some(watch) => watch.changed().await,
         None => std::future::pending().await,
     }
-}
-
-/// Whether the kernel has its balancer loaded, as it has once an Engine that finds it has made its first service. The file is
-/// in all network namespaces then.
-fn has_ipvs() -> bool {
-    Path::new("/proc/self/net/ip_vs").exists()
 }

@@ -31,7 +31,7 @@ pub(in crate::load) async fn work(run: Rc<Run>, direction: Direction, size: Opti
         let mut stream = Stream::new(&run, arrival, size);
         match stream.transfer(address, direction).await {
             Ok(first_byte) if stream.complete() => {
-                run.succeeded(target, arrival, begun, &stream.backend, first_byte);
+                run.succeeded(target, arrival, begun, Some(&stream.backend), first_byte);
                 backoff.succeeded();
             }
             Ok(_) => run.recorder.lock().interrupted(),

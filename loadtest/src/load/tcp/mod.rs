@@ -5,3 +5,4 @@ pub(super) mod connect;
 pub(super) mod pingpong;
 
 mod connection;
+mod exchange;

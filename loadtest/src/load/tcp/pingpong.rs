@@ -1,11 +1,12 @@
 //! Long-lived connections: send bytes, check that the same come back.
 
-use super::connection::{ASKING, Connection, Doing, NAME, RECEIVING, SENDING};
+use super::connection::{ASKING, Connection, Doing, NAME};
+use super::exchange::exchange;
 use crate::failure::Failure;
 use crate::load::backoff::Backoff;
 use crate::load::run::Run;
 use crate::load::run::WHAT;
-use crate::pattern::{self, split_mix};
+use crate::pattern::split_mix;
 use crate::protocol::{Command, MAX_NAME};
 use crate::record::SharedRecorder;
 use crate::{LoadError, LoadOptions};
@@ -16,8 +17,6 @@ use tokio::task::JoinSet;
 
 /// Connections being made at the same time at the start: what listeners' queues usually hold.
 const CONNECTING_AT_ONCE: usize = 128;
-/// The largest piece that is received at a time.
-const MAX_PIECE: u64 = 64 * 1024;
 
 /// A connection to a server that has said its name.
 pub(in crate::load) struct Session {
@@ -91,7 +90,7 @@ pub(in crate::load) async fn work(run: Rc<Run>, index: usize, session: Option<Se
         };
         match request(&run, &mut current, size, &doing).await {
             Ok(first_byte) => {
-                run.succeeded(target, arrival, begun, &current.backend, first_byte);
+                run.succeeded(target, arrival, begun, Some(&current.backend), first_byte);
                 session = Some(current);
                 backoff.succeeded();
             }
@@ -134,47 +133,11 @@ async fn connect(
 async fn request(run: &Run, session: &mut Session, size: u64, doing: &Doing) -> Result<Instant, Failure> {
     let timeout = run.options.timeout;
     let Session { connection, position, buffer, .. } = session;
-    let start = *position;
-    doing.set(SENDING);
-    let send = async {
-        let mut sent = 0;
-        while sent < size {
-            sent += connection.send_pattern(start.wrapping_add(sent), size - sent).await?;
-        }
-        doing.set(RECEIVING);
-        Ok(())
-    };
-    // Both at once: a large request does not fit into the buffers on the way, and its answer must be taken meanwhile.
-    let exchange = async { tokio::try_join!(send, receive(connection, start, size, buffer)) };
-    let ((), first_byte) = tokio::time::timeout(timeout, exchange)
+    let exchange = exchange(connection, *position, size, buffer, doing);
+    let first_byte = tokio::time::timeout(timeout, exchange)
         .await
         .unwrap_or(Err(Failure::Timeout { doing: doing.get(), after: timeout }))?;
-    *position = start.wrapping_add(size);
+    *position = position.wrapping_add(size);
     run.recorder.lock().moved(size, size);
     Ok(first_byte)
-}
-
-async fn receive(connection: &Connection, start: u64, size: u64, buffer: &mut Vec<u8>) -> Result<Instant, Failure> {
-    let mut received = 0;
-    let mut first_byte = None;
-    loop {
-        buffer.clear();
-        // One more than the answer has, so that an answer that is too long shows.
-        buffer.reserve(usize::try_from(size.min(MAX_PIECE)).unwrap_or_default() + 1);
-        *buffer = connection.receive(std::mem::take(buffer)).await?;
-        if buffer.is_empty() {
-            return Err(Failure::UnexpectedEnd { doing: RECEIVING, received });
-        }
-        let first = *first_byte.get_or_insert_with(Instant::now);
-        if let Some(index) = pattern::first_difference(start.wrapping_add(received), buffer) {
-            return Err(Failure::Mismatch { doing: RECEIVING, position: received + index as u64 });
-        }
-        received += buffer.len() as u64;
-        if received > size {
-            return Err(Failure::Mismatch { doing: RECEIVING, position: size });
-        }
-        if received == size {
-            return Ok(first);
-        }
-    }
 }

@@ -6,14 +6,16 @@
 //! of this swarm learns nothing, and nobody but a manager is believed.
 //!
 //! A worker that reaches no manager goes on with what it heard last. If it has heard nothing yet, services have the
-//! default settings, and their published ports are TCP ports: see [`Following::services`].
+//! default settings, and their ports are published for TCP and UDP: see [`Following::services`].
 
 mod certificates;
+mod connected;
 mod error;
 mod follow;
 mod line;
 mod link;
 mod pauses;
+mod places;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -36,8 +38,12 @@ pub struct Timing {
     pub heartbeat: Duration,
     /// Whoever has heard nothing for so long takes the other end for dead.
     pub silence: Duration,
-    /// How long the TLS handshake, and a connection's making, may take each.
+    /// How long a worker waits for a connection, and for the TLS handshake, each.
     pub handshake: Duration,
+    /// How long a manager waits for the TLS handshake of whoever connects.
+    pub greeting: Duration,
+    /// For how long a manager shows what went wrong with somebody who connected.
+    pub shown: Duration,
     /// How long a connection lasts: then the worker comes again and shows the certificate that it has then.
     pub connection: Duration,
     /// The pause after the first failure; it doubles with each one.
@@ -52,6 +58,8 @@ impl Default for Timing {
             heartbeat: Duration::from_secs(5),
             silence: Duration::from_secs(20),
             handshake: Duration::from_secs(10),
+            greeting: Duration::from_secs(3),
+            shown: Duration::from_secs(60),
             connection: Duration::from_secs(3600),
             first_pause: Duration::from_millis(500),
             longest_pause: Duration::from_secs(30),

@@ -220,7 +220,9 @@ mod tests {
     fn an_event_matters_or_not() {
         let of_task = |action: &str| {
             let attributes = r#"{"com.docker.swarm.service.name":"web","com.docker.swarm.task.id":"t","signal":"15"}"#;
-            read(&format!(r#"{{"Type":"container","Action":"{action}","Actor":{{"ID":"a","Attributes":{attributes}}}}}"#))
+            read(&format!(
+                r#"{{"Type":"container","Action":"{action}","Actor":{{"ID":"a","Attributes":{attributes}}}}}"#
+            ))
         };
         let service = Some("web".to_owned());
         assert_eq!(of_task("kill"), Some(Happening::Container { service: service.clone(), ended_task: None }));

@@ -6,7 +6,8 @@ use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The longest answer that fits: some two hundred addresses (EDNS0, RFC 6891).
+/// The longest datagram that is taken for an answer (EDNS0, RFC 6891). The Engine writes the name beside each address, so that
+/// this is 48 to 163 of them.
 pub(super) const MAX_ANSWER: u16 = 4096;
 
 /// What an answer says.
@@ -14,8 +15,10 @@ pub(super) const MAX_ANSWER: u16 = 4096;
 pub(super) enum Answer {
     /// These are all addresses.
     Addresses(BTreeSet<IpAddr>),
-    /// It does not say: the name is not known there, or the addresses did not fit.
+    /// It does not say: the name is not known there.
     Unknown,
+    /// There are more addresses than fit.
+    Truncated,
 }
 
 /// The question for all addresses of `family` that the tasks of a service have.
@@ -41,14 +44,16 @@ pub(super) fn answer(bytes: &[u8], family: Family) -> Option<(u16, Answer)> {
     if !packet.has_flags(PacketFlag::RESPONSE) {
         return None;
     }
-    let whole = packet.rcode() == RCODE::NoError && !packet.has_flags(PacketFlag::TRUNCATION);
+    if packet.rcode() == RCODE::NoError && packet.has_flags(PacketFlag::TRUNCATION) {
+        return Some((packet.id(), Answer::Truncated));
+    }
     let addresses = packet.answers.iter().filter_map(|record| match &record.rdata {
         RData::A(a) => Some(IpAddr::V4(Ipv4Addr::from(a.address))),
         RData::AAAA(aaaa) => Some(IpAddr::V6(Ipv6Addr::from(aaaa.address))),
         _ => None,
     });
     let addresses: BTreeSet<_> = addresses.filter(|address| address.family() == family).collect();
-    let known = whole && !addresses.is_empty();
+    let known = packet.rcode() == RCODE::NoError && !addresses.is_empty();
     Some((packet.id(), if known { Answer::Addresses(addresses) } else { Answer::Unknown }))
 }
 
@@ -92,7 +97,7 @@ mod tests {
         assert_eq!(answer(&two, Family::V6), Some((7, Answer::Unknown)));
         assert_eq!(answer(&reply(&[], |_| {}), Family::V4), Some((7, Answer::Unknown)));
         let truncated = reply(&[[10, 0, 1, 3]], |packet| packet.set_flags(PacketFlag::TRUNCATION));
-        assert_eq!(answer(&truncated, Family::V4), Some((7, Answer::Unknown)));
+        assert_eq!(answer(&truncated, Family::V4), Some((7, Answer::Truncated)));
         let unknown = reply(&[], |packet| *packet.rcode_mut() = RCODE::NameError);
         assert_eq!(answer(&unknown, Family::V4), Some((7, Answer::Unknown)));
         assert_eq!(answer(&question(7, "web", Family::V4).unwrap(), Family::V4), None);

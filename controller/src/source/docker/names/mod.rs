@@ -3,6 +3,9 @@
 //! The Engine takes a task out of it about two seconds before the task is told to stop, on every node.
 
 mod message;
+mod stream;
+#[cfg(test)]
+mod tests;
 
 use super::sandbox_files::SandboxFile;
 use crate::model::{Family, OfFamily};
@@ -12,11 +15,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// The Engine's DNS, in every sandbox.
 const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
@@ -41,9 +44,12 @@ pub(super) struct Answers {
     pub(super) network: String,
     /// The sandbox whose DNS it is.
     pub(super) identity: (u64, u64),
-    /// By service: when the question was asked, and the addresses, if they are known.
-    pub(super) services: Vec<(String, std::time::Instant, Option<BTreeSet<IpAddr>>)>,
+    /// By service.
+    pub(super) services: Vec<Told>,
 }
+
+/// Of a service: when the question was asked, and the addresses, if they are known.
+type Told = (String, std::time::Instant, Option<BTreeSet<IpAddr>>);
 
 /// What is asked for: services with the family of their VIP, and a number that grows when all of it is wanted at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,15 +77,16 @@ impl Asker {
         sandbox: &SandboxFile,
         answers: mpsc::UnboundedSender<Answers>,
     ) -> io::Result<Self> {
-        let socket = open_socket(&sandbox.path, sandbox.identity)?;
+        let socket = open_socket(sandbox)?;
         let (wanted, receiver) = watch::channel(Wanted::default());
         let asking = Asking {
             network: network.to_owned(),
-            identity: sandbox.identity,
+            sandbox: sandbox.clone(),
             socket: UdpSocket::from_std(socket)?,
             wanted: receiver,
             answers,
             open: HashMap::new(),
+            streams: JoinSet::new(),
         };
         let task = tokio::spawn(asking.run());
         Ok(Self { identity: sandbox.identity, wanted, task })
@@ -113,12 +120,14 @@ impl Drop for Asker {
 
 struct Asking {
     network: String,
-    identity: (u64, u64),
+    sandbox: SandboxFile,
     socket: UdpSocket,
     wanted: watch::Receiver<Wanted>,
     answers: mpsc::UnboundedSender<Answers>,
     /// The questions without an answer yet, by their id.
     open: HashMap<u16, Question>,
+    /// The questions whose answers did not fit into a datagram.
+    streams: JoinSet<Told>,
 }
 
 struct Question {
@@ -169,6 +178,9 @@ impl Asking {
                     let answered = self.read(&mut buffer);
                     self.tell(answered);
                 }
+                Some(answered) = self.streams.join_next(), if !self.streams.is_empty() => {
+                    self.tell(answered.into_iter().collect());
+                }
             }
         }
     }
@@ -189,7 +201,7 @@ impl Asking {
     }
 
     /// All answers that have come.
-    fn read(&mut self, buffer: &mut [u8]) -> Vec<(String, std::time::Instant, Option<BTreeSet<IpAddr>>)> {
+    fn read(&mut self, buffer: &mut [u8]) -> Vec<Told> {
         let mut answered = Vec::new();
         // An error, such as that nobody listens there, belongs to a question that stays without an answer.
         while let Ok(length) = self.socket.try_recv(buffer) {
@@ -201,21 +213,42 @@ impl Asking {
             let addresses = match answer {
                 Answer::Addresses(addresses) => Some(addresses),
                 Answer::Unknown => None,
+                Answer::Truncated => {
+                    self.ask_again(question);
+                    continue;
+                }
             };
             answered.push((question.service, question.asked.into_std(), addresses));
         }
         answered
     }
 
-    fn overdue(&mut self, now: Instant) -> Vec<(String, std::time::Instant, Option<BTreeSet<IpAddr>>)> {
+    fn ask_again(&mut self, Question { service, family, asked }: Question) {
+        let sandbox = self.sandbox.clone();
+        self.streams.spawn(async move {
+            let answer = timeout(PATIENCE, stream::ask(&sandbox, random_id(), &service, family)).await;
+            let addresses = match answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                Ok(Answer::Addresses(addresses)) => Some(addresses),
+                Ok(Answer::Unknown | Answer::Truncated) => None,
+                Err(error) => {
+                    tracing::debug!(service, %error, "cannot ask the sandbox's DNS by TCP");
+                    None
+                }
+            };
+            (service, asked.into_std(), addresses)
+        });
+    }
+
+    fn overdue(&mut self, now: Instant) -> Vec<Told> {
         let overdue = self.open.extract_if(|_, question| now.duration_since(question.asked) >= PATIENCE);
         overdue.map(|(_, question)| (question.service, question.asked.into_std(), None)).collect()
     }
 
-    fn tell(&self, services: Vec<(String, std::time::Instant, Option<BTreeSet<IpAddr>>)>) {
+    fn tell(&self, services: Vec<Told>) {
         if !services.is_empty() {
+            let identity = self.sandbox.identity;
             // Nobody listens at the end of the daemon.
-            let _ = self.answers.send(Answers { network: self.network.clone(), identity: self.identity, services });
+            let _ = self.answers.send(Answers { network: self.network.clone(), identity, services });
         }
     }
 }
@@ -227,15 +260,19 @@ fn random_id() -> u16 {
     u16::from_le_bytes([low, high])
 }
 
-fn open_socket(path: &Path, identity: (u64, u64)) -> io::Result<std::net::UdpSocket> {
-    let namespace = Namespace::open_path(path).map_err(io::Error::other)?;
-    if namespace.identity().map_err(io::Error::other)? != identity {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "it is another sandbox already"));
-    }
-    let open = || {
+fn open_socket(sandbox: &SandboxFile) -> io::Result<std::net::UdpSocket> {
+    enter(sandbox, || {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
         socket.connect(&SERVER.into())?;
         Ok(socket.into())
-    };
-    namespace.run(open).map_err(io::Error::other)?
+    })
+}
+
+/// Makes a socket in the sandbox.
+fn enter<T: Send>(sandbox: &SandboxFile, make: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let namespace = Namespace::open_path(&sandbox.path).map_err(io::Error::other)?;
+    if namespace.identity().map_err(io::Error::other)? != sandbox.identity {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "it is another sandbox already"));
+    }
+    namespace.run(make).map_err(io::Error::other)?
 }

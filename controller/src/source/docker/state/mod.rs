@@ -218,7 +218,8 @@ impl Ended {
 
     /// Forgets the tasks that nothing shows any more, after a while: what is asked for now may still show one.
     fn forget(&mut self, now: Instant, networks: &BTreeMap<String, NetworkMemory>) {
-        self.0.retain(|task, since| now < *since + HOLD_DOWN || networks.values().any(|network| network.has_task(task)));
+        self.0
+            .retain(|task, since| now < *since + HOLD_DOWN || networks.values().any(|network| network.has_task(task)));
     }
 }
 

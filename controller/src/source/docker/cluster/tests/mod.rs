@@ -1,5 +1,7 @@
 //! Managers and workers on loopback, with certificates as swarmkit makes them.
 
+mod crowd;
+
 use super::{Certificates, FollowStatus, Following, ServeStatus, Serving, Timing, follow, serve};
 use crate::source::docker::facts::ServiceFacts;
 use rcgen::{
@@ -359,6 +361,7 @@ async fn facts_that_are_too_many_are_not_sent_and_reported() {
     assert_eq!(*following.services.borrow(), Some(vec![service("web", "rr")]));
     manager.facts.send_replace(vec![service("web", "p2c")]);
     soon(&mut following.services, |services| *services == Some(vec![service("web", "p2c")])).await;
+    soon(&mut manager.serving.status, |status| status.error.is_none()).await;
 }
 
 /// A manager that says what the test wants, once, and then nothing.

@@ -1,0 +1,132 @@
+//! Requests to ringlb's API over its admin socket: one connection, one request at a time, and no work beside it, as its
+//! time is what is measured.
+
+use super::BenchError;
+use serde_json::Value;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Longer than any answer takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A connection to the API.
+#[derive(Debug)]
+pub(super) struct Api {
+    stream: BufReader<UnixStream>,
+    socket: PathBuf,
+    request: Vec<u8>,
+    line: String,
+    body: Vec<u8>,
+}
+
+impl Api {
+    /// Connects.
+    pub(super) fn connect(socket: &Path) -> Result<Self, BenchError> {
+        let connect = || {
+            let stream = UnixStream::connect(socket)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            Ok(BufReader::new(stream))
+        };
+        let stream = connect().map_err(BenchError::file("connect to", socket))?;
+        let socket = socket.to_owned();
+        Ok(Self { stream, socket, request: Vec::new(), line: String::new(), body: Vec::new() })
+    }
+
+    /// Makes a request that is to succeed.
+    pub(super) fn done(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<(), BenchError> {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let status = self.exchange(method, path, &body).map_err(BenchError::file("ask", &self.socket))?;
+        if (200..300).contains(&status) {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&self.body).into_owned();
+        Err(BenchError::Misbehaved {
+            program: "ringlb".to_owned(),
+            failed: format!("answered {method} {path} with status {status}"),
+            said,
+        })
+    }
+
+    fn exchange(&mut self, method: &str, path: &str, body: &str) -> io::Result<u16> {
+        self.request.clear();
+        write!(
+            self.request,
+            "{method} {path} HTTP/1.1\r\nHost: ringlb\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        self.stream.get_mut().write_all(&self.request)?;
+        let status = self.read_line()?.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.ok_or_else(|| invalid("an answer without a status"))?;
+        let mut length = 0;
+        loop {
+            let line = self.read_line()?;
+            let Some((name, value)) = line.split_once(':') else { break };
+            if name.eq_ignore_ascii_case("content-length") {
+                length = value.trim().parse().map_err(|_| invalid("an answer without a length"))?;
+            }
+        }
+        self.body.resize(length, 0);
+        self.stream.read_exact(&mut self.body)?;
+        Ok(status)
+    }
+
+    /// Without its end.
+    fn read_line(&mut self) -> io::Result<&str> {
+        self.line.clear();
+        if self.stream.read_line(&mut self.line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(self.line.trim_end())
+    }
+}
+
+fn invalid(reason: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    /// A server that gives these answers, one for each request, and returns the requests.
+    fn serve(socket: &Path, answers: &'static [&'static str]) -> std::thread::JoinHandle<Vec<String>> {
+        let listener = UnixListener::bind(socket).unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut requests = Vec::new();
+            for answer in answers {
+                let mut buffer = [0; 1000];
+                let length = stream.read(&mut buffer).unwrap();
+                requests.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+            requests
+        })
+    }
+
+    #[test]
+    fn requests_follow_each_other_on_one_connection() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let server = serve(
+            &socket,
+            &[
+                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}",
+                "HTTP/1.1 404 Not Found\r\nx: y\r\nContent-Length: 7\r\n\r\nnothing",
+                "HTTP/1.1 204 No Content\r\n\r\n",
+            ],
+        );
+        let mut api = Api::connect(&socket).unwrap();
+        api.done("PUT", "/a", Some(&serde_json::json!({"b": 1}))).unwrap();
+        let error = api.done("GET", "/c", None).unwrap_err().to_string();
+        assert!(error.contains("status 404") && error.contains("nothing"), "{error}");
+        api.done("DELETE", "/d", None).unwrap();
+        let requests = server.join().unwrap();
+        assert!(requests[0].starts_with("PUT /a HTTP/1.1\r\n") && requests[0].ends_with("\r\n\r\n{\"b\":1}"));
+        assert!(requests[2].starts_with("DELETE /d HTTP/1.1\r\n"));
+        assert!(api.done("GET", "/gone", None).is_err());
+    }
+}
