@@ -7,6 +7,7 @@ use crate::reconcile::{ControlDirectory, Reconcilers, Settings, find_orphans, na
 use crate::run_dir::{RunDir, RunDirError};
 use crate::source::status::SharedStatus;
 use crate::source::{Desired, Journal, JournalError, docker};
+use ringlb_proxy::privileges::FirstUser;
 use ringlb_proxy::threads::Count;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -45,6 +46,8 @@ pub struct Options {
     pub threads: Count,
     /// The most connections of each proxy; as many as the descriptor limit allows if there is no number.
     pub max_connections: Option<NonZeroU32>,
+    /// Where the users of the proxies begin.
+    pub proxy_first_user: FirstUser,
     /// Whether proxies go on when the daemon ends.
     pub keep: bool,
     /// How long a change waits for its acknowledgement.
@@ -69,6 +72,7 @@ impl Options {
             access_log: None,
             threads: Count::default(),
             max_connections: None,
+            proxy_first_user: FirstUser::default(),
             keep: false,
             acknowledge_timeout: Self::ACKNOWLEDGE_TIMEOUT,
         }
@@ -178,9 +182,16 @@ pub async fn run(
     let acknowledge_timeout = options.acknowledge_timeout;
     let threads = options.threads.get();
     let access_log = options.access_log.as_deref().map(open_access_log).transpose()?;
-    let max_connections = options.max_connections;
-    let settings =
-        Settings { control, name_prefix, proxy_program, access_log, threads, max_connections, acknowledge_timeout };
+    let settings = Settings {
+        control,
+        name_prefix,
+        proxy_program,
+        access_log,
+        threads,
+        max_connections: options.max_connections,
+        proxy_first_user: options.proxy_first_user,
+        acknowledge_timeout,
+    };
     let reconcilers = Reconcilers::taking_over(settings, orphans);
     let desired = Arc::new(match kept {
         Some((journal, model)) => Desired::kept(reconcilers.clone(), journal, model),

@@ -8,6 +8,7 @@ use super::publish::Publish;
 use super::settings::SettingsArguments;
 use crate::source::docker;
 use clap::{Args, Parser, Subcommand};
+use ringlb_proxy::privileges::FirstUser;
 use ringlb_proxy::threads::Count;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -118,6 +119,10 @@ pub(super) struct DaemonArguments {
     /// Most connections of each proxy at once; never more than the descriptor limit allows
     #[arg(long, value_name = "N", env = "RINGLB_MAX_CONNECTIONS")]
     pub(super) max_connections: Option<NonZeroU32>,
+    /// Each proxy becomes the user and the group with this number plus its process id; 0: this daemon's. Where the kernel gives
+    /// no other user, it stays this daemon's
+    #[arg(long, value_name = "NUMBER", default_value_t)]
+    pub(super) proxy_first_user: FirstUser,
     /// Leave the proxies running when the daemon ends
     #[arg(long)]
     pub(super) keep: bool,

@@ -30,6 +30,7 @@ pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<
         access_log: arguments.access_log,
         threads: arguments.threads,
         max_connections: arguments.max_connections,
+        proxy_first_user: arguments.proxy_first_user,
         keep: arguments.keep,
         ..Options::new(run_dir)
     };

@@ -28,6 +28,7 @@ pub use status::{NetworkStatus, ProxyStatus, SandboxStatus, TakeoverStatus};
 
 use crate::model::{Name, Network, Shared};
 use ringlb_proxy::control::message::{Generation, Statistics};
+use ringlb_proxy::privileges::FirstUser;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -53,6 +54,8 @@ pub struct Settings {
     pub threads: NonZeroUsize,
     /// The most connections of each proxy, if the descriptor limit is not to decide alone.
     pub max_connections: Option<NonZeroU32>,
+    /// Where the users of the proxies begin.
+    pub proxy_first_user: FirstUser,
     /// How long a caller waits for an acknowledgement.
     pub acknowledge_timeout: Duration,
 }

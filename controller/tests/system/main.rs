@@ -18,6 +18,7 @@ mod ipvs;
 mod metrics;
 mod node;
 mod observed;
+mod privileges;
 mod programs;
 mod settings;
 mod system_calls;

@@ -8,6 +8,7 @@ use ringlb::model::{
 use ringlb::reconcile::{ControlDirectory, Reconcilers, Settings, find_orphans, name_prefix};
 use ringlb::source::{Desired, WishError};
 use ringlb_netns::Namespace;
+use ringlb_proxy::privileges::FirstUser;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroUsize;
@@ -66,6 +67,7 @@ fn settings(run_dir: &tempfile::TempDir) -> Settings {
         access_log: None,
         threads: NonZeroUsize::MIN,
         max_connections: None,
+        proxy_first_user: FirstUser::default(),
         acknowledge_timeout: Duration::from_secs(20),
     }
 }
