@@ -3,7 +3,7 @@
 use clap::Parser;
 use ringlb_proxy::access_log;
 use ringlb_proxy::control::ports::Inherited;
-use ringlb_proxy::control::thread::ControlThread;
+use ringlb_proxy::control::thread::{ControlThread, listen_as_this_process};
 use ringlb_proxy::inherited;
 use ringlb_proxy::log;
 use ringlb_proxy::privileges::{self, FirstUser};
@@ -85,6 +85,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let most = arguments.max_connections.map_or(usize::MAX, |most| most as usize);
     let limits = Limits::of_process(threads)?.with_at_most(most);
     let daemon = nix::unistd::geteuid();
+    listen_as_this_process(&control)?;
     let given_up = privileges::give_up(arguments.first_user)?;
     let mut features = probe::check()?;
     features.multishot_accept &= !arguments.one_shot_accept;
