@@ -85,9 +85,11 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let most = arguments.max_connections.map_or(usize::MAX, |most| most as usize);
     let limits = Limits::of_process(threads)?.with_at_most(most);
     let daemon = nix::unistd::geteuid();
-    listen_as_this_process(&control)?;
+    let listening = listen_as_this_process(&control);
     let given_up = privileges::give_up(arguments.first_user)?;
+    // What the kernel lacks is told first.
     let mut features = probe::check()?;
+    listening?;
     features.multishot_accept &= !arguments.one_shot_accept;
     features.max_connections = limits.connections as u64;
     features.threads = threads as u32;
