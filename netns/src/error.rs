@@ -142,17 +142,15 @@ pub enum Error {
         /// The verifier's log, on lines of its own; may be empty.
         log: String,
     },
-    /// The TPROXY rules were not made or removed.
+    /// The TPROXY rules were not made.
     #[error(
-        "cannot {action} the TPROXY rules in network namespace {namespace}: {cause}{}",
+        "cannot install the TPROXY rules in network namespace {namespace}: {cause}{}",
         netfilter_remedy(
             cause,
             "tproxy and fib expressions (modules nf_tables, nft_tproxy, nft_fib_ipv4 and nft_fib_ipv6)"
         )
     )]
     Tproxy {
-        /// What was attempted.
-        action: &'static str,
         /// The namespace.
         namespace: String,
         /// The kernel's answer.

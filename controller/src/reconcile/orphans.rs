@@ -174,7 +174,7 @@ impl Orphan {
     /// Its sockets and its control socket, as those of a proxy that is to be started are made. Only once.
     pub(super) fn take_sockets(&mut self) -> Result<(SteeredSockets, OwnedFd), String> {
         let control = self.control.take().ok_or("it has no control socket")?;
-        let kind = self.steering();
+        let kind = if self.kept.is_empty() { SteeringKind::Tproxy } else { SteeringKind::SkLookup };
         let kept = std::mem::take(&mut self.kept);
         let steering = Steering::from_descriptors(kind, kept).map_err(|error| error.to_string())?;
         let threads = std::mem::take(&mut self.threads).into_values().map(|sockets| ThreadSockets {
@@ -182,10 +182,6 @@ impl Orphan {
             datagrams: sockets.datagrams.into_iter().map(Into::into).collect(),
         });
         Ok((SteeredSockets { threads: threads.collect(), steering }, control))
-    }
-
-    fn steering(&self) -> SteeringKind {
-        if self.kept.is_empty() { SteeringKind::Tproxy } else { SteeringKind::SkLookup }
     }
 
     /// It as the proxy of a network, and the sockets of the ports that it serves.
@@ -202,10 +198,9 @@ impl Orphan {
     /// Ends it, and takes back what it and its daemon have left in its sandbox.
     pub(super) async fn end(self, network: &Name) -> Result<(), String> {
         let sandbox = self.any_namespace().ok();
-        let steering = self.steering();
         let ended = self.end_process().await;
         if let Some(sandbox) = sandbox {
-            restore(network, &sandbox, steering).await;
+            restore(network, &sandbox).await;
         }
         ended
     }

@@ -8,7 +8,7 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use ipnet::IpNet;
 use ringlb_netns::{
-    Addresses, Fabric, Namespace, NetworkPlan, Sandbox, SteeredSockets, SteeringKind, Subnets, clear, remove_leftover,
+    Addresses, Fabric, Namespace, NetworkPlan, Sandbox, SteeredSockets, Subnets, clear, remove_leftover,
 };
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -194,9 +194,7 @@ impl Structure {
         if let Err(error) = settings.control.remove(network) {
             tracing::error!(%network, %error, "cannot remove the control socket");
         }
-        let steering = place.steered.steering.kind();
         drop((place.steered, place.control));
-        remove_steering(network, steering, place.sandbox.namespace());
         abandon(&self.ground, place.sandbox, network).await;
     }
 
@@ -337,7 +335,6 @@ impl Place {
         match settings.control.listen(network.name()) {
             Ok(control) => Ok((steered, control)),
             Err(cause) => {
-                remove_steering(network.name(), steered.steering.kind(), sandbox.namespace());
                 let path = settings.control.path_of(network.name()).display().to_string();
                 Err(StructureError::ControlSocket { path, cause })
             }
@@ -384,10 +381,9 @@ pub(super) async fn remove_leftovers(settings: &Settings, network: &Name) {
 
 /// Leaves the namespace of a proxy that has ended as it was before, but for what ends with the namespace if it is the
 /// network's own. Does all it can.
-pub(super) async fn restore(network: &Name, namespace: &Namespace, steering: SteeringKind) {
+pub(super) async fn restore(network: &Name, namespace: &Namespace) {
     let (_, errors) = clear(namespace).await;
     log_all(network, "cannot remove what an earlier daemon has left in a sandbox", &errors);
-    remove_steering(network, steering, namespace);
 }
 
 /// Removes the namespaces that an earlier daemon made for a network.
@@ -396,13 +392,6 @@ async fn remove_namespaces(settings: &Settings, network: &Name) {
     for namespace in [plan.sandbox_namespace(), plan.bridge_namespace()] {
         let errors = remove_leftover(&namespace).await;
         log_all(network, "cannot remove what an earlier daemon has left behind", &errors);
-    }
-}
-
-/// Takes back what of the steering stays in a namespace that nobody is steered in any more.
-fn remove_steering(network: &Name, steering: SteeringKind, namespace: &Namespace) {
-    if let Err(error) = steering.remove(namespace) {
-        log_all(network, "cannot remove the steering", &[error]);
     }
 }
 

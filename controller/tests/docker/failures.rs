@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::daemon::Daemon;
-use crate::lasting::Lasting;
+use crate::lasting::{Lasting, end_undisturbed};
 use crate::load::SteadyLoad;
 use crate::requests::{ask, wait_for_servers};
 use crate::wait::wait_until;
@@ -100,15 +100,7 @@ fn connections_outlive_a_killed_daemon_and_the_next_one_takes_over() {
     wait_for_servers(&client, vip, &servers);
     wait_for_servers(&cluster.wire.namespace, port_of(1, 8080), &servers);
     goes_on();
-    for load in loads {
-        let record = load.stop();
-        println!("{record}");
-        record.assert_no_failure();
-    }
-    for lasting in lasting {
-        let ends = lasting.close();
-        assert!(ends.is_empty(), "{ends:?}");
-    }
+    end_undisturbed(loads, lasting);
     assert_eq!(daemon.proxies(), proxies);
 }
 

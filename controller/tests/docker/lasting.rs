@@ -1,5 +1,6 @@
 //! Connections that last: each says something every 100 ms and must hear the same.
 
+use crate::load::SteadyLoad;
 use ringlb_netns::Namespace;
 use std::collections::BTreeMap;
 use std::io;
@@ -72,6 +73,20 @@ impl Lasting {
         let _ = self.stop.send(true);
         self.connections.into_iter().for_each(|connection| connection.thread.join().unwrap());
         ends
+    }
+}
+
+/// Ends a scenario in which nobody may have noticed anything: no request failed, and no connection ended by itself.
+#[track_caller]
+pub(crate) fn end_undisturbed(loads: impl IntoIterator<Item = SteadyLoad>, lasting: impl IntoIterator<Item = Lasting>) {
+    for load in loads {
+        let record = load.stop();
+        println!("{record}");
+        record.assert_no_failure();
+    }
+    for lasting in lasting {
+        let ends = lasting.close();
+        assert!(ends.is_empty(), "{ends:?}");
     }
 }
 

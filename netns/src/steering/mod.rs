@@ -201,20 +201,6 @@ impl Steering {
     }
 }
 
-impl SteeringKind {
-    /// Removes from a namespace what does not end with the descriptors: where others use it, what is left would be of no
-    /// use to them. Of no effect on connections that are open; new ones are not steered any more.
-    ///
-    /// # Errors
-    /// If the namespace cannot be entered or the kernel refuses.
-    pub fn remove(self, namespace: &Namespace) -> Result<()> {
-        match self {
-            Self::SkLookup => Ok(()),
-            Self::Tproxy => tproxy::remove(namespace),
-        }
-    }
-}
-
 impl fmt::Display for SteeringKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {

@@ -14,7 +14,7 @@
 
 use crate::netfilter::{
     Attribute, Chain, Comparison, Family, Header, Hook, Register, Table, Transaction, accept, assign_to_socket,
-    compare, destination_is_local, load_header, load_transport_protocol, remove_table, replace_table, set_register,
+    compare, destination_is_local, load_header, load_transport_protocol, replace_table, set_register,
 };
 use crate::steering::sockets::{Group, Protocol};
 use crate::{Error, Namespace, Result};
@@ -38,24 +38,9 @@ pub(super) fn install(namespace: &Namespace, groups: &[Group]) -> Result<()> {
             replace_table(&mut transaction, Table::of(family), &[], chain, rules);
         }
     }
-    commit(namespace, "install", transaction)
-}
-
-/// Removes the rules, if there are any.
-pub(super) fn remove(namespace: &Namespace) -> Result<()> {
-    let mut transaction = Transaction::begin();
-    for family in [Family::Ipv4, Family::Ipv6] {
-        remove_table(&mut transaction, Table::of(family));
-    }
-    commit(namespace, "remove", transaction)
-}
-
-fn commit(namespace: &Namespace, action: &'static str, transaction: Transaction) -> Result<()> {
-    namespace.run(|| transaction.commit())?.map_err(|cause| Error::Tproxy {
-        action,
-        namespace: namespace.label().to_owned(),
-        cause,
-    })
+    namespace
+        .run(|| transaction.commit())?
+        .map_err(|cause| Error::Tproxy { namespace: namespace.label().to_owned(), cause })
 }
 
 fn rule(group: &Group) -> Vec<Attribute> {

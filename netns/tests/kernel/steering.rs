@@ -1,13 +1,12 @@
 use crate::support::{
-    CLIENT, LB, LB_V6, Network, Stack, VIPS, accept, assert_nothing_to_accept, connect, ip, threads, to,
+    CLIENT, LB, LB_V6, Network, Stack, VIPS, accept, assert_nothing_to_accept, connect, ip, net, run_in, threads, to,
 };
 use crate::unprivileged;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use ringlb_netns::{Error, Namespace, SteeredSockets, Steering, SteeringKind};
+use ringlb_netns::{Error, Namespace, SteeredSockets, Steering, SteeringKind, clear};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::Command;
 
 /// By `sk_lookup`, which only root can set up.
 mod as_root {
@@ -100,6 +99,8 @@ async fn new_listeners_of_several_threads_take_over_by_tproxy() {
 async fn tproxy_can_be_taken_back() {
     let network = Network::of("tproxy-back", Stack::Dual).await;
     let namespace = network.sandbox.namespace();
+    // The one that answers neighbour solicitations is taken back as well.
+    run_in(namespace, "nft", &["delete", "table", "netdev", "ringlb"]);
     let before = tables(namespace);
     let kind = SteeringKind::Tproxy;
     let steered = SteeredSockets::open(namespace, Stack::Dual.lb(), threads(1), Some(kind)).unwrap();
@@ -108,9 +109,11 @@ async fn tproxy_can_be_taken_back() {
     let mut client = connect(&network.client, address).unwrap();
     let mut server = accept(&steered.threads[0].listeners[0]);
     for _twice in 0..2 {
-        kind.remove(namespace).unwrap();
+        let (_, errors) = clear(namespace).await;
+        assert!(errors.is_empty(), "{errors:?}");
         assert_eq!(tables(namespace), before);
     }
+    network.sandbox.add_vip_route(net("10.77.0.128/25")).await.unwrap();
     assert_eq!(connect(&network.client, address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     client.write_all(b"hello").unwrap();
     let mut received = [0; 5];
@@ -121,12 +124,7 @@ async fn tproxy_can_be_taken_back() {
 
 /// The nftables tables of a namespace.
 fn tables(namespace: &Namespace) -> Vec<String> {
-    let mut nft = Command::new("nft");
-    nft.args(["list", "tables"]);
-    namespace.enter_on_exec(&mut nft).unwrap();
-    let output = nft.output().expect("nftables is needed");
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    run_in(namespace, "nft", &["list", "tables"]).lines().map(str::to_owned).collect()
 }
 
 #[tokio::test]

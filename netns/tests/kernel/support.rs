@@ -124,10 +124,15 @@ fn add_default_routes(namespace: &Namespace, stack: Stack) {
 
 /// Runs `ip` with the arguments in the namespace and returns what it prints.
 pub(crate) fn iproute2(namespace: &Namespace, arguments: &[&str]) -> String {
-    let mut command = std::process::Command::new("ip");
+    run_in(namespace, "ip", arguments)
+}
+
+/// Runs the program with the arguments in the namespace and returns what it prints.
+pub(crate) fn run_in(namespace: &Namespace, program: &str, arguments: &[&str]) -> String {
+    let mut command = std::process::Command::new(program);
     command.args(arguments);
     namespace.enter_on_exec(&mut command).unwrap();
-    let output = command.output().expect("iproute2 is needed");
+    let output = command.output().unwrap_or_else(|error| panic!("{program} is needed: {error}"));
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }

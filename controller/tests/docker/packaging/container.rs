@@ -1,9 +1,8 @@
 //! ringlb as the container that `packaging/container/` makes it.
 
 use super::unit::running_proxies;
-use super::{copy_programs, repository};
+use super::{booted_with_service, copy_programs, repository};
 use crate::admin::Admin;
-use crate::cluster::Cluster;
 use crate::engine::Engine;
 use crate::image::IMAGE;
 use crate::load::SteadyLoad;
@@ -25,12 +24,8 @@ const CAP_SYS_RESOURCE: u32 = 24;
 
 #[test]
 fn the_container_serves_is_restarted_and_leaves_nothing() {
-    let cluster = Cluster::boot(1);
-    cluster.create_network("net");
-    cluster.create_service("web", &["--network", "net", "--replicas", "2", "--publish", "80:80"]);
-    cluster.wait_for_replicas("web", 2);
+    let (cluster, client) = booted_with_service();
     let engine = cluster.manager();
-    let client = engine.client("client", "net");
     let (vip, published) = (cluster.target("web", "net", 80), port_of(1, 80));
     let outside = &cluster.wire.namespace;
     let servers = cluster.servers_of("web");

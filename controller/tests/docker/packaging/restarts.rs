@@ -1,8 +1,8 @@
 //! The service's daemon ends in all the ways there are, and its proxies go on.
 
+use super::booted_with_service;
 use super::unit::Unit;
-use crate::cluster::Cluster;
-use crate::lasting::Lasting;
+use crate::lasting::{Lasting, end_undisturbed};
 use crate::load::SteadyLoad;
 use crate::requests::wait_for_servers;
 use crate::state::{assert_same, state_of};
@@ -11,12 +11,8 @@ use crate::wire::port_of;
 
 #[test]
 fn connections_outlive_the_daemon_of_the_service_however_it_ends() {
-    let cluster = Cluster::boot(1);
-    cluster.create_network("net");
-    cluster.create_service("web", &["--network", "net", "--replicas", "2", "--publish", "80:80"]);
-    cluster.wait_for_replicas("web", 2);
+    let (cluster, client) = booted_with_service();
     let engine = cluster.manager();
-    let client = engine.client("client", "net");
     let namespaces = [&engine.machine.namespace, &engine.overlay_sandbox("net"), &engine.sandbox("ingress_sbox")];
     let untouched = namespaces.map(state_of);
     let unit = Unit::start(engine);
@@ -69,15 +65,7 @@ fn connections_outlive_the_daemon_of_the_service_however_it_ends() {
     wait_for_servers(&client, vip, &servers);
     wait_for_servers(outside, published, &servers);
     goes_on();
-    for load in loads {
-        let record = load.stop();
-        println!("{record}");
-        record.assert_no_failure();
-    }
-    for lasting in lasting {
-        let ends = lasting.close();
-        assert!(ends.is_empty(), "{ends:?}");
-    }
+    end_undisturbed(loads, lasting);
     assert_eq!(unit.admin.proxies(), proxies);
 
     // What README says about how to leave nothing.

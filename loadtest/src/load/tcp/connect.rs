@@ -49,6 +49,14 @@ struct Answer<'a> {
     first_byte: Instant,
 }
 
+/// A new connection, whose time to connect is recorded.
+async fn open(run: &Run, address: SocketAddr, doing: &Doing) -> Result<Connection, Failure> {
+    let begun = Instant::now();
+    let connection = Connection::open(address, run.options.source, doing).await?;
+    run.recorder.lock().connected(begun.elapsed());
+    Ok(connection)
+}
+
 /// The client closes first, as soon as all has come back.
 async fn echo<'a>(
     run: &Run,
@@ -58,9 +66,7 @@ async fn echo<'a>(
     buffer: &'a mut Vec<u8>,
     doing: &Doing,
 ) -> Result<Answer<'a>, Failure> {
-    let begun = Instant::now();
-    let connection = Connection::open(address, run.options.source, doing).await?;
-    run.recorder.lock().connected(begun.elapsed());
+    let connection = open(run, address, doing).await?;
     let start = beyond_commands(split_mix(index));
     let first_byte = exchange(&connection, start, size, buffer, doing).await?;
     run.recorder.lock().moved(size, size);
@@ -83,9 +89,7 @@ async fn ask<'a>(
     buffer: &'a mut Vec<u8>,
     doing: &Doing,
 ) -> Result<Answer<'a>, Failure> {
-    let begun = Instant::now();
-    let connection = Connection::open(address, run.options.source, doing).await?;
-    run.recorder.lock().connected(begun.elapsed());
+    let connection = open(run, address, doing).await?;
     doing.set(ASKING);
     let request = Command::Identify.line();
     let sent = request.len() as u64;
