@@ -86,6 +86,17 @@ impl ControlDirectory {
         }
     }
 
+    /// Removes the directory, unless something is in it.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub(crate) fn remove_if_empty(&self) -> io::Result<()> {
+        match fs::remove_dir(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// The networks that have a control socket.
     ///
     /// # Errors

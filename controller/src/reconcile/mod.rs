@@ -5,9 +5,11 @@
 //! rest. States that arrive while it is busy are merged: only the newest counts.
 
 mod channel;
+mod cleanup;
 mod control_socket;
 mod names;
 mod orphans;
+mod peer;
 mod proxy;
 mod published;
 mod statistics;
@@ -18,6 +20,7 @@ mod takeover;
 mod worker;
 
 pub use channel::{Channel, ChannelError};
+pub(crate) use cleanup::{end_proxies, remove_control_sockets, remove_namespaces};
 pub use control_socket::ControlDirectory;
 pub use names::name_prefix;
 pub use orphans::{Orphan, find_orphans};

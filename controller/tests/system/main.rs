@@ -7,6 +7,7 @@
 mod atomic;
 mod balance;
 mod changes;
+mod cleanup;
 mod demo;
 #[path = "../support/exposition.rs"]
 mod exposition;

@@ -149,6 +149,28 @@ fn an_observed_network_is_served_where_its_sandbox_is() {
     });
 }
 
+/// A daemon and its proxies were killed, and a VIP of theirs is a container's address by now.
+#[test]
+fn a_route_that_was_left_behind_takes_no_address_from_a_container() {
+    const SANDBOX: &str = "test-stale-route-sandbox";
+    run(async {
+        let run_dir = tempfile::tempdir().unwrap();
+        let desired = desired(&run_dir);
+        let client = Container { namespace: Namespace::create("test-stale-route").unwrap(), address: BACKEND.into() };
+        Namespace::remove(SANDBOX).unwrap();
+        let sandbox = make_sandbox(SANDBOX, &client.namespace).await;
+        let links = sandbox.links().await.unwrap();
+        let route = |address: Ipv4Addr| ipnet::IpNet::from(IpAddr::from(address));
+        links.add_local_route(route(BACKEND)).await.unwrap();
+        let _server = client.serve("one", 80);
+        settle(&desired, Some(network(Some(&sandbox), 18093))).await;
+        assert_eq!(links.local_routes().await.unwrap(), [route(VIP)]);
+        echo(client.connect((VIP, 80).into()));
+        desired.reconcilers().stop(false).await;
+        Namespace::remove(SANDBOX).unwrap();
+    });
+}
+
 /// The daemon that comes next does not observe the network, as when the Engine's balancer serves it by then.
 #[test]
 fn what_an_earlier_daemon_left_in_a_sandbox_is_taken_back() {

@@ -10,6 +10,7 @@ use super::ports::{Inherited, Ports};
 use crate::privileges;
 use crate::ring;
 use crate::shared::Shared;
+use nix::sys::socket::{Backlog, listen};
 use nix::unistd::Uid;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -51,6 +52,16 @@ enum AcceptError {
 struct Channel {
     stream: UnixStream,
     socket: OwnedFd,
+}
+
+/// Listens on the control socket as this process and its present user. Who listened last is who a connection is said to be
+/// with (`SO_PEERCRED`, unix(7)): so the process can be found by its socket even if it does not answer. To be called while
+/// the user is the daemon's still, as a daemon speaks with no other's sockets.
+///
+/// # Errors
+/// If it is no socket that can listen.
+pub fn listen_as_this_process(listener: &OwnedFd) -> io::Result<()> {
+    Ok(listen(listener, Backlog::new(MOST_CONNECTIONS as i32)?)?)
 }
 
 /// A control thread that has all that it needs and waits to be told to serve.
