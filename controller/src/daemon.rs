@@ -34,6 +34,8 @@ pub struct Options {
     pub admin_listen: Option<SocketAddr>,
     /// The file with the token for TCP. Without one a token is made and written to `admin.token` in the run directory.
     pub admin_token_file: Option<PathBuf>,
+    /// Names of this machine by which the API is asked for over TCP, besides its own.
+    pub admin_hosts: Vec<String>,
     /// Where the metrics are served without a token, if anywhere.
     pub metrics_listen: Option<SocketAddr>,
     /// The Docker Engine that is observed, if any.
@@ -66,6 +68,7 @@ impl Options {
             state_dir: None,
             admin_listen: None,
             admin_token_file: None,
+            admin_hosts: Vec::new(),
             metrics_listen: None,
             docker: None,
             proxy_program: None,
@@ -212,10 +215,10 @@ pub async fn run(
         }
         None => None,
     };
-    let serve_unix = tokio::spawn(server::serve_unix(unix, admin::router(context.clone(), None), ended.clone()));
+    let serve_unix = tokio::spawn(server::serve_unix(unix, admin::router(context.clone()), ended.clone()));
     let serve_tcp = match (tcp, token) {
         (Some((listener, _)), Some(token)) => {
-            let router = admin::router(context.clone(), Some(token));
+            let router = admin::guarded_router(context.clone(), token, admin::host::Names::new(&options.admin_hosts));
             Some(tokio::spawn(server::serve_tcp(listener, router, ended)))
         }
         _ => None,

@@ -7,6 +7,7 @@
 pub mod auth;
 mod body;
 mod handlers;
+pub mod host;
 pub mod metrics;
 mod openapi;
 pub mod problem;
@@ -14,7 +15,7 @@ pub mod resource;
 mod router;
 pub mod server;
 
-pub use router::{ROUTES, Route, router};
+pub use router::{ROUTES, Route, guarded_router, router};
 
 use crate::source::Desired;
 use crate::source::status::SharedStatus;

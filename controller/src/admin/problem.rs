@@ -36,6 +36,7 @@ impl Problem {
             StatusCode::METHOD_NOT_ALLOWED => "The method is not allowed here",
             StatusCode::REQUEST_TIMEOUT => "The body did not arrive in time",
             StatusCode::CONFLICT => "It does not go with what is there",
+            StatusCode::MISDIRECTED_REQUEST => "The request is for another host",
             StatusCode::PAYLOAD_TOO_LARGE => "The body is too large",
             StatusCode::UNSUPPORTED_MEDIA_TYPE => "The body's type is not supported",
             StatusCode::UNPROCESSABLE_ENTITY => "A field is invalid",

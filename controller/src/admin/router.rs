@@ -2,7 +2,7 @@
 
 use super::metrics::Metrics;
 use super::problem::Problem;
-use super::{Context, auth, handlers, openapi};
+use super::{Context, auth, handlers, host, openapi};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};
@@ -32,19 +32,21 @@ pub const ROUTES: [Route; 15] = [
     ("/openapi.json", &["get"]),
 ];
 
-/// The whole API. With a `token` it must be sent.
-pub fn router(context: Context, token: Option<auth::Token>) -> Router {
+/// The whole API, for whoever may open the socket that it is served on.
+pub fn router(context: Context) -> Router {
     let mut router = Router::new();
     for (path, _) in ROUTES {
         if let Some(methods) = methods(path) {
             router = router.route(path, methods);
         }
     }
-    let router = strict(router).with_state(context);
-    match token {
-        Some(token) => router.layer(from_fn_with_state(token, auth::check)),
-        None => router,
-    }
+    strict(router).with_state(context)
+}
+
+/// The whole API, for whoever has the token and asks for this daemon by one of its names.
+pub fn guarded_router(context: Context, token: auth::Token, names: host::Names) -> Router {
+    let router = router(context).layer(from_fn_with_state(token, auth::check));
+    router.layer(from_fn_with_state(names, host::check))
 }
 
 /// What scrapers get without a token.

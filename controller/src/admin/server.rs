@@ -25,6 +25,8 @@ const MAX_METRICS_CONNECTIONS: usize = 16;
 const METRICS_LIFETIME: Duration = Duration::from_secs(10);
 /// How long a client on TCP may take to send the head of a request, counted from its connection's last one.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest head of a request on TCP, in bytes; whoever sends one needs no token yet.
+const MAX_HEAD: usize = 64 * 1024;
 /// How long open requests may take once the daemon is to end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause after an accept failed, as it does while descriptors are short.
@@ -54,7 +56,7 @@ pub async fn serve_unix(listener: UnixListener, router: Router, end: watch::Rece
 /// Serves the API on TCP until `end` changes.
 pub async fn serve_tcp(listener: TcpListener, router: Router, end: watch::Receiver<bool>) {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEAD);
     let limits = Limits { connections: MAX_TCP_CONNECTIONS, lifetime: None };
     serve(listener, router, end, limits, builder).await;
 }
@@ -63,7 +65,7 @@ pub async fn serve_tcp(listener: TcpListener, router: Router, end: watch::Receiv
 /// while whatever its client does: so neither places nor texts that wait to be read can be held for long.
 pub(super) async fn serve_metrics(listener: TcpListener, router: Router, end: watch::Receiver<bool>) {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).keep_alive(false);
+    builder.timer(TokioTimer::new()).keep_alive(false).max_buf_size(MAX_HEAD);
     let limits = Limits { connections: MAX_METRICS_CONNECTIONS, lifetime: Some(METRICS_LIFETIME) };
     serve(listener, router, end, limits, builder).await;
 }

@@ -95,6 +95,10 @@ pub(super) struct DaemonArguments {
     /// A file with the bearer token [default: admin.token in the run directory, made anew at each start]
     #[arg(long, value_name = "FILE", requires = "admin_listen")]
     pub(super) admin_token_file: Option<PathBuf>,
+    /// A name by which the API is asked for over TCP, besides this machine's own and localhost; may be repeated. Addresses
+    /// need none
+    #[arg(long, value_name = "NAME", requires = "admin_listen")]
+    pub(super) admin_host: Vec<String>,
     /// Serve /metrics for Prometheus, and /healthz, on TCP; nothing else is there, and no token is needed
     #[arg(long, value_name = "ADDR:PORT")]
     pub(super) metrics_listen: Option<SocketAddr>,

@@ -25,6 +25,7 @@ pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<
         state_dir: arguments.state_dir,
         admin_listen: arguments.admin_listen,
         admin_token_file: arguments.admin_token_file,
+        admin_hosts: arguments.admin_host,
         metrics_listen: arguments.metrics_listen,
         proxy_program: arguments.proxy_program,
         access_log: arguments.access_log,
