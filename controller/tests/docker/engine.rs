@@ -110,10 +110,15 @@ impl Engine {
 
     /// Makes the test image known.
     pub(crate) fn import_image(&self) {
+        self.import(archive(), &["--change", ENTRY_POINT], IMAGE);
+    }
+
+    /// Makes an image of the files in an archive.
+    pub(crate) fn import(&self, archive: &[u8], options: &[&str], name: &str) {
         let mut command = self.cli();
-        command.args(["import", "--change", ENTRY_POINT, "-", IMAGE]);
+        command.arg("import").args(options).args(["-", name]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(archive()).unwrap();
+        child.stdin.take().unwrap().write_all(archive).unwrap();
         assert!(child.wait().unwrap().success());
     }
 

@@ -14,17 +14,23 @@ pub(crate) fn archive() -> &'static [u8] {
     static ARCHIVE: OnceLock<Vec<u8>> = OnceLock::new();
     ARCHIVE.get_or_init(|| {
         let load = program("ringlb-load");
-        let mut archive = tar::Builder::new(Vec::new());
-        // The Engine knows no sparse files.
-        archive.sparse(false);
-        archive.append_path_with_name(&load, "ringlb-load").unwrap();
-        for library in libraries_of(&load) {
-            // The content, whatever links lead to it.
-            let found = std::fs::canonicalize(&library).unwrap();
-            archive.append_path_with_name(found, library.strip_prefix("/").unwrap()).unwrap();
-        }
-        archive.into_inner().unwrap()
+        let program = [(load.clone(), PathBuf::from("/ringlb-load"))];
+        let libraries = libraries_of(&load).into_iter().map(|library| (library.clone(), library));
+        pack(program.into_iter().chain(libraries))
     })
+}
+
+/// An archive of files, each with the path that it gets.
+pub(crate) fn pack(files: impl IntoIterator<Item = (PathBuf, PathBuf)>) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    // The Engine knows no sparse files.
+    archive.sparse(false);
+    for (file, path) in files {
+        // The content, whatever links lead to it.
+        let found = std::fs::canonicalize(&file).unwrap();
+        archive.append_path_with_name(found, path.strip_prefix("/").unwrap()).unwrap();
+    }
+    archive.into_inner().unwrap()
 }
 
 /// The paths that the loader opens for a program, itself included (ldd(1)).
