@@ -4,16 +4,16 @@ use crate::admin::auth::{Token, TokenError};
 use crate::admin::metrics::{self, Metrics};
 use crate::admin::{self, Context, server};
 use crate::reconcile::{ControlDirectory, Reconcilers, Settings, find_orphans, name_prefix};
+use crate::run_dir::{RunDir, RunDirError};
 use crate::source::status::SharedStatus;
 use crate::source::{Desired, Journal, JournalError, docker};
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use ringlb_proxy::privileges::FirstUser;
 use ringlb_proxy::threads::Count;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +46,8 @@ pub struct Options {
     pub threads: Count,
     /// The most connections of each proxy; as many as the descriptor limit allows if there is no number.
     pub max_connections: Option<NonZeroU32>,
+    /// Where the users of the proxies begin.
+    pub proxy_first_user: FirstUser,
     /// Whether proxies go on when the daemon ends.
     pub keep: bool,
     /// How long a change waits for its acknowledgement.
@@ -70,6 +72,7 @@ impl Options {
             access_log: None,
             threads: Count::default(),
             max_connections: None,
+            proxy_first_user: FirstUser::default(),
             keep: false,
             acknowledge_timeout: Self::ACKNOWLEDGE_TIMEOUT,
         }
@@ -78,7 +81,7 @@ impl Options {
     /// Where the admin socket of a daemon on `run_dir` is.
     #[must_use]
     pub fn admin_socket(run_dir: &Path) -> PathBuf {
-        run_dir.join("admin.sock")
+        RunDir::admin_socket_in(run_dir)
     }
 }
 
@@ -96,37 +99,12 @@ pub struct Ready {
 /// Why a daemon cannot run.
 #[derive(Debug, Error)]
 pub enum DaemonError {
-    /// A directory cannot be made or used.
-    #[error("cannot use {} as the run directory: {cause}", path.display())]
-    RunDir {
-        /// The directory.
-        path: PathBuf,
-        /// The kernel's answer.
-        cause: io::Error,
-    },
-    /// The path of the admin socket does not fit into a socket address.
-    #[error("the run directory {} is too long: with `/admin.sock` its path may have {} bytes at most (unix(7))", path.display(), MAX_SOCKET_PATH)]
-    RunDirTooLong {
-        /// The directory.
-        path: PathBuf,
-    },
+    /// The run directory cannot be used.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
     /// The file for the access log cannot be opened.
     #[error("cannot open {} for the access log: {cause}", path.display())]
     AccessLog {
-        /// The file.
-        path: PathBuf,
-        /// The kernel's answer.
-        cause: io::Error,
-    },
-    /// There is one already.
-    #[error("another ringlb daemon runs on {}: end it first, or choose another --run-dir", path.display())]
-    AlreadyRunning {
-        /// The run directory.
-        path: PathBuf,
-    },
-    /// The lock that says so cannot be taken.
-    #[error("cannot lock {}: {cause}", path.display())]
-    Lock {
         /// The file.
         path: PathBuf,
         /// The kernel's answer.
@@ -154,9 +132,6 @@ pub enum DaemonError {
     State(#[from] JournalError),
 }
 
-/// The longest path of a socket: 108 bytes with the terminating zero (unix(7)).
-const MAX_SOCKET_PATH: usize = 107;
-
 /// Runs a daemon until `shutdown` comes, and then ends it in order. Says on `ready` when it takes requests.
 ///
 /// It belongs on a tokio runtime of its own with one thread: so a change costs a few system calls, the same ones each
@@ -170,21 +145,20 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), DaemonError> {
     let started = SystemTime::now();
-    let run_dir = prepare_run_dir(&options.run_dir)?;
-    let _lock = lock(&run_dir)?;
+    let run_dir = RunDir::open(&options.run_dir)?;
     let proxy_program = find_proxy(options.proxy_program.as_deref())?;
     let token = match (&options.admin_listen, &options.admin_token_file) {
         (None, _) => None,
         (Some(_), Some(path)) => Some(Token::read(path)?),
-        (Some(_), None) => Some(Token::generate(&run_dir.join("admin.token"))?),
+        (Some(_), None) => Some(Token::generate(&run_dir.token())?),
     };
     let kept = options.state_dir.as_deref().map(Journal::open).transpose()?;
-    let control =
-        ControlDirectory::open(&run_dir).map_err(|cause| DaemonError::RunDir { path: run_dir.clone(), cause })?;
-    let name_prefix = name_prefix(&run_dir);
+    let control = ControlDirectory::open(run_dir.path())
+        .map_err(|cause| RunDirError::Unusable { path: run_dir.path().to_owned(), cause })?;
+    let name_prefix = name_prefix(run_dir.path());
     let orphans = find_orphans(&control).await;
 
-    let admin_socket = Options::admin_socket(&run_dir);
+    let admin_socket = run_dir.admin_socket();
     // The lock is ours, so whoever made this socket is gone.
     let unix = remove_file(&admin_socket)
         .and_then(|()| server::listen_unix(&admin_socket))
@@ -200,12 +174,24 @@ pub async fn run(
     };
     let metrics_address = scrapers.as_ref().map(|(_, address)| *address);
 
+    if let Some(docker) = &options.docker
+        && let Err(error) = run_dir.remember_engine(&docker.engine)
+    {
+        tracing::warn!(%error, "cannot write down which Engine is observed: `ringlb cleanup` will have to be told");
+    }
     let acknowledge_timeout = options.acknowledge_timeout;
     let threads = options.threads.get();
     let access_log = options.access_log.as_deref().map(open_access_log).transpose()?;
-    let max_connections = options.max_connections;
-    let settings =
-        Settings { control, name_prefix, proxy_program, access_log, threads, max_connections, acknowledge_timeout };
+    let settings = Settings {
+        control,
+        name_prefix,
+        proxy_program,
+        access_log,
+        threads,
+        max_connections: options.max_connections,
+        proxy_first_user: options.proxy_first_user,
+        acknowledge_timeout,
+    };
     let reconcilers = Reconcilers::taking_over(settings, orphans);
     let desired = Arc::new(match kept {
         Some((journal, model)) => Desired::kept(reconcilers.clone(), journal, model),
@@ -267,36 +253,15 @@ pub async fn run(
 
 /// Begins to observe an Engine; gives the status of each source that it is.
 fn start_docker(options: docker::Options, desired: &Arc<Desired>) -> Vec<SharedStatus> {
-    let (socket, port) = (options.socket.clone(), options.cluster_port);
+    let (socket, port) = (options.engine.socket.clone(), options.cluster_port);
     let (feed, fed) = watch::channel(None);
+    let engine = options.engine.clone();
     let docker::Docker { status, node, facts } = docker::start(options, Arc::clone(desired), fed);
     if port != 0 {
-        let (status, socket) = (status.clone(), socket.clone());
+        let status = status.clone();
         tokio::spawn(docker::cluster::Link { node, facts, feed, status, socket, port }.run());
     }
-    vec![status, docker::compose::start(socket, Arc::clone(desired))]
-}
-
-/// Makes the run directory if it is not there; gives its canonical path.
-fn prepare_run_dir(path: &Path) -> Result<PathBuf, DaemonError> {
-    let failed = |cause| DaemonError::RunDir { path: path.to_owned(), cause };
-    DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(failed)?;
-    let run_dir = fs::canonicalize(path).map_err(failed)?;
-    if Options::admin_socket(&run_dir).as_os_str().len() > MAX_SOCKET_PATH {
-        return Err(DaemonError::RunDirTooLong { path: run_dir });
-    }
-    Ok(run_dir)
-}
-
-/// One daemon for one run directory. The kernel takes the lock back when the process ends, however it ends.
-fn lock(run_dir: &Path) -> Result<Flock<File>, DaemonError> {
-    let path = run_dir.join("daemon.lock");
-    let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = open.map_err(|cause| DaemonError::Lock { path: path.clone(), cause })?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        Errno::EWOULDBLOCK => DaemonError::AlreadyRunning { path: run_dir.to_owned() },
-        errno => DaemonError::Lock { path, cause: errno.into() },
-    })
+    vec![status, docker::compose::start(engine, Arc::clone(desired))]
 }
 
 /// Whoever rotates the file must copy and truncate it: proxies keep it open.

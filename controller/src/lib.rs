@@ -5,10 +5,13 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+mod cleanup;
 pub mod cli;
 pub mod client;
 pub mod daemon;
 pub mod demo;
+mod hash;
 pub mod model;
 pub mod reconcile;
+mod run_dir;
 pub mod source;

@@ -82,6 +82,16 @@ pub enum Error {
         /// The kernel's answer.
         cause: io::Error,
     },
+    /// A kernel parameter was not read.
+    #[error("cannot read {path} in network namespace {namespace}: {cause}{}", remedy(cause))]
+    SysctlUnreadable {
+        /// The parameter's path under `/proc/sys`.
+        path: String,
+        /// The namespace.
+        namespace: String,
+        /// The kernel's answer.
+        cause: io::Error,
+    },
     /// Netlink needs a tokio runtime.
     #[error(
         "cannot open a netlink socket in network namespace {namespace}: not called from a tokio runtime with I/O enabled; call it from one"
@@ -170,6 +180,14 @@ pub enum Error {
     Takeover {
         /// What was attempted.
         action: &'static str,
+        /// The namespace.
+        namespace: String,
+        /// The kernel's answer.
+        cause: io::Error,
+    },
+    /// Rules were not removed.
+    #[error("cannot remove nftables tables from network namespace {namespace}: {cause}{}", remedy(cause))]
+    Tables {
         /// The namespace.
         namespace: String,
         /// The kernel's answer.

@@ -23,16 +23,17 @@ pub fn kernel_has_ipvs() -> bool {
 /// # Errors
 /// If the namespace cannot be entered or the list not be read.
 pub fn ipvs_balances_in(namespace: &Namespace) -> Result<bool> {
-    namespace.run(|| match File::open(LIST) {
-        Ok(list) => has_service(BufReader::new(list)),
-        Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(false),
-        Err(cause) => Err(cause),
-    })?
-    .map_err(|cause| Error::Namespace {
-        action: "read the virtual services of IPVS in",
-        namespace: namespace.label().to_owned(),
-        cause,
-    })
+    namespace
+        .run(|| match File::open(LIST) {
+            Ok(list) => has_service(BufReader::new(list)),
+            Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(false),
+            Err(cause) => Err(cause),
+        })?
+        .map_err(|cause| Error::Namespace {
+            action: "read the virtual services of IPVS in",
+            namespace: namespace.label().to_owned(),
+            cause,
+        })
 }
 
 fn has_service(list: impl BufRead) -> io::Result<bool> {
@@ -52,7 +53,9 @@ mod tests {
         let has = |list: &str| has_service(list.as_bytes()).unwrap();
         assert!(!has(EMPTY));
         assert!(has(&format!("{EMPTY}FWM  00000101 rr \n")));
-        assert!(has(&format!("{EMPTY}FWM  00000101 rr \n  -> 0A000105:0000      Masq    1      0          0         \n")));
+        assert!(has(&format!(
+            "{EMPTY}FWM  00000101 rr \n  -> 0A000105:0000      Masq    1      0          0         \n"
+        )));
     }
 
     #[test]

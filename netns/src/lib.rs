@@ -13,6 +13,7 @@
 //! Everything that makes or removes something can be repeated with the same result. Nothing is shelled out.
 
 mod announcer;
+mod clearing;
 mod error;
 mod fabric;
 mod families;
@@ -24,6 +25,7 @@ mod name;
 mod namespace;
 mod neighbours;
 mod netfilter;
+mod parameters;
 mod plan;
 mod port_sockets;
 mod sandbox;
@@ -31,6 +33,7 @@ mod steering;
 mod syscalls;
 mod takeover;
 
+pub use clearing::{Cleared, clear};
 pub use error::{Error, Result};
 pub use fabric::Fabric;
 pub use families::{Addresses, Subnets};

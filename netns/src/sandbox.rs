@@ -3,8 +3,7 @@
 use crate::announcer::Announcer;
 use crate::fabric::mac_of;
 use crate::neighbours::answer_solicitations;
-use crate::steering::BACKLOG;
-use crate::{Addresses, Error, Fabric, Links, Namespace, NetworkPlan, Result, Subnets};
+use crate::{Addresses, Error, Fabric, Links, Namespace, NetworkPlan, Result, Subnets, clear, parameters};
 use ipnet::IpNet;
 use std::path::Path;
 
@@ -30,7 +29,7 @@ impl Sandbox {
         plan.check()?;
         check(plan.subnets, addresses)?;
         let namespace = Namespace::create(&plan.sandbox_namespace())?;
-        set_parameters(&namespace, addresses)?;
+        parameters::set(&namespace, addresses)?;
         fabric.connect(PORT_ID, &namespace, INTERFACE, addresses).await?;
         let links = namespace.links().await?;
         if let (Some(own_address), Some(mac)) = (addresses.v6, mac_of(addresses)) {
@@ -50,10 +49,7 @@ impl Sandbox {
         if namespace.identity()? != identity {
             return Err(Error::AnotherNamespace { path: path.to_owned() });
         }
-        let backlog = BACKLOG.to_string();
-        let if_present =
-            [&SOCKET_PARAMETERS_IF_PRESENT[..], &NEIGHBOUR_PARAMETERS, &backlog_parameters(&backlog)].concat();
-        namespace.set_sysctls(&SOCKET_PARAMETERS, &if_present)?;
+        parameters::set_in_foreign(&namespace)?;
         let links = namespace.links().await?;
         let announcer = Announcer::of(&links, INTERFACE).await?;
         Ok(Self { links, addresses: lb_addresses.into(), announcer })
@@ -74,16 +70,13 @@ impl Sandbox {
         Ok(lb_addresses.into().iter().all(has))
     }
 
-    /// Leaves a namespace that was entered by [`Self::enter`], and takes back the routes to these prefixes. Does all it
-    /// can and returns every error.
+    /// Leaves a namespace that was entered by [`Self::enter`], and takes back what was done there, as [`clear`] does. Does
+    /// all it can and returns every error.
     ///
     /// # Errors
-    /// Those of [`Self::remove_vip_route`].
-    pub async fn leave(self, prefixes: impl IntoIterator<Item = IpNet>) -> std::result::Result<(), Vec<Error>> {
-        let mut errors = Vec::new();
-        for prefix in prefixes {
-            errors.extend(self.remove_vip_route(prefix).await.err());
-        }
+    /// If the namespace cannot be entered or the kernel refuses.
+    pub async fn leave(self) -> std::result::Result<(), Vec<Error>> {
+        let (_, errors) = clear(self.namespace()).await;
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
@@ -149,55 +142,4 @@ fn check(subnets: Subnets, addresses: Addresses) -> Result<()> {
         return Err(Error::AddressMissing { addresses, subnets });
     }
     Ok(())
-}
-
-fn set_parameters(namespace: &Namespace, addresses: Addresses) -> Result<()> {
-    let ipv6 = [
-        // The loopback interface needs it for the VIPs' routes.
-        ("net/ipv6/conf/all/disable_ipv6", "0"),
-        ("net/ipv6/conf/all/forwarding", "0"),
-        ("net/ipv6/conf/default/accept_ra", "0"),
-    ];
-    if addresses.v6.is_some() {
-        namespace.set_sysctls(&ipv6, &[])?;
-    }
-    let backlog = BACKLOG.to_string();
-    // A new namespace starts with the host's settings of these. A router's, a strict reverse path filter or a silent ARP
-    // would each make VIPs unreachable or packets for others leave.
-    let network = [
-        ("net/ipv4/ip_forward", "0"),
-        ("net/ipv4/conf/all/rp_filter", "0"),
-        ("net/ipv4/conf/default/rp_filter", "0"),
-        ("net/ipv4/conf/all/arp_ignore", "0"),
-        ("net/ipv4/conf/default/arp_ignore", "0"),
-    ];
-    let required = [&SOCKET_PARAMETERS[..], &network].concat();
-    let if_present = [&SOCKET_PARAMETERS_IF_PRESENT[..], &backlog_parameters(&backlog)].concat();
-    namespace.set_sysctls(&required, &if_present)
-}
-
-/// A kernel parameter and its value.
-type Parameter = (&'static str, &'static str);
-
-/// What a proxy's sockets need.
-const SOCKET_PARAMETERS: [Parameter; 3] = [
-    // 15,000 short connections a second to two backends use up the default 28,000 ports within seconds, with the
-    // ports of closed connections waiting. The steered sockets' ports are below this range.
-    ("net/ipv4/ip_local_port_range", "1024 65535"),
-    // A proxy without capabilities replies to datagrams from sockets that are bound to a VIP and any of its ports.
-    ("net/ipv4/ip_unprivileged_port_start", "0"),
-    ("net/ipv4/tcp_tw_reuse", "1"),
-];
-
-/// The same that only some kernels have. In milliseconds, Linux 6.14 and later; before, a port can be used again after a
-/// second.
-const SOCKET_PARAMETERS_IF_PRESENT: [Parameter; 1] = [("net/ipv4/tcp_tw_reuse_delay", "1")];
-
-/// In a network that somebody else makes, a backend can be known before its neighbour entry is there. Asked for again after
-/// the usual second, a connection would have waited for that long; in milliseconds, three times (`mcast_solicit`).
-const NEIGHBOUR_PARAMETERS: [Parameter; 1] = [("net/ipv4/neigh/eth0/retrans_time_ms", "100")];
-
-/// Not there in a namespace that belongs to a user namespace; the kernel's default is 4096 then.
-fn backlog_parameters(backlog: &str) -> [(&'static str, &str); 2] {
-    [("net/core/somaxconn", backlog), ("net/ipv4/tcp_max_syn_backlog", backlog)]
 }

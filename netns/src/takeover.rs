@@ -29,7 +29,7 @@ use crate::{Error, Namespace, PortProtocol, Result};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-const TABLE: Table = Table { family: Family::Ipv4, name: "ringlb-takeover" };
+pub(crate) const TABLE: Table = Table { family: Family::Ipv4, name: "ringlb-takeover" };
 const VIPS: Set = Set { name: "vips", key: Key::Ipv4Address };
 const PORTS: Set = Set { name: "ports", key: Key::ProtocolAndPort };
 const NF_IP_PRI_MANGLE: i32 = -150;

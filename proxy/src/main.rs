@@ -2,11 +2,11 @@
 
 use clap::Parser;
 use ringlb_proxy::access_log;
-use ringlb_proxy::control;
 use ringlb_proxy::control::ports::Inherited;
+use ringlb_proxy::control::thread::ControlThread;
 use ringlb_proxy::inherited;
 use ringlb_proxy::log;
-use ringlb_proxy::privileges;
+use ringlb_proxy::privileges::{self, FirstUser};
 use ringlb_proxy::ring::probe;
 use ringlb_proxy::shared::Shared;
 use ringlb_proxy::threads::{Count, DataThreads, Sockets, share_out};
@@ -43,6 +43,9 @@ struct Arguments {
     /// Most connections at once; never more than the descriptor limit allows
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: Option<u32>,
+    /// Become the user and the group with this number plus the process id; 0 to stay what the daemon is
+    #[arg(long, value_name = "NUMBER", default_value = "0")]
+    first_user: FirstUser,
     /// Microseconds to look for completions before sleeping; 0 to sleep at once
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 30)]
     spin: u64,
@@ -81,7 +84,8 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 
     let most = arguments.max_connections.map_or(usize::MAX, |most| most as usize);
     let limits = Limits::of_process(threads)?.with_at_most(most);
-    privileges::give_up()?;
+    let daemon = nix::unistd::geteuid();
+    let given_up = privileges::give_up(arguments.first_user)?;
     let mut features = probe::check()?;
     features.multishot_accept &= !arguments.one_shot_accept;
     features.max_connections = limits.connections as u64;
@@ -92,8 +96,11 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let access_log = access_log::start(arguments.network.clone(), std::io::stdout())?;
     let shared = Arc::new(Shared::new(arguments.network, features, limits, threads, access_log)?);
     let threads = DataThreads::start(&shared, settings, sockets.clone())?;
-    control::thread::start(control, Inherited { threads: sockets, kept }, shared)?;
-    privileges::give_up_locking()?;
+    let inherited = Inherited { threads: sockets, kept };
+    let control = ControlThread::start(control, daemon, inherited, Arc::clone(&shared))?;
+    privileges::seal()?;
+    tracing::info!(network = %shared.network, "what is not needed is given up: {given_up}");
+    control.serve();
     Ok(threads.join()?)
 }
 

@@ -3,6 +3,7 @@
 
 mod support;
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use ringlb_proxy::control::frame::encode;
 use ringlb_proxy::control::message::{BackendSpec, Change, Delta, Reply, Request, Snapshot};
 use ringlb_proxy::control::settings::{
@@ -311,4 +312,12 @@ fn shutdown_resets_what_is_open_and_ends() {
     let (code, log) = proxy.shut_down();
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+/// So that one that does not answer any more can be found by its control socket.
+#[test]
+fn whoever_connects_learns_which_process_the_proxy_is() {
+    let proxy = Proxy::start(&[]);
+    let peer = getsockopt(&proxy.connect_control().socket, PeerCredentials).unwrap();
+    assert_eq!(peer.pid().cast_unsigned(), proxy.child.id());
 }

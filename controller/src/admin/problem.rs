@@ -2,8 +2,8 @@
 
 use crate::model::{FieldError, Rejection, RejectionKind};
 use crate::reconcile::Unsettled;
-use crate::source::{DiskError, WishError};
 use crate::source::api::ReadError;
+use crate::source::{DiskError, WishError};
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};

@@ -3,10 +3,12 @@
 //! Values such as subnets are not checked here but by the daemon, which says what is wrong with them in the same words to
 //! everybody.
 
+use super::CommandError;
 use super::publish::Publish;
 use super::settings::SettingsArguments;
 use crate::source::docker;
 use clap::{Args, Parser, Subcommand};
+use ringlb_proxy::privileges::FirstUser;
 use ringlb_proxy::threads::Count;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -75,6 +77,9 @@ pub(super) enum Command {
     Export,
     /// Show networks, sandboxes, proxies, services, backends and their connections
     Status,
+    /// After the daemon's end, remove all that it has left on this node: proxies, namespaces, routes, sockets, containers.
+    /// What --state-dir keeps stays
+    Cleanup(EngineArguments),
     /// Show in half a minute what ringlb does: a network, backends that come and go, load. Needs nothing beforehand
     Demo,
 }
@@ -93,13 +98,8 @@ pub(super) struct DaemonArguments {
     /// Serve /metrics for Prometheus, and /healthz, on TCP; nothing else is there, and no token is needed
     #[arg(long, value_name = "ADDR:PORT")]
     pub(super) metrics_listen: Option<SocketAddr>,
-    /// Serve what this source says besides what the API is told: docker, for the Engine at /var/run/docker.sock, or
-    /// docker=unix:///PATH
-    #[arg(long, value_name = "SOURCE")]
-    pub(super) source: Vec<Source>,
-    /// Where the Engine mounts the namespaces of its sandboxes [default: what its process says]
-    #[arg(long, value_name = "DIR", requires = "source")]
-    pub(super) docker_netns_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) engine: EngineArguments,
     /// The TCP port on which managers of the swarm tell workers the labels of services, the same on all nodes; 0 for none
     #[arg(long, value_name = "PORT", requires = "source", default_value_t = docker::cluster::DEFAULT_PORT)]
     pub(super) cluster_port: u16,
@@ -119,14 +119,43 @@ pub(super) struct DaemonArguments {
     /// Most connections of each proxy at once; never more than the descriptor limit allows
     #[arg(long, value_name = "N", env = "RINGLB_MAX_CONNECTIONS")]
     pub(super) max_connections: Option<NonZeroU32>,
+    /// Each proxy becomes the user and the group with this number plus its process id; 0: this daemon's. Where the kernel gives
+    /// no other user, it stays this daemon's
+    #[arg(long, value_name = "NUMBER", default_value_t)]
+    pub(super) proxy_first_user: FirstUser,
     /// Leave the proxies running when the daemon ends
     #[arg(long)]
     pub(super) keep: bool,
 }
 
+/// Which Engine is meant.
+#[derive(Debug, Args)]
+pub(super) struct EngineArguments {
+    /// The source of services besides the API: docker, for the Engine at /var/run/docker.sock, or docker=unix:///PATH. To
+    /// clean up, it is the one that the daemon had if it is not given
+    #[arg(long, value_name = "SOURCE")]
+    source: Vec<Source>,
+    /// Where the Engine mounts the namespaces of its sandboxes [default: what its process says]
+    #[arg(long, value_name = "DIR", requires = "source")]
+    docker_netns_dir: Option<PathBuf>,
+}
+
+impl EngineArguments {
+    /// The Engine, if there is one.
+    pub(super) fn location(self) -> Result<Option<docker::Location>, CommandError> {
+        let Self { source, docker_netns_dir: netns_dir } = self;
+        let mut sockets = source.into_iter().map(|Source::Docker(socket)| socket);
+        let socket = sockets.next();
+        if sockets.next().is_some() {
+            return Err(CommandError::SeveralEngines);
+        }
+        Ok(socket.map(|socket| docker::Location { socket, netns_dir }))
+    }
+}
+
 /// A source of wishes besides the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Source {
+enum Source {
     /// A Docker Engine, by its socket.
     Docker(PathBuf),
 }

@@ -1,7 +1,7 @@
 //! `ringlb daemon`.
 
 use super::CommandError;
-use super::arguments::{DaemonArguments, Source};
+use super::arguments::DaemonArguments;
 use crate::daemon::{self, Options};
 use crate::source::docker;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -18,7 +18,8 @@ const TOGETHER: Duration = Duration::from_millis(500);
 pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<(), CommandError> {
     ringlb_proxy::log::start();
     raise_descriptor_limit();
-    let docker = docker_options(&arguments)?;
+    let (cluster_port, takeover) = (arguments.cluster_port, arguments.takeover);
+    let docker = arguments.engine.location()?.map(|engine| docker::Options { engine, cluster_port, takeover });
     let options = Options {
         docker,
         state_dir: arguments.state_dir,
@@ -29,6 +30,7 @@ pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<
         access_log: arguments.access_log,
         threads: arguments.threads,
         max_connections: arguments.max_connections,
+        proxy_first_user: arguments.proxy_first_user,
         keep: arguments.keep,
         ..Options::new(run_dir)
     };
@@ -46,18 +48,6 @@ pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<
         });
     };
     Ok(daemon::run(options, ready, shutdown).await?)
-}
-
-fn docker_options(arguments: &DaemonArguments) -> Result<Option<docker::Options>, CommandError> {
-    let DaemonArguments { docker_netns_dir: netns_dir, cluster_port, takeover, .. } = arguments;
-    let mut engines = arguments.source.iter().map(|Source::Docker(socket)| docker::Options {
-        socket: socket.clone(),
-        netns_dir: netns_dir.clone(),
-        cluster_port: *cluster_port,
-        takeover: *takeover,
-    });
-    let engine = engines.next();
-    if engines.next().is_some() { Err(CommandError::SeveralEngines) } else { Ok(engine) }
 }
 
 /// A network takes about ten descriptors, an admin connection one; the usual limit of 1,024 is meant for programs that

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod arguments;
+mod cleanup;
 mod daemon;
 mod output;
 mod publish;
@@ -42,6 +43,8 @@ enum CommandError {
     SeveralEngines,
     #[error("cannot write the output: {0}")]
     Write(io::Error),
+    #[error("{}", .0.join("\n"))]
+    NotClean(Vec<String>),
     #[error(transparent)]
     Demo(#[from] DemoError),
 }
@@ -72,17 +75,28 @@ pub fn run(arguments: Arguments) -> ExitCode {
 }
 
 async fn execute(arguments: Arguments) -> Result<(), CommandError> {
-    let command = match arguments.command {
-        Command::Daemon(daemon) => return daemon::run(arguments.run_dir, daemon).await,
-        command => command,
-    };
-    let mut client = Client::new(Options::admin_socket(&arguments.run_dir));
-    let (answer, output) = perform(&mut client, command).await?;
+    let Arguments { run_dir, json, command } = arguments;
+    match command {
+        Command::Daemon(daemon) => daemon::run(run_dir, daemon).await,
+        Command::Cleanup(engine) => {
+            let (report, errors) = cleanup::run(&run_dir, engine).await?;
+            show(&report, &Output::Cleaned, json)?;
+            if errors.is_empty() { Ok(()) } else { Err(CommandError::NotClean(errors)) }
+        }
+        command => {
+            let mut client = Client::new(Options::admin_socket(&run_dir));
+            let (answer, output) = perform(&mut client, command).await?;
+            show(&answer, &output, json)
+        }
+    }
+}
+
+fn show(answer: &Value, output: &Output, json: bool) -> Result<(), CommandError> {
     let mut stdout = io::stdout().lock();
-    let written = if arguments.json {
-        serde_json::to_writer_pretty(&mut stdout, &answer).map_err(io::Error::from).and_then(|()| writeln!(stdout))
+    let written = if json {
+        serde_json::to_writer_pretty(&mut stdout, answer).map_err(io::Error::from).and_then(|()| writeln!(stdout))
     } else {
-        output.write(&answer, &mut stdout)
+        output.write(answer, &mut stdout)
     };
     written.and_then(|()| stdout.flush()).map_err(CommandError::Write)
 }
@@ -90,7 +104,7 @@ async fn execute(arguments: Arguments) -> Result<(), CommandError> {
 /// Asks the daemon; gives its answer and the way to show it.
 async fn perform(client: &mut Client, command: Command) -> Result<(Value, Output), CommandError> {
     match command {
-        Command::Daemon(_) | Command::Demo => Ok((Value::Null, Output::Nothing)),
+        Command::Daemon(_) | Command::Cleanup(_) | Command::Demo => Ok((Value::Null, Output::Nothing)),
         Command::Network { command } => network(client, command).await,
         Command::Attach { network, name, netns, ip } => {
             let netns = std::path::absolute(&netns).unwrap_or(netns);

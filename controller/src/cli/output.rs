@@ -1,7 +1,7 @@
 //! Answers for people to read.
 
-use super::status;
 use super::table::{Table, list, listing, published, state, text};
+use super::{cleanup, status};
 use serde_json::Value;
 use std::io::{self, Write};
 
@@ -11,13 +11,21 @@ pub(super) enum Output {
     Nothing,
     Networks,
     NetworkMade,
-    Attached { network: String },
-    ServiceMade { network: String },
+    Attached {
+        network: String,
+    },
+    ServiceMade {
+        network: String,
+    },
     Services,
     Service,
-    BackendChanged { service: String, verb: &'static str },
+    BackendChanged {
+        service: String,
+        verb: &'static str,
+    },
     Removed(String),
     Applied,
+    Cleaned,
     /// As it is.
     Document,
     Status,
@@ -68,6 +76,7 @@ impl Output {
                 table.write(out)?;
                 writeln!(out, "acknowledged in {}", microseconds(&answer["acknowledged_in_us"]))
             }
+            Self::Cleaned => cleanup::write(answer, out),
             Self::Document => {
                 serde_json::to_writer_pretty(&mut *out, answer)?;
                 writeln!(out)

@@ -2,8 +2,11 @@
 
 use crate::model::Name;
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen, socket, sockopt,
+};
 use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::geteuid;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -59,10 +62,16 @@ impl ControlDirectory {
     /// Connects to the control socket of a network, without blocking.
     ///
     /// # Errors
-    /// The kernel's answer; [`io::ErrorKind::WouldBlock`] if too many connections wait to be accepted.
+    /// The kernel's answer; [`io::ErrorKind::WouldBlock`] if too many connections wait to be accepted;
+    /// [`io::ErrorKind::PermissionDenied`] if another user than this daemon's listens there.
     pub fn connect(&self, network: &str) -> io::Result<OwnedFd> {
         let socket = seqpacket(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
         connect(socket.as_raw_fd(), &self.address(network)?)?;
+        // Those of whoever called listen(2), whatever user the proxy has become since (unix(7)).
+        let user = getsockopt(&socket, sockopt::PeerCredentials)?.uid();
+        if user != geteuid().as_raw() {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("user {user} listens there")));
+        }
         Ok(socket)
     }
 
@@ -73,6 +82,17 @@ impl ControlDirectory {
     pub fn remove(&self, network: &str) -> io::Result<()> {
         match fs::remove_file(self.path_of(network)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the directory, unless something is in it.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub(crate) fn remove_if_empty(&self) -> io::Result<()> {
+        match fs::remove_dir(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
             _ => Ok(()),
         }
     }

@@ -5,9 +5,11 @@
 //! rest. States that arrive while it is busy are merged: only the newest counts.
 
 mod channel;
+mod cleanup;
 mod control_socket;
 mod names;
 mod orphans;
+mod peer;
 mod proxy;
 mod published;
 mod statistics;
@@ -18,6 +20,7 @@ mod takeover;
 mod worker;
 
 pub use channel::{Channel, ChannelError};
+pub(crate) use cleanup::{end_proxies, remove_control_sockets, remove_namespaces};
 pub use control_socket::ControlDirectory;
 pub use names::name_prefix;
 pub use orphans::{Orphan, find_orphans};
@@ -25,6 +28,7 @@ pub use status::{NetworkStatus, ProxyStatus, SandboxStatus, TakeoverStatus};
 
 use crate::model::{Name, Network, Shared};
 use ringlb_proxy::control::message::{Generation, Statistics};
+use ringlb_proxy::privileges::FirstUser;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -50,6 +54,8 @@ pub struct Settings {
     pub threads: NonZeroUsize,
     /// The most connections of each proxy, if the descriptor limit is not to decide alone.
     pub max_connections: Option<NonZeroU32>,
+    /// Where the users of the proxies begin.
+    pub proxy_first_user: FirstUser,
     /// How long a caller waits for an acknowledgement.
     pub acknowledge_timeout: Duration,
 }

@@ -1,6 +1,7 @@
 //! The names of what a daemon makes in the kernel. They are functions of what they are for, so that the next daemon
 //! finds what this one has left behind.
 
+use crate::hash::hash;
 use std::path::Path;
 
 /// The run directory that is used unless another is given.
@@ -44,18 +45,12 @@ fn short_hash(bytes: &[u8]) -> u32 {
     (hash >> 32) as u32 ^ hash as u32
 }
 
-/// FNV-1a, 64 bits: the same in every version of this program, unlike the standard library's.
-fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_stay_the_same_and_fit() {
-        assert_eq!(hash(b"foobar"), 0x8594_4171_f739_67e8);
         assert_eq!(name_prefix(Path::new("/run/ringlb")), "ringlb-");
         assert_eq!(name_prefix(Path::new("/tmp/x")), "ringlb.9eb560b1-");
         assert_eq!(interface("web"), "rlb-16d2ffe8");

@@ -1,6 +1,7 @@
 //! Orphans: the proxies that an earlier daemon on the same run directory has left behind. They serve on, untouched, until a wish for
 //! their network comes, whose task takes them over or ends them.
 
+use super::peer::Peer;
 use super::proxy::{Link, Process, Proxy, TableState};
 use super::structure::restore;
 use super::{Channel, ChannelError, ControlDirectory};
@@ -19,8 +20,9 @@ const MEETING_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long it may take to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Why a proxy that was left behind cannot be taken over.
 #[derive(Debug, Error)]
-enum MeetingError {
+pub(super) enum MeetingError {
     #[error("cannot connect to its control socket: {0}")]
     Connect(#[from] io::Error),
     #[error(transparent)]
@@ -54,27 +56,38 @@ struct Sockets {
 
 /// Finds the proxies that an earlier daemon has left behind. One that cannot be understood is ended.
 pub async fn find_orphans(control: &ControlDirectory) -> Vec<(Name, Orphan)> {
+    let mut orphans = Vec::new();
+    for (network, met) in meet_all(control).await {
+        match met {
+            Ok(orphan) => {
+                tracing::info!(%network, pid = orphan.hello.pid, "found a proxy of an earlier daemon");
+                orphans.push((network, orphan));
+            }
+            Err(error) => {
+                tracing::warn!(%network, %error, "cannot take over a proxy of an earlier daemon, ending it");
+                if let Err(reason) = end_unknown(control, &network).await {
+                    tracing::error!(%network, reason, "cannot end a proxy of an earlier daemon");
+                }
+            }
+        }
+    }
+    orphans
+}
+
+/// Meets all proxies that an earlier daemon has left behind.
+pub(super) async fn meet_all(control: &ControlDirectory) -> Vec<(Name, Result<Orphan, MeetingError>)> {
     let networks = control.networks().unwrap_or_else(|error| {
         tracing::error!(%error, "cannot look for control sockets of an earlier daemon");
         Vec::new()
     });
     let met = networks.iter().filter_map(|network| Name::new(network).ok()).map(async |network| {
-        let Ok(socket) = control.connect(&network) else {
-            // Nobody listens any more if the proxy is gone, too.
-            return None;
+        let met = match control.connect(&network) {
+            Ok(socket) => timeout(MEETING_TIMEOUT, meet(socket, &network)).await.unwrap_or(Err(MeetingError::Late)),
+            // Nobody listens any more: the proxy is gone, too.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return None,
+            Err(error) => Err(error.into()),
         };
-        let met = timeout(MEETING_TIMEOUT, meet(socket, &network)).await.unwrap_or(Err(MeetingError::Late));
-        match met {
-            Ok(orphan) => {
-                tracing::info!(%network, pid = orphan.hello.pid, "found a proxy of an earlier daemon");
-                Some((network, orphan))
-            }
-            Err(error) => {
-                tracing::warn!(%network, %error, "cannot take over a proxy of an earlier daemon, ending it");
-                end_unknown(control, &network).await;
-                None
-            }
-        }
+        Some((network, met))
     });
     futures_util::future::join_all(met).await.into_iter().flatten().collect()
 }
@@ -114,18 +127,32 @@ async fn meet(socket: OwnedFd, network: &Name) -> Result<Orphan, MeetingError> {
     Ok(Orphan { channel, hello, process, control, threads, kept, ports })
 }
 
-/// Asks a proxy that is not understood to end.
-async fn end_unknown(control: &ControlDirectory, network: &Name) {
-    let Ok(mut channel) = control.connect(network).and_then(Channel::new) else { return };
-    let ended = async {
-        channel.send(&Request::Shutdown)?;
-        // Greetings may still come; the end of the process ends the connection.
-        while channel.receive().await.is_ok() {}
-        Ok::<_, ChannelError>(())
+/// Ends a proxy that is not understood: asks first, and kills it if it does not end.
+pub(super) async fn end_unknown(control: &ControlDirectory, network: &Name) -> Result<(), String> {
+    let socket = match control.connect(network) {
+        Ok(socket) => socket,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(()),
+        Err(error) => return Err(format!("cannot connect to its control socket: {error}")),
     };
-    if !matches!(timeout(SHUTDOWN_TIMEOUT, ended).await, Ok(Ok(()))) {
-        tracing::warn!(%network, "a proxy of an earlier daemon does not end");
+    let peer = Peer::of(&socket, network);
+    let mut channel = Channel::new(socket).map_err(|error| error.to_string())?;
+    let asked = channel.send(&Request::Shutdown).is_ok();
+    match peer {
+        Ok(mut peer) => end(asked, &mut peer.process).await,
+        Err(reason) => {
+            // Greetings may still come; the end of the process ends the connection.
+            let closed = async { while channel.receive().await.is_ok() {} };
+            if asked && timeout(SHUTDOWN_TIMEOUT, closed).await.is_ok() { Ok(()) } else { Err(reason) }
+        }
     }
+}
+
+/// Waits for the end of a proxy that was asked to, and kills it if it does not end.
+async fn end(asked: bool, process: &mut Process) -> Result<(), String> {
+    if asked && timeout(SHUTDOWN_TIMEOUT, process.ended()).await.is_ok() {
+        return Ok(());
+    }
+    process.kill().await.map_err(|error| format!("cannot kill it: {error}"))
 }
 
 /// A published port and its sockets.
@@ -141,8 +168,7 @@ impl Orphan {
                 "it has other sockets than {threads} data threads and {families} address families need"
             ));
         }
-        let listener = self.any_listener().ok_or("it has no listening socket")?;
-        Namespace::of_socket(listener).map_err(|error| error.to_string())
+        self.any_namespace()
     }
 
     /// Its sockets and its control socket, as those of a proxy that is to be started are made. Only once.
@@ -162,10 +188,6 @@ impl Orphan {
         if self.kept.is_empty() { SteeringKind::Tproxy } else { SteeringKind::SkLookup }
     }
 
-    fn any_listener(&self) -> Option<&OwnedFd> {
-        self.threads.values().flat_map(|sockets| &sockets.listeners).next()
-    }
-
     /// It as the proxy of a network, and the sockets of the ports that it serves.
     pub(super) fn into_proxy(self) -> io::Result<(Proxy, Vec<PortDescriptors>)> {
         let process = Process::adopted(self.process)?;
@@ -178,30 +200,29 @@ impl Orphan {
     }
 
     /// Ends it, and takes back what it and its daemon have left in its sandbox.
-    pub(super) async fn end(self, network: &Name, reason: &str) {
-        let sandbox = self.any_listener().and_then(|listener| Namespace::of_socket(listener).ok());
+    pub(super) async fn end(self, network: &Name) -> Result<(), String> {
+        let sandbox = self.any_namespace().ok();
         let steering = self.steering();
-        self.end_process(network, reason).await;
+        let ended = self.end_process().await;
         if let Some(sandbox) = sandbox {
             restore(network, &sandbox, steering).await;
         }
+        ended
     }
 
     /// Asks it to end, and kills it if it does not.
-    async fn end_process(mut self, network: &Name, reason: &str) {
-        let pid = self.hello.pid;
-        tracing::info!(%network, pid, reason, "ending a proxy of an earlier daemon");
+    pub(super) async fn end_process(mut self) -> Result<(), String> {
         let asked = self.channel.send(&Request::Shutdown).is_ok();
-        let mut process = match Process::adopted(self.process) {
-            Ok(process) => process,
-            Err(error) => return tracing::error!(%network, pid, %error, "cannot watch a proxy of an earlier daemon"),
-        };
-        if asked && timeout(SHUTDOWN_TIMEOUT, process.ended()).await.is_ok() {
-            return;
-        }
-        if let Err(error) = process.kill().await {
-            tracing::error!(%network, pid, %error, "cannot kill a proxy of an earlier daemon");
-        }
+        let process = Process::adopted(self.process);
+        let mut process = process.map_err(|error| format!("cannot watch it: {error}"))?;
+        end(asked, &mut process).await
+    }
+
+    /// The namespace that its steered sockets are in.
+    pub(super) fn any_namespace(&self) -> Result<Namespace, String> {
+        let listener = self.threads.values().flat_map(|sockets| &sockets.listeners).next();
+        let listener = listener.ok_or("it has no listening socket")?;
+        Namespace::of_socket(listener).map_err(|error| error.to_string())
     }
 
     /// Gives up its published ports that are not in the namespace that this daemon is in: they are made anew.

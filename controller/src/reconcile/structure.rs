@@ -8,8 +8,7 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use ipnet::IpNet;
 use ringlb_netns::{
-    Addresses, Fabric, Namespace, NetworkPlan, Sandbox, SteeredSockets, SteeringKind, Subnets, Takeover, kernel_has_ipvs,
-    remove_leftover,
+    Addresses, Fabric, Namespace, NetworkPlan, Sandbox, SteeredSockets, SteeringKind, Subnets, clear, remove_leftover,
 };
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -198,9 +197,7 @@ impl Structure {
         let steering = place.steered.steering.kind();
         drop((place.steered, place.control));
         remove_steering(network, steering, place.sandbox.namespace());
-        let vips = place.routed.values().flat_map(|service| service.vip.iter());
-        let routes = vips.filter(|vip| !is_own(place.lb_address, **vip)).map(|vip| IpNet::from(*vip)).collect();
-        abandon(&self.ground, place.sandbox, network, routes).await;
+        abandon(&self.ground, place.sandbox, network).await;
     }
 
     /// Removes all of it. Does all it can.
@@ -263,7 +260,7 @@ impl Ground {
 impl Place {
     /// The name of the sandbox's namespace, or the path of one that has none.
     pub(super) fn namespace(&self) -> String {
-        shown(&self.sandbox)
+        self.sandbox.namespace().to_string()
     }
 
     async fn make(
@@ -273,20 +270,25 @@ impl Place {
         lb_address: Families<IpAddr>,
     ) -> Result<Self, StructureError> {
         let sandbox = ground.sandbox(lb_address).await?;
-        match Self::equip(settings, &sandbox, network, lb_address).await {
-            Ok((steered, control)) => {
-                tracing::info!(
-                    network = %network.name(), sandbox = shown(&sandbox), %lb_address,
-                    steering = %steered.steering.kind(), "the sandbox is ready"
-                );
-                let (vip_prefix, routed) = (network.vip_prefix(), OrdMap::new());
-                Ok(Self { sandbox, lb_address, steered, control, vip_prefix, routed })
-            }
+        let (steered, control) = match Self::equip(settings, &sandbox, network, lb_address) {
+            Ok(equipment) => equipment,
             Err(error) => {
-                abandon(ground, sandbox, network.name(), Vec::new()).await;
-                Err(error)
+                abandon(ground, sandbox, network.name()).await;
+                return Err(error);
             }
+        };
+        let (vip_prefix, routed) = (network.vip_prefix(), OrdMap::new());
+        let mut place = Self { sandbox, lb_address, steered, control, vip_prefix, routed };
+        // An earlier daemon may have left some behind, of VIPs that are somebody else's addresses by now.
+        if let Err(error) = place.renew_routes(network).await {
+            abandon(ground, place.sandbox, network.name()).await;
+            return Err(error);
         }
+        tracing::info!(
+            network = %network.name(), sandbox = place.namespace(), %lb_address,
+            steering = %place.steered.steering.kind(), "the sandbox is ready"
+        );
+        Ok(place)
     }
 
     async fn adopt(
@@ -321,15 +323,12 @@ impl Place {
         Ok(())
     }
 
-    async fn equip(
+    fn equip(
         settings: &Settings,
         sandbox: &Sandbox,
         network: &Network,
         lb_address: Families<IpAddr>,
     ) -> Result<(SteeredSockets, OwnedFd), StructureError> {
-        for vip_prefix in network.vip_prefix().iter() {
-            sandbox.add_vip_route(*vip_prefix).await?;
-        }
         // Where the LB endpoint's address is a VIP, as that of a container that holds one.
         let own_is_vip =
             network.services().values().any(|service| service.vip.iter().any(|vip| is_own(lb_address, *vip)));
@@ -384,21 +383,10 @@ pub(super) async fn remove_leftovers(settings: &Settings, network: &Name) {
 }
 
 /// Leaves the namespace of a proxy that has ended as it was before, but for what ends with the namespace if it is the
-/// network's own: without routes to VIPs, steering, and what keeps connections from IPVS. Does all it can.
+/// network's own. Does all it can.
 pub(super) async fn restore(network: &Name, namespace: &Namespace, steering: SteeringKind) {
-    let removed = async {
-        let links = namespace.links().await?;
-        for route in links.local_routes().await? {
-            links.remove_local_route(route).await?;
-        }
-        if kernel_has_ipvs() {
-            Takeover::remove(namespace)?;
-        }
-        Ok(())
-    };
-    if let Err(error) = removed.await {
-        log_all(network, "cannot remove what an earlier daemon has left in a sandbox", &[error]);
-    }
+    let (_, errors) = clear(namespace).await;
+    log_all(network, "cannot remove what an earlier daemon has left in a sandbox", &errors);
     remove_steering(network, steering, namespace);
 }
 
@@ -418,20 +406,15 @@ fn remove_steering(network: &Name, steering: SteeringKind, namespace: &Namespace
     }
 }
 
-/// Removes a sandbox, or leaves it with these routes taken back if it is somebody else's.
-async fn abandon(ground: &Ground, sandbox: Sandbox, network: &Name, vips: Vec<IpNet>) {
+/// Removes a sandbox, or leaves it as it was if it is somebody else's.
+async fn abandon(ground: &Ground, sandbox: Sandbox, network: &Name) {
     let abandoned = match ground {
         Ground::Made(fabric) => sandbox.remove(fabric).await,
-        Ground::Observed(_) => sandbox.leave(vips).await,
+        Ground::Observed(_) => sandbox.leave().await,
     };
     if let Err(errors) = abandoned {
         log_all(network, "cannot remove the sandbox", &errors);
     }
-}
-
-/// The name of the sandbox's namespace, or the path of one that has none.
-fn shown(sandbox: &Sandbox) -> String {
-    sandbox.namespace().to_string()
 }
 
 /// Whether the kernel has a route for it by itself.

@@ -326,7 +326,7 @@ impl Worker {
                     self.published.adopt(ports);
                     self.proxy = Some(proxy);
                 }
-                Err(reason) => orphan.end(&self.name, &reason).await,
+                Err(reason) => end_orphan(&self.name, orphan, &reason).await,
             }
         }
         if wish.observed_sandbox().is_some_and(|sandbox| sandbox.takeover) {
@@ -646,7 +646,7 @@ impl Worker {
 
     async fn end_orphan(&mut self, reason: &str) {
         if let Some(orphan) = self.orphan.take() {
-            orphan.end(&self.name, reason).await;
+            end_orphan(&self.name, orphan, reason).await;
         }
     }
 
@@ -666,6 +666,14 @@ impl Worker {
         self.wish = None;
         self.building.succeeded();
         self.error = None;
+    }
+}
+
+async fn end_orphan(network: &Name, orphan: Orphan, reason: &str) {
+    let pid = orphan.hello.pid;
+    tracing::info!(%network, pid, reason, "ending a proxy of an earlier daemon");
+    if let Err(error) = orphan.end(network).await {
+        tracing::error!(%network, pid, error, "cannot end a proxy of an earlier daemon");
     }
 }
 

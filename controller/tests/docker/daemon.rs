@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use std::time::Duration;
 pub(crate) struct Daemon {
     child: Child,
     run_dir: PathBuf,
+    log: PathBuf,
     admin: Admin,
 }
 
@@ -29,19 +30,19 @@ impl Daemon {
 
     /// The same with more arguments.
     pub(crate) fn start_with(engine: &Engine, arguments: &[&str]) -> Self {
-        let run_dir = engine.machine.directory.join("ringlb");
-        std::fs::create_dir_all(&run_dir).unwrap();
-        let log = File::options().create(true).append(true).open(run_dir.join("log")).unwrap();
+        let run_dir = Self::run_dir_of(engine);
+        let log = engine.machine.directory.join("ringlb.log");
+        let written = File::options().create(true).append(true).open(&log).unwrap();
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private"]).arg(program("ringlb"));
         command.arg("--run-dir").arg(&run_dir).arg("daemon");
         command.arg("--source").arg(format!("docker=unix://{}", engine.socket().display())).args(arguments);
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.stdin(Stdio::null()).stdout(written.try_clone().unwrap()).stderr(written);
         command.env(MARK, format!("{} {}", std::process::id(), run_dir.display()));
         engine.machine.namespace.enter_on_exec(&mut command).unwrap();
         ringlb_netns::isolate::end_with_parent(&mut command);
         let admin = Admin::of(&run_dir);
-        Self { child: command.spawn().unwrap(), run_dir, admin }
+        Self { child: command.spawn().unwrap(), run_dir, log, admin }
     }
 
     /// Waits until it answers. Gives how long that took.
@@ -77,7 +78,7 @@ impl Daemon {
     }
 
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.run_dir.join("log")).unwrap_or_default()
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Kills it with SIGKILL. Its proxies go on.
@@ -86,6 +87,26 @@ impl Daemon {
         self.child.wait().unwrap();
         // What it left is for the next daemon.
         std::mem::forget(self);
+    }
+
+    /// Runs `ringlb cleanup --json` for a daemon of that node, there; gives whether it succeeded, what it says, and its errors.
+    pub(crate) fn clean_up(engine: &Engine, arguments: &[&str]) -> (bool, Value, String) {
+        Self::clean_up_on(engine, &Self::run_dir_of(engine), arguments)
+    }
+
+    /// The same for a run directory.
+    pub(crate) fn clean_up_on(engine: &Engine, run_dir: &Path, arguments: &[&str]) -> (bool, Value, String) {
+        let mut command = Command::new(program("ringlb"));
+        command.arg("--run-dir").arg(run_dir).args(["--json", "cleanup"]).args(arguments);
+        engine.machine.namespace.enter_on_exec(&mut command).unwrap();
+        let output = command.output().unwrap();
+        let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+        (output.status.success(), report, String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// The run directory of a daemon on that node.
+    pub(crate) fn run_dir_of(engine: &Engine) -> PathBuf {
+        engine.machine.directory.join("ringlb")
     }
 
     /// Ends it with SIGTERM, which must succeed.

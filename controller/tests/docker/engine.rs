@@ -1,7 +1,7 @@
 //! A Docker Engine on a machine of its own.
 
 use crate::http;
-use crate::image::{ENTRY_POINT, IMAGE, archive};
+use crate::image::{ENTRY_POINT, IMAGE, import_image};
 use crate::leftovers::control_group;
 use crate::machine::{Machine, child_of};
 use crate::wait::{finish, wait_until};
@@ -11,7 +11,6 @@ use nix::unistd::Pid;
 use ringlb_netns::Namespace;
 use serde_json::{Value, json};
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -110,16 +109,7 @@ impl Engine {
 
     /// Makes the test image known.
     pub(crate) fn import_image(&self) {
-        self.import(archive(), &["--change", ENTRY_POINT], IMAGE);
-    }
-
-    /// Makes an image of the files in an archive.
-    pub(crate) fn import(&self, archive: &[u8], options: &[&str], name: &str) {
-        let mut command = self.cli();
-        command.arg("import").args(options).args(["-", name]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(archive).unwrap();
-        assert!(child.wait().unwrap().success());
+        import_image(self, IMAGE, &[ENTRY_POINT]);
     }
 
     /// Kills `dockerd` with SIGKILL. Containers go on.
@@ -184,6 +174,11 @@ impl Engine {
     pub(crate) fn overlay_sandbox(&self, network: &str) -> Namespace {
         let inspected = self.get(&format!("/networks/{network}"));
         self.sandbox(&format!("lb_{}", &inspected["Id"].as_str().unwrap()[..9]))
+    }
+
+    /// The sandbox by which published ports of a swarm arrive.
+    pub(crate) fn ingress_sandbox(&self) -> Namespace {
+        self.sandbox("ingress_sbox")
     }
 
     /// A sandbox by its name.

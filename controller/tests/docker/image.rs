@@ -1,7 +1,9 @@
 //! The image of all test containers: `ringlb-load` and the shared libraries that it needs, as an archive to import.
 
+use crate::engine::Engine;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 /// Its name.
@@ -10,7 +12,7 @@ pub(crate) const IMAGE: &str = "ringlb-test";
 pub(crate) const ENTRY_POINT: &str = r#"ENTRYPOINT ["/ringlb-load"]"#;
 
 /// The archive.
-pub(crate) fn archive() -> &'static [u8] {
+fn archive() -> &'static [u8] {
     static ARCHIVE: OnceLock<Vec<u8>> = OnceLock::new();
     ARCHIVE.get_or_init(|| {
         let load = program("ringlb-load");
@@ -18,6 +20,11 @@ pub(crate) fn archive() -> &'static [u8] {
         let libraries = libraries_of(&load).into_iter().map(|library| (library.clone(), library));
         pack(program.into_iter().chain(libraries))
     })
+}
+
+/// Makes it known to an Engine by that name, changed by these instructions of a Dockerfile.
+pub(crate) fn import_image(engine: &Engine, name: &str, instructions: &[&str]) {
+    import(engine, archive(), name, instructions);
 }
 
 /// An archive of files, each with the path that it gets.
@@ -31,6 +38,16 @@ pub(crate) fn pack(files: impl IntoIterator<Item = (PathBuf, PathBuf)>) -> Vec<u
         archive.append_path_with_name(found, path.strip_prefix("/").unwrap()).unwrap();
     }
     archive.into_inner().unwrap()
+}
+
+/// Makes an image of an archive, changed by these instructions of a Dockerfile.
+pub(crate) fn import(engine: &Engine, archive: &[u8], name: &str, instructions: &[&str]) {
+    let changes = instructions.iter().flat_map(|instruction| ["--change", *instruction]);
+    let mut command = engine.cli();
+    command.arg("import").args(changes).args(["-", name]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(archive).unwrap();
+    assert!(child.wait().unwrap().success());
 }
 
 /// The paths that the loader opens for a program, itself included (ldd(1)).

@@ -3,12 +3,11 @@
 use crate::cluster::Cluster;
 use crate::daemon::Daemon;
 use crate::requests::{ask, wait_for_servers};
-use crate::wait::{finish, wait_until};
+use crate::state::{assert_same, state_of};
+use crate::wait::wait_until;
 use crate::wire::port_of;
-use ringlb_netns::Namespace;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 
 /// A daemon that ends leaves nothing in any namespace, and Docker goes on as it would without it.
 #[test]
@@ -20,7 +19,8 @@ fn a_daemon_that_ends_leaves_nothing_behind() {
     let engine = cluster.manager();
     let client = engine.client("client", "net");
     let vip = cluster.target("web", "net", 80);
-    let namespaces = [&engine.machine.namespace, &engine.overlay_sandbox("net"), &engine.sandbox("ingress_sbox")];
+    let ingress = engine.ingress_sandbox();
+    let namespaces = [&engine.machine.namespace, &engine.overlay_sandbox("net"), &ingress];
     let before = namespaces.map(state_of);
     let mut daemon = Daemon::start(engine);
     daemon.wait_until_it_answers();
@@ -33,7 +33,9 @@ fn a_daemon_that_ends_leaves_nothing_behind() {
     for (network, pid) in proxies {
         assert!(!Path::new(&format!("/proc/{pid}")).exists(), "the proxy of {network} runs");
     }
-    assert_eq!(namespaces.map(state_of), before);
+    for ((name, namespace), before) in ["the node", "the sandbox", "the ingress"].iter().zip(namespaces).zip(&before) {
+        assert_same(name, &state_of(namespace), before);
+    }
     ask(&client, vip).unwrap_err();
     ask(&cluster.wire.namespace, port_of(1, 8080)).unwrap_err();
 
@@ -50,29 +52,4 @@ fn a_daemon_that_ends_leaves_nothing_behind() {
     wait_until("the network can be removed", || {
         engine.cli().args(["network", "rm", "net"]).output().unwrap().status.success()
     });
-}
-
-/// Addresses, routes, firewall rules and listening sockets of a namespace.
-pub(crate) fn state_of(namespace: &Namespace) -> String {
-    let commands = [
-        "ip -o addr show",
-        "ip route show table all",
-        "ip rule show",
-        "iptables-save -t mangle",
-        "nft list tables",
-        "ss -Hltun",
-    ];
-    let mut state = String::new();
-    for words in commands {
-        let mut words = words.split(' ');
-        let mut command = Command::new(words.next().unwrap());
-        namespace.enter_on_exec(&mut command).unwrap();
-        // Comments tell the time, and link-local addresses come and go with the kernel's own checks of them.
-        let is_of_interest = |line: &&str| !line.starts_with('#') && !line.contains("fe80:") && !line.contains("ff00:");
-        for line in finish(command.args(words)).lines().filter(is_of_interest) {
-            state += line;
-            state.push('\n');
-        }
-    }
-    state
 }

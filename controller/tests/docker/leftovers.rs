@@ -31,16 +31,31 @@ pub(crate) fn remove_of_ended_runs() {
     }
 }
 
+/// How many proxies of daemons of this process run on that run directory.
+pub(crate) fn proxies(run_dir: &Path) -> usize {
+    let is_proxy = |pid: &Pid| {
+        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        arguments.split(|byte| *byte == 0).any(|argument| argument == b"--listener-fd")
+    };
+    of_run_directory(run_dir).iter().filter(|pid| is_proxy(pid)).count()
+}
+
 /// Kills what daemons of this process have started and left running on that run directory.
 pub(crate) fn kill_of_run_directory(run_dir: &Path) {
-    let text = run_dir.to_string_lossy().into_owned();
-    for pid in marked(|owner| owner == process::id()) {
-        let ours = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        if String::from_utf8_lossy(&ours).contains(&text) {
-            // It may have ended meanwhile.
-            let _ = kill(pid, Signal::SIGKILL);
-        }
+    for pid in of_run_directory(run_dir) {
+        // It may have ended meanwhile.
+        let _ = kill(pid, Signal::SIGKILL);
     }
+}
+
+fn of_run_directory(run_dir: &Path) -> Vec<Pid> {
+    let mut pids = marked(|owner| owner == process::id());
+    let mark = format!("{MARK}={} {}", process::id(), run_dir.display());
+    pids.retain(|pid| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
+    });
+    pids
 }
 
 /// Removes the control groups of a machine, whose processes have ended.

@@ -7,6 +7,7 @@
 
 mod admin;
 mod before;
+mod cleanup;
 mod client_address;
 mod cluster;
 mod daemon;
@@ -28,9 +29,11 @@ mod many;
 mod nodes;
 mod packaging;
 mod partition;
+mod plain;
 mod ports;
 mod requests;
 mod sandbox;
+mod state;
 mod stops;
 mod updates;
 mod wait;

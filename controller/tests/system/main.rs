@@ -7,6 +7,7 @@
 mod atomic;
 mod balance;
 mod changes;
+mod cleanup;
 mod demo;
 #[path = "../support/exposition.rs"]
 mod exposition;
@@ -17,6 +18,7 @@ mod ipvs;
 mod metrics;
 mod node;
 mod observed;
+mod privileges;
 mod programs;
 mod settings;
 mod system_calls;

@@ -8,6 +8,7 @@ use ringlb::model::{
 use ringlb::reconcile::{ControlDirectory, Reconcilers, Settings, find_orphans, name_prefix};
 use ringlb::source::{Desired, WishError};
 use ringlb_netns::Namespace;
+use ringlb_proxy::privileges::FirstUser;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroUsize;
@@ -66,6 +67,7 @@ fn settings(run_dir: &tempfile::TempDir) -> Settings {
         access_log: None,
         threads: NonZeroUsize::MIN,
         max_connections: None,
+        proxy_first_user: FirstUser::default(),
         acknowledge_timeout: Duration::from_secs(20),
     }
 }
@@ -142,6 +144,28 @@ fn an_observed_network_is_served_where_its_sandbox_is() {
         assert!(links.local_routes().await.unwrap().is_empty());
         assert!(links.link_exists("eth0").await.unwrap());
         assert_eq!(Namespace::open(SANDBOX).unwrap().identity().unwrap(), sandbox.identity().unwrap());
+        desired.reconcilers().stop(false).await;
+        Namespace::remove(SANDBOX).unwrap();
+    });
+}
+
+/// A daemon and its proxies were killed, and a VIP of theirs is a container's address by now.
+#[test]
+fn a_route_that_was_left_behind_takes_no_address_from_a_container() {
+    const SANDBOX: &str = "test-stale-route-sandbox";
+    run(async {
+        let run_dir = tempfile::tempdir().unwrap();
+        let desired = desired(&run_dir);
+        let client = Container { namespace: Namespace::create("test-stale-route").unwrap(), address: BACKEND.into() };
+        Namespace::remove(SANDBOX).unwrap();
+        let sandbox = make_sandbox(SANDBOX, &client.namespace).await;
+        let links = sandbox.links().await.unwrap();
+        let route = |address: Ipv4Addr| ipnet::IpNet::from(IpAddr::from(address));
+        links.add_local_route(route(BACKEND)).await.unwrap();
+        let _server = client.serve("one", 80);
+        settle(&desired, Some(network(Some(&sandbox), 18093))).await;
+        assert_eq!(links.local_routes().await.unwrap(), [route(VIP)]);
+        echo(client.connect((VIP, 80).into()));
         desired.reconcilers().stop(false).await;
         Namespace::remove(SANDBOX).unwrap();
     });

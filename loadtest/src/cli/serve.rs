@@ -32,6 +32,9 @@ pub(super) struct Arguments {
     /// Start to listen that much later, to imitate a server that is slow to start
     #[arg(long, value_name = "DURATION", default_value = "0", value_parser = units::parse_duration)]
     listen_after: Duration,
+    /// Go on for that much longer when told to end, to imitate a server that first finishes what it has
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = units::parse_duration)]
+    stop_after: Duration,
     /// Say the name on every connection before anything is received, as SMTP servers do
     #[arg(long)]
     greeting: bool,
@@ -67,6 +70,8 @@ pub(super) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             told = failures;
         }
     }
+    // A second signal ends it at once.
+    std::thread::sleep(arguments.stop_after);
     server.stop();
     Ok(ExitCode::SUCCESS)
 }

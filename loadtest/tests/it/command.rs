@@ -431,6 +431,28 @@ fn serve_starts_to_listen_later_and_can_be_ended_before() {
 }
 
 #[test]
+fn serve_goes_on_for_a_while_when_told_to_end() {
+    let (mut running, addresses) = serve(&["--listen", "127.0.0.1:0", "--stop-after", "300ms"], 1);
+    running.signal(Signal::SIGTERM);
+    let told = Instant::now();
+    let mut client = connect(addresses[0]);
+    client.write_all(b"hello").unwrap();
+    assert_eq!(read_exactly(&mut client, 5), b"hello");
+    assert_eq!(running.status().code(), Some(0));
+    assert!(told.elapsed() >= Duration::from_millis(300), "{:?}", told.elapsed());
+
+    let (mut running, _) = serve(&["--listen", "127.0.0.1:0", "--stop-after", "1h"], 1);
+    let pid = running.0.id();
+    running.signal(Signal::SIGTERM);
+    wait_until("it has taken the signal", || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        status.lines().any(|line| line == "ShdPnd:\t0000000000000000")
+    });
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.status().code(), Some(128 + Signal::SIGTERM as i32));
+}
+
+#[test]
 fn serve_says_why_it_cannot() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

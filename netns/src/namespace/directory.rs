@@ -131,18 +131,24 @@ fn lock() -> Result<Option<File>> {
     Ok(Some(directory))
 }
 
-/// A thread of its own makes the namespace, because the caller must stay where it is.
 fn mount_new_namespace(path: &Path) -> io::Result<()> {
+    in_new_namespace(|| {
+        let source = Some("/proc/thread-self/ns/net");
+        mount(source, path, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(io::Error::from)
+    })
+}
+
+/// Makes a namespace and does the work in it. A thread of its own does it, because the caller must stay where it is.
+pub(super) fn in_new_namespace<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| {
         thread::Builder::new()
             .name("netns-create".to_owned())
             .spawn_scoped(scope, || {
                 unshare(CloneFlags::CLONE_NEWNET)?;
-                mount(Some("/proc/thread-self/ns/net"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                work()
             })?
             .join()
             .map_err(|_panic| io::Error::other("the thread that makes it failed"))?
-            .map_err(io::Error::from)
     })
 }
 

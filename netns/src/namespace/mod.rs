@@ -49,6 +49,18 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// Makes a namespace without a name, which lives as long as this handle or a clone of it.
+    ///
+    /// # Errors
+    /// If the process lacks `CAP_SYS_ADMIN`.
+    pub fn unnamed() -> Result<Self> {
+        let label = "without a name".to_owned();
+        match directory::in_new_namespace(|| File::open("/proc/thread-self/ns/net")) {
+            Ok(file) => Ok(Self { opened: Arc::new(Opened { file, name: None, label }) }),
+            Err(cause) => Err(Error::Namespace { action: "create a", namespace: label, cause }),
+        }
+    }
+
     /// Opens the namespace with that name under `/run/netns`.
     ///
     /// # Errors
@@ -183,6 +195,11 @@ impl Namespace {
             }
             Ok(())
         })?
+    }
+
+    /// The values of kernel parameters of the namespace; none for one that the kernel does not have.
+    pub(crate) fn sysctls(&self, paths: &[&str]) -> Result<Vec<Option<String>>> {
+        self.run(|| paths.iter().map(|path| sysctl::get(self.label(), path)).collect())?
     }
 
     /// How messages call it.

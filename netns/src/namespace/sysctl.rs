@@ -1,7 +1,7 @@
 //! Kernel parameters of the calling thread's network namespace.
 
 use crate::{Error, Result};
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Component, Path};
 
@@ -17,6 +17,16 @@ pub(super) fn set_if_present(namespace: &str, path: &str, value: &str) -> Result
     match write(path, value) {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result.map_err(|cause| error(namespace, path, value, cause)),
+    }
+}
+
+/// The parameter's value, or nothing if the kernel does not have it.
+pub(super) fn get(namespace: &str, path: &str) -> Result<Option<String>> {
+    check(path)?;
+    match fs::read_to_string(Path::new("/proc/sys").join(path)) {
+        Ok(value) => Ok(Some(value.trim().to_owned())),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(Error::SysctlUnreadable { path: path.to_owned(), namespace: namespace.to_owned(), cause }),
     }
 }
 

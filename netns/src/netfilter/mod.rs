@@ -10,7 +10,7 @@ pub(crate) use expression::{
     load_interface, load_link_protocol, load_transport_protocol, send_out_of, set_mark, set_register, write_header,
 };
 pub(crate) use set::{Key, Set};
-pub(crate) use table::{Chain, Family, Hook, Table, remove_table, replace_table};
+pub(crate) use table::{Chain, Family, Hook, Table, delete_table, remove_table, replace_table};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, Read};

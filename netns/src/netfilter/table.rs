@@ -1,6 +1,7 @@
 //! Tables, chains and rules.
 
 use super::{Attribute, NLM_F_APPEND, NLM_F_CREATE, Set, Transaction};
+use std::{fmt, io};
 
 const NFT_MSG_NEWTABLE: u16 = 0;
 const NFT_MSG_DELTABLE: u16 = 2;
@@ -33,8 +34,20 @@ impl Table {
         Self { family, name: "ringlb" }
     }
 
-    fn attributes(self) -> Vec<Attribute> {
+    pub(super) fn attributes(self) -> Vec<Attribute> {
         vec![Attribute::text(NFTA_TABLE_NAME, self.name)]
+    }
+}
+
+/// As nft(8) names it.
+impl fmt::Display for Table {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = match self.family {
+            Family::Ipv4 => "ip",
+            Family::Ipv6 => "ip6",
+            Family::NetworkDevice => "netdev",
+        };
+        write!(formatter, "{family} {}", self.name)
     }
 }
 
@@ -113,4 +126,20 @@ pub(crate) fn remove_table(transaction: &mut Transaction, table: Table) {
     // Made so that it can be deleted whether it existed or not.
     transaction.add(table.family, NFT_MSG_NEWTABLE, NLM_F_CREATE, table.attributes());
     transaction.add(table.family, NFT_MSG_DELTABLE, 0, table.attributes());
+}
+
+/// Deletes the table with all that is in it from the calling thread's network namespace. Gives whether it was there.
+pub(crate) fn delete_table(table: Table) -> io::Result<bool> {
+    let mut transaction = Transaction::begin();
+    transaction.add(table.family, NFT_MSG_DELTABLE, 0, table.attributes());
+    match transaction.commit() {
+        Ok(()) => Ok(true),
+        // Where the kernel has no nf_tables, or not for this family, there is no table either.
+        Err(cause) => match cause.raw_os_error() {
+            Some(libc::ENOENT | libc::EOPNOTSUPP | libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT | libc::EINVAL) => {
+                Ok(false)
+            }
+            _ => Err(cause),
+        },
+    }
 }

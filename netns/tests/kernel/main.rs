@@ -1,6 +1,7 @@
 //! Against the kernel, in namespaces that end with this process. As root and as an ordinary user (see `unprivileged`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers fail the test")]
 
+mod clearing;
 mod datagrams;
 mod fabric;
 mod leftovers;

@@ -1,8 +1,9 @@
 //! Writing lines beside the data path.
 
 use super::{Record, write_line};
+use crate::privileges;
 use std::io::{self, Write};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
 /// The most records that wait to be written: about a tenth of a second's connections of one data thread.
 const QUEUE: usize = 4096;
@@ -21,13 +22,23 @@ impl AccessLog {
     }
 }
 
-/// Starts the thread that writes the lines of `network` to `out`.
+/// Starts the thread that writes the lines of `network` to `out`, and can do nothing else.
 ///
 /// # Errors
-/// If the thread cannot be started.
+/// If the thread cannot be started or does not give up its privileges.
 pub fn start(network: String, out: impl Write + Send + 'static) -> io::Result<AccessLog> {
     let (sender, records) = sync_channel(QUEUE);
-    std::thread::Builder::new().name("access-log".into()).spawn(move || write(&network, &records, out))?;
+    let (sealed, is_sealed) = channel();
+    std::thread::Builder::new().name("access-log".into()).spawn(move || {
+        let result = privileges::seal();
+        let go_on = result.is_ok();
+        // The other end waits for it.
+        let _ = sealed.send(result);
+        if go_on {
+            write(&network, &records, out);
+        }
+    })?;
+    is_sealed.recv().map_err(io::Error::other)?.map_err(io::Error::other)?;
     Ok(AccessLog(sender))
 }
 

@@ -8,13 +8,16 @@ use super::health::Health;
 use super::message::{Hello, Reply, Request};
 use super::ports::{Inherited, Ports};
 use crate::privileges;
+use crate::ring;
 use crate::shared::Shared;
+use nix::sys::socket::{Backlog, listen};
+use nix::unistd::Uid;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::net::UnixListener;
@@ -36,50 +39,96 @@ enum ConnectionError {
     Io(#[from] io::Error),
 }
 
+/// Why there is no control connection.
+#[derive(Debug, Error)]
+enum AcceptError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("it is user {user}'s")]
+    Stranger { user: u32 },
+}
+
 /// A control connection, twice: for the ring, and for packets with descriptors.
 struct Channel {
     stream: UnixStream,
     socket: OwnedFd,
 }
 
-/// Starts the control thread on `listener`, a listening `SOCK_SEQPACKET` socket, and waits until it serves. It keeps what was
-/// `inherited` for the next daemon.
-///
-/// # Errors
-/// If the thread cannot be started or does not get what it needs, such as a ring. A proxy that nobody can tell anything
-/// must not go on: the daemon starts another one.
-pub fn start(listener: OwnedFd, inherited: Inherited, shared: Arc<Shared>) -> io::Result<()> {
-    let (ready, is_ready) = channel();
-    std::thread::Builder::new().name("control".into()).spawn(move || {
-        if let Err(error) = run(listener, inherited, shared, &ready) {
-            // Nobody listens any more only if the process is ending.
-            let _ = ready.send(Err(error));
-        }
-    })?;
-    is_ready.recv().unwrap_or_else(|_| Err(io::Error::other("the control thread panicked")))
+/// A control thread that has all that it needs and waits to be told to serve.
+#[derive(Debug)]
+#[must_use = "nobody is served before `serve`"]
+pub struct ControlThread(Sender<()>);
+
+impl ControlThread {
+    /// Starts the control thread for `listener`, a listening `SOCK_SEQPACKET` socket, and waits until it is ready. It listens
+    /// to processes of the user `daemon` only, and keeps what was `inherited` for the next daemon.
+    ///
+    /// # Errors
+    /// If the thread cannot be started or does not get what it needs, such as a ring. A proxy that nobody can tell anything
+    /// must not go on: the daemon starts another one.
+    pub fn start(listener: OwnedFd, daemon: Uid, inherited: Inherited, shared: Arc<Shared>) -> io::Result<Self> {
+        let (ready, is_ready) = channel();
+        let (go, told) = channel();
+        std::thread::Builder::new().name("control".into()).spawn(move || {
+            if let Err(error) = run(listener, daemon, inherited, shared, &ready, &told) {
+                // Nobody listens any more only if the process is ending.
+                let _ = ready.send(Err(error));
+            }
+        })?;
+        is_ready.recv().unwrap_or_else(|_| Err(io::Error::other("the control thread panicked")))?;
+        Ok(Self(go))
+    }
+
+    /// Lets it serve. To be called when no thread of the process needs anything more.
+    pub fn serve(self) {
+        // It waits for this, and has no other end.
+        let _ = self.0.send(());
+    }
 }
 
-fn run(listener: OwnedFd, inherited: Inherited, shared: Arc<Shared>, ready: &Sender<io::Result<()>>) -> io::Result<()> {
-    let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())?;
-    privileges::give_up_locking().map_err(io::Error::other)?;
+fn run(
+    listener: OwnedFd,
+    daemon: Uid,
+    inherited: Inherited,
+    shared: Arc<Shared>,
+    ready: &Sender<io::Result<()>>,
+    told: &Receiver<()>,
+) -> io::Result<()> {
+    let runtime = disabled_runtime()?;
+    ring::enable_for_control().map_err(io::Error::other)?;
     let ports = Ports::new(Arc::clone(&shared), listener.try_clone()?, inherited);
+    // Who listens last is who a connection is said to be with (SO_PEERCRED, unix(7)): so this process can be found by its
+    // control socket, even if it does not answer.
+    listen(&listener, Backlog::new(MOST_CONNECTIONS as i32)?)?;
     let listener = StdListener::from(listener);
     listener.set_nonblocking(true)?;
     runtime.block_on(async {
         // A listener like any other for tokio: accepting does not depend on the type of the socket.
         let listener = UnixListener::from_std(listener)?;
+        privileges::seal().map_err(io::Error::other)?;
         let _ = ready.send(Ok(()));
-        serve(listener, ports, shared).await
+        if told.recv().is_err() {
+            // The process is ending.
+            return Ok(());
+        }
+        serve(listener, daemon, ports, shared).await
     })
 }
 
-async fn serve(listener: UnixListener, ports: Ports, shared: Arc<Shared>) -> io::Result<()> {
+/// A runtime whose ring is to be enabled before anything uses it.
+fn disabled_runtime() -> io::Result<tokio_uring::Runtime> {
+    let mut ring = tokio_uring::uring_builder();
+    ring.setup_r_disabled();
+    tokio_uring::Runtime::new(tokio_uring::builder().uring_builder(&ring))
+}
+
+async fn serve(listener: UnixListener, daemon: Uid, ports: Ports, shared: Arc<Shared>) -> io::Result<()> {
     let health = Health::start(Arc::clone(&shared));
     let ports = Rc::new(ports);
     let places = Arc::new(tokio::sync::Semaphore::new(MOST_CONNECTIONS));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
-        match accept(&listener).await {
+        match accept(&listener, daemon).await {
             Ok(channel) => {
                 let (shared, health, ports) = (Arc::clone(&shared), Rc::clone(&health), Rc::clone(&ports));
                 tokio_uring::spawn(async move {
@@ -89,7 +138,10 @@ async fn serve(listener: UnixListener, ports: Ports, shared: Arc<Shared>) -> io:
                     drop(place);
                 });
             }
-            Err(error) => {
+            Err(AcceptError::Stranger { user }) => {
+                tracing::warn!(network = %shared.network, user, "a control connection of another user is refused");
+            }
+            Err(AcceptError::Io(error)) => {
                 tracing::warn!(network = %shared.network, %error, "cannot accept a control connection");
                 tokio::time::sleep(PAUSE).await;
             }
@@ -97,8 +149,14 @@ async fn serve(listener: UnixListener, ports: Ports, shared: Arc<Shared>) -> io:
     }
 }
 
-async fn accept(listener: &UnixListener) -> io::Result<Channel> {
-    let stream = listener.accept().await?.0.into_std()?;
+async fn accept(listener: &UnixListener, daemon: Uid) -> Result<Channel, AcceptError> {
+    let stream = listener.accept().await?.0;
+    // Who has connected, whatever became of the descriptor since (SO_PEERCRED, unix(7)).
+    let user = stream.peer_cred()?.uid();
+    if user != daemon.as_raw() {
+        return Err(AcceptError::Stranger { user });
+    }
+    let stream = stream.into_std()?;
     // A read of a non-blocking descriptor would not wait in the ring either.
     stream.set_nonblocking(false)?;
     Ok(Channel { socket: stream.try_clone()?.into(), stream: UnixStream::from_std(stream) })

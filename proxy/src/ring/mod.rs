@@ -9,11 +9,13 @@ mod datagrams;
 mod pipe;
 pub mod probe;
 mod provided;
+mod restrictions;
 mod token;
 
 pub use buffers::{BUFFER_SIZE, PRIVATE_BUFFERS, SHARED_BUFFERS};
 pub use datagrams::{DATAGRAM_BUFFERS, Datagram, LONGEST_DATAGRAM};
 pub use pipe::Pipe;
+pub use restrictions::enable_for_control;
 pub use token::{GENERATION_MASK, Kind, Slot, Token};
 
 use crate::flow::Chunk;
@@ -160,7 +162,7 @@ impl Spin {
     }
 }
 
-/// A ring of the kind that the data path uses, without buffers.
+/// A ring of the kind that the data path uses, without buffers. It cannot be used before it is enabled (`restrictions`).
 fn set_up(submissions: u32, completions: u32) -> Result<IoUring, Error> {
     IoUring::builder()
         .setup_single_issuer()
@@ -168,6 +170,7 @@ fn set_up(submissions: u32, completions: u32) -> Result<IoUring, Error> {
         .setup_taskrun_flag()
         .setup_submit_all()
         .setup_cqsize(completions)
+        .setup_r_disabled()
         .dontfork()
         .build(submissions)
         .map_err(|source| Error::Setup { reason: explain_setup(&source), source })
@@ -190,16 +193,20 @@ fn explain_setup(error: &io::Error) -> &'static str {
 }
 
 impl Ring {
-    /// A ring that looks for completions up to `spin` before it sleeps; zero to sleep at once.
+    /// A ring that looks for completions up to `spin` before it sleeps; zero to sleep at once. To be made by the thread that
+    /// uses it.
     ///
     /// # Errors
     /// [`Error::Setup`], [`Error::Register`] or [`Error::Memory`].
     pub fn new(spin: Duration) -> Result<Self, Error> {
         let ring = set_up(SUBMISSIONS, COMPLETIONS)?;
         let nowhere = SockAddr::from(std::net::SocketAddr::from(([0, 0, 0, 0], 0)));
+        let buffers = Buffers::register(&ring)?;
+        let datagrams = DatagramBuffers::register(&ring)?;
+        restrictions::enable_for_data(&ring)?;
         Ok(Self {
-            buffers: Buffers::register(&ring)?,
-            datagrams: DatagramBuffers::register(&ring)?,
+            buffers,
+            datagrams,
             no_iowait: ring.params().is_feature_no_iowait(),
             ring,
             addresses: vec![nowhere; SUBMISSIONS as usize],

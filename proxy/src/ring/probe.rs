@@ -2,6 +2,7 @@
 
 use super::buffers::{Buffers, GROUP};
 use super::datagrams::DatagramBuffers;
+use super::restrictions::{self, DATA_OPERATIONS};
 use super::{Error, set_up};
 use crate::control::message::Features;
 use io_uring::types::Fd;
@@ -22,12 +23,16 @@ pub fn check() -> Result<Features, Error> {
         nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default();
     let ring = set_up(64, 256)?;
     check_operations(&ring, &kernel)?;
-    let mut test = SelfTest { ring, _buffers: None };
-    let buffers = Buffers::register(&test.ring).map_err(|error| match error {
+    let missing = |error| match error {
         Error::Register { what, .. } => Error::Missing { kernel: kernel.clone(), what: what.to_owned() },
         other => other,
-    })?;
-    test._buffers = Some(buffers);
+    };
+    let mut test = SelfTest {
+        _buffers: Buffers::register(&ring).map_err(missing)?,
+        datagrams: DatagramBuffers::register(&ring)?,
+        ring,
+    };
+    restrictions::enable_for_data(&test.ring).map_err(missing)?;
     test.multishot_receive()?;
     test.datagrams()?;
     let multishot_accept = !accept_is_known_bad(&kernel) && test.multishot_accept().is_ok();
@@ -49,17 +54,7 @@ fn check_operations(ring: &IoUring, kernel: &str) -> Result<(), Error> {
     ring.submitter()
         .register_probe(&mut probe)
         .map_err(|source| Error::Register { what: "a probe of its operations", source })?;
-    let needed = [
-        (opcode::Accept::CODE, "accept"),
-        (opcode::Connect::CODE, "connect"),
-        (opcode::Recv::CODE, "recv"),
-        (opcode::RecvMsgMulti::CODE, "recvmsg"),
-        (opcode::Send::CODE, "send"),
-        (opcode::PollAdd::CODE, "poll"),
-        (opcode::Read::CODE, "read"),
-        (opcode::AsyncCancel::CODE, "cancel"),
-    ];
-    let lacks = needed.iter().filter(|(code, _)| !probe.is_supported(*code)).map(|(_, name)| *name);
+    let lacks = DATA_OPERATIONS.iter().filter(|(code, _)| !probe.is_supported(*code)).map(|(_, name)| *name);
     let mut lacks: Vec<_> = lacks.map(|name| format!("io_uring's {name}")).collect();
     let parameters = ring.params();
     if !parameters.is_feature_nodrop() {
@@ -81,7 +76,8 @@ fn accept_is_known_bad(kernel: &str) -> bool {
 struct SelfTest {
     ring: IoUring,
     /// Registered with the ring; used by the kernel alone.
-    _buffers: Option<Buffers>,
+    _buffers: Buffers,
+    datagrams: DatagramBuffers,
 }
 
 impl SelfTest {
@@ -110,16 +106,15 @@ impl SelfTest {
     /// on 6.18 at least.)
     fn datagrams(&mut self) -> Result<(), Error> {
         let failed = |what: &str, error: std::io::Error| Error::SelfTest(format!("{what}: {error}"));
-        let buffers = DatagramBuffers::register(&self.ring)?;
         let (near, far) = UnixDatagram::pair().map_err(|error| failed("socketpair", error))?;
-        self.submit(&buffers.receive(Fd(far.as_raw_fd())).user_data(4))?;
+        self.submit(&self.datagrams.receive(Fd(far.as_raw_fd())).user_data(4))?;
         for sent in ["test", "datagram"] {
             near.send(sent.as_bytes()).map_err(|error| failed("send", error))?;
             let entry = self.wait_for(4)?;
             let written = u32::try_from(entry.result()).unwrap_or(0);
             let buffer = cqueue::buffer_select(entry.flags()).map(u32::from);
-            let datagram = buffer.and_then(|buffer| buffers.datagram(buffer, written));
-            let came = datagram.map(|datagram| buffers.bytes(datagram.chunk));
+            let datagram = buffer.and_then(|buffer| self.datagrams.datagram(buffer, written));
+            let came = datagram.map(|datagram| self.datagrams.bytes(datagram.chunk));
             if came != Some(sent.as_bytes()) || !cqueue::more(entry.flags()) {
                 return Err(Error::SelfTest(format!("multishot receive of datagrams: {entry:?}")));
             }

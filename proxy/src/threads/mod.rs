@@ -144,7 +144,7 @@ fn start_one(
         // The thread's state is not looked at after a panic: the process ends.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let worker = make_worker()?;
-            privileges::give_up_locking()?;
+            privileges::seal()?;
             // Nobody listens any more only if the process is ending; the same below.
             let _ = reports.send(Report::Ready);
             worker.run()

@@ -56,6 +56,8 @@ pub(crate) struct Control {
 pub(crate) struct Options {
     pub(crate) arguments: Vec<&'static str>,
     pub(crate) descriptors: Option<u64>,
+    /// A program and its arguments that runs it, and becomes it.
+    pub(crate) under: Vec<String>,
     /// Where its access log goes; nowhere if there is nothing here.
     pub(crate) access_log: Option<std::fs::File>,
     /// What it accepts from, the target first; one listener of its own if there is none here.
@@ -108,6 +110,11 @@ impl Proxy {
             limited.args(command.get_args());
             command = limited;
         }
+        if let Some((program, arguments)) = options.under.split_first() {
+            let mut outer = Command::new(program);
+            outer.args(arguments).arg(command.get_program()).args(command.get_args());
+            command = outer;
+        }
         let access_log = options.access_log.as_ref().map_or_else(Stdio::null, |log| log.try_clone().unwrap().into());
         command.stdin(Stdio::null()).stdout(access_log).stderr(Stdio::piped());
         let mut starting = Starting(Some(command.fd_mappings(handed).unwrap().spawn().unwrap()));
@@ -120,6 +127,11 @@ impl Proxy {
     /// Another control channel.
     pub(crate) fn connect_control(&self) -> Control {
         Control::connect(&self.control_address)
+    }
+
+    /// Where the control channels are connected to.
+    pub(crate) fn control_address(&self) -> SockAddr {
+        self.control_address.clone()
     }
 
     /// A connection to the VIP.

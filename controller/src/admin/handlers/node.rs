@@ -35,7 +35,8 @@ pub(in crate::admin) async fn apply(State(context): State<Context>, headers: Hea
         return Err(missing.into());
     }
     let mut taken = context.desired.replace(&state)?;
-    let settled = std::mem::take(&mut taken.receipts).into_iter().map(async |(name, receipt)| (name, receipt.settled().await));
+    let settled =
+        std::mem::take(&mut taken.receipts).into_iter().map(async |(name, receipt)| (name, receipt.settled().await));
     let mut networks = Vec::new();
     let mut unsettled = Vec::new();
     for (name, result) in join_all(settled).await {

@@ -1,6 +1,6 @@
 //! Staying connected to an Engine that comes and goes.
 
-use super::engine::{Engine, Happening};
+use super::engine::{Engine, EngineError, Happening};
 use super::view::Node;
 use super::watch::DirectoryWatch;
 use futures_util::StreamExt;
@@ -31,7 +31,7 @@ pub(super) enum Contact {
 pub(super) async fn keep(socket: PathBuf, contacts: mpsc::UnboundedSender<Contact>) {
     let mut pause = FIRST_PAUSE;
     loop {
-        let lost = match Engine::connect(&socket).await {
+        let lost = match meet(&socket).await {
             Ok((engine, node)) => {
                 pause = FIRST_PAUSE;
                 let mut happenings = pin!(engine.happenings());
@@ -60,6 +60,12 @@ pub(super) async fn keep(socket: PathBuf, contacts: mpsc::UnboundedSender<Contac
             () = appears(&socket) => {}
         }
     }
+}
+
+async fn meet(socket: &Path) -> Result<(Engine, Node), EngineError> {
+    let engine = Engine::connect(socket).await?;
+    let node = engine.node().await?;
+    Ok((engine, node))
 }
 
 /// Waits until something happens beside the socket's file, such as that an Engine makes it.

@@ -16,18 +16,21 @@ mod labels;
 mod look;
 mod names;
 mod observer;
+mod remains;
 mod sandbox_files;
 mod state;
 mod view;
 mod watch;
 
 pub use facts::{Facts, ServiceFacts};
+pub(crate) use remains::{Remains, sandboxes};
 pub use view::Node;
 
 use super::Desired;
 use super::status::SharedStatus;
 use observer::Observer;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch as channel;
@@ -38,13 +41,30 @@ pub const NAME: &str = "docker";
 /// Where an Engine listens, unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 
-/// Which Engine is observed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+/// Where an Engine is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Location {
     /// Its socket.
     pub socket: PathBuf,
     /// Where the namespaces of its sandboxes are mounted. Found by the process that listens on the socket if not given.
     pub netns_dir: Option<PathBuf>,
+}
+
+impl Location {
+    /// Where the namespaces of its sandboxes are mounted.
+    ///
+    /// # Errors
+    /// If that is not given, and nobody listens on the socket.
+    pub(crate) fn sandboxes(&self) -> io::Result<PathBuf> {
+        self.netns_dir.clone().map_or_else(|| sandbox_files::directory(&self.socket), Ok)
+    }
+}
+
+/// Which Engine is observed, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// The Engine.
+    pub engine: Location,
     /// The TCP port on which managers tell workers what services' labels are; 0 for none.
     pub cluster_port: u16,
     /// Whether to serve in the place of IPVS, where the Engine has it. Its sandboxes are left alone otherwise.

@@ -2,7 +2,7 @@
 
 use super::changes::log_changes;
 use super::connection::{self, Contact};
-use super::engine::{Engine, EngineError, Happening};
+use super::engine::{ContainerAction, Engine, EngineError, Happening};
 use super::facts::Facts;
 use super::ipvs::Ipvs;
 use super::look::{BURST, Look};
@@ -47,6 +47,12 @@ const FIRST_ROUND: Duration = Duration::from_secs(3);
 
 /// How soon what failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// The label by which the Engine names the service that a container is a task of.
+const SERVICE_OF_TASK: &str = "com.docker.swarm.service.name";
+
+/// How the Engine labels a task's container with the task's id.
+const TASK: &str = "com.docker.swarm.task.id";
 
 /// What a call to the Engine has brought.
 enum Report {
@@ -141,7 +147,7 @@ impl Observer {
         let (reports, mut report) = mpsc::unbounded_channel();
         let (answers, mut answer) = mpsc::unbounded_channel();
         (self.reports, self.answers) = (reports, answers);
-        tokio::spawn(connection::keep(self.options.socket.clone(), contacts));
+        tokio::spawn(connection::keep(self.options.engine.socket.clone(), contacts));
         let mut fed = true;
         self.take_feed();
         loop {
@@ -168,7 +174,7 @@ impl Observer {
             Contact::Made(made) => {
                 let (engine, node) = *made;
                 tracing::info!(
-                    socket = %self.options.socket.display(), version = node.version, swarm = node.swarm,
+                    socket = %self.options.engine.socket.display(), version = node.version, swarm = node.swarm,
                     manager = node.manager, "connected to the Engine"
                 );
                 self.engine = Some(engine);
@@ -186,7 +192,7 @@ impl Observer {
             }
             Contact::Lost(reason) => {
                 if self.engine.take().is_some() {
-                    tracing::info!(socket = %self.options.socket.display(), reason, "the Engine is away");
+                    tracing::info!(socket = %self.options.engine.socket.display(), reason, "the Engine is away");
                 }
                 self.status.update(|status| (status.reachable, status.last_error) = (false, Some(reason)));
             }
@@ -195,6 +201,10 @@ impl Observer {
     }
 
     fn happened(&mut self, happening: Happening, now: Instant) {
+        if matches!(happening, Happening::Container { action: ContainerAction::Made, .. }) {
+            // It concerns nobody before it runs.
+            return;
+        }
         tracing::trace!(?happening, "the Engine tells");
         self.hurry_sandboxes(now);
         self.busy = Some(now);
@@ -202,18 +212,20 @@ impl Observer {
             self.cluster_look.hurry(now);
         }
         match happening {
-            Happening::Container { service, ended_task } => {
-                if let Some(task) = ended_task {
-                    self.state.task_ended(now, task);
+            Happening::Container { labels, action, .. } => {
+                // A task is never started again.
+                if let Some(task) = labels.get(TASK).filter(|_| action == ContainerAction::Ended) {
+                    self.state.task_ended(now, task.clone());
                     self.changed();
                 }
+                let service = labels.get(SERVICE_OF_TASK).map(String::as_str);
                 let concerned: Vec<_> =
-                    self.inspections.keys().filter(|id| self.concerns(id, service.as_deref())).cloned().collect();
+                    self.inspections.keys().filter(|id| self.concerns(id, service)).cloned().collect();
                 for id in concerned {
                     self.look_at(&id, now);
                 }
             }
-            Happening::Network { id, listing } => {
+            Happening::Network { id, listing, .. } => {
                 if listing || !self.inspections.contains_key(&id) {
                     self.networks_look.hurry(now);
                 }
@@ -469,11 +481,7 @@ impl Observer {
     }
 
     fn find_directory(&mut self) {
-        let found = match &self.options.netns_dir {
-            Some(directory) => Ok(directory.clone()),
-            None => sandbox_files::directory(&self.options.socket),
-        };
-        match found {
+        match self.options.engine.sandboxes() {
             Ok(directory) => {
                 tracing::debug!(directory = %directory.display(), "the Engine's sandboxes are there");
                 self.directory = Some(directory);

@@ -15,16 +15,20 @@ const EXEC_ROOT: &str = "/run/docker";
 /// What it reads its options from, unless told otherwise.
 const CONFIGURATION: &str = "/etc/docker/daemon.json";
 
+/// The name of the sandbox of the network by which published ports arrive, and the beginning of all others'.
+const INGRESS: &str = "ingress_sbox";
+const OTHERS: &str = "lb_";
+
 /// How many characters of a network's id are in its sandbox's name.
 const ID_CHARACTERS: usize = 9;
 
 /// A sandbox's namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SandboxFile {
+pub(crate) struct SandboxFile {
     /// Where it can be opened.
-    pub(super) path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Device and inode of the namespace.
-    pub(super) identity: (u64, u64),
+    pub(crate) identity: (u64, u64),
 }
 
 /// The directory of the Engine that answers on `socket`.
@@ -66,10 +70,15 @@ fn engine_of(socket: &Path) -> io::Result<(i32, PathBuf)> {
 /// The name of a network's sandbox in that directory.
 pub(super) fn name(network_id: &str, ingress: bool) -> String {
     if ingress {
-        "ingress_sbox".to_owned()
+        INGRESS.to_owned()
     } else {
-        format!("lb_{}", network_id.chars().take(ID_CHARACTERS).collect::<String>())
+        format!("{OTHERS}{}", network_id.chars().take(ID_CHARACTERS).collect::<String>())
     }
+}
+
+/// Whether it is the name of a network's sandbox.
+pub(super) fn is_name(name: &str) -> bool {
+    name == INGRESS || name.starts_with(OTHERS)
 }
 
 /// The namespace at `path`; `None` if there is none, as while the Engine is making or removing it: then the path can be a
@@ -141,6 +150,8 @@ mod tests {
         assert_eq!(name("fyhfrxn30hsy8onufsgm85c5q", false), "lb_fyhfrxn30");
         assert_eq!(name("cmrfzt1bujdde53immu9muisk", true), "ingress_sbox");
         assert_eq!(name("short", false), "lb_short");
+        assert!(is_name("ingress_sbox") && is_name("lb_fyhfrxn30"));
+        assert!(!is_name("1-fyhfrxn30h") && !is_name("0123456789ab") && !is_name("default"));
     }
 
     #[test]

@@ -177,7 +177,7 @@ impl Journal {
         let journal_path = self.directory.join(journal_name(number));
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&journal_path);
         let file = file.map_err(failed("make", &journal_path))?;
-        let length = model_file::write(&self.directory, number, model.keep())?;
+        let length = model_file::write(&self.directory, number, &model.keep())?;
         // With the model all of its wishes are on the disk.
         self.disk.reached(self.last);
         self.earlier = self.last;
@@ -214,7 +214,8 @@ fn replay(path: &Path, version: u64, mut model: Model) -> Result<Model, JournalE
         Err(error) => return Err(failed("read", path)(error)),
         Ok(text) => text,
     };
-    let line_error = |number: u64, reason: &dyn std::fmt::Display| damaged(path, &format_args!("line {number}: {reason}"));
+    let line_error =
+        |number: u64, reason: &dyn std::fmt::Display| damaged(path, &format_args!("line {number}: {reason}"));
     let (entries, left_out) = if version == model_file::WITHOUT_CHECKSUMS {
         line::entries_without_checksums(&text)
     } else {

@@ -54,11 +54,11 @@ pub(super) fn read(directory: &Path) -> Result<(u64, u64, Kept), JournalError> {
 
 /// Puts the model, and which journal goes on from it, onto the disk, with all files of the directory that are there. Gives its
 /// length in bytes.
-pub(super) fn write(directory: &Path, journal: u64, model: Kept) -> Result<u64, JournalError> {
+pub(super) fn write(directory: &Path, journal: u64, model: &Kept) -> Result<u64, JournalError> {
     let path = path(directory);
     let new_path = path.with_extension("new");
     let text = || {
-        let model = serde_json::value::to_raw_value(&model)?;
+        let model = serde_json::value::to_raw_value(model)?;
         let checksum = Some(crc32fast::hash(model.get().as_bytes()));
         serde_json::to_vec(&Document { version: VERSION, journal, checksum, model })
     };

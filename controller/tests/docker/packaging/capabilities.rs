@@ -1,7 +1,7 @@
 //! Each capability that the service has is one that it cannot do without.
 
 use super::repository;
-use super::rights::{CAP_SYS_RESOURCE, capabilities_of, may_raise_limits};
+use super::rights::{line_of, set_of};
 use super::unit::Unit;
 use crate::cluster::Cluster;
 use crate::requests::{ask, wait_for_servers};
@@ -9,7 +9,7 @@ use crate::wait::{finish, wait_until};
 use crate::wire::port_of;
 use ringlb_netns::Namespace;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A service on port 80 of a network and of the node.
 struct Stage<'a> {
@@ -23,17 +23,19 @@ struct Stage<'a> {
 /// A capability, and what is seen without it.
 type Need = (&'static str, fn(&Stage<'_>) -> bool);
 
-const NEEDS: [Need; 8] = [
+const NEEDS: [Need; 10] = [
     ("CAP_SYS_ADMIN", |stage| stage.says("Operation not permitted") && !stage.vip_is_served()),
     ("CAP_NET_ADMIN", |stage| stage.says("Operation not permitted") && !stage.vip_is_served()),
-    ("CAP_SYS_PTRACE", |stage| !stage.attaches_a_process() && stage.vip_is_served()),
     ("CAP_IPC_LOCK", |stage| stage.says("memory") && !stage.vip_is_served()),
     ("CAP_NET_BIND_SERVICE", |stage| stage.says("CAP_NET_BIND_SERVICE") && stage.vip_is_served()),
+    ("CAP_SYS_PTRACE", |stage| stage.vip_is_served() && !stage.attaches_a_process()),
+    ("CAP_KILL", |stage| stage.vip_is_served() && !stage.ends_a_proxy_that_hangs()),
     // Without it neighbours learn of VIPs later.
     ("CAP_NET_RAW", |stage| stage.vip_is_served() && !stage.sends_frames()),
-    // Without these proxies are less confined, and their pipes small.
-    ("CAP_SETPCAP", |stage| stage.vip_is_served() && stage.proxies_have("CapBnd", u64::MAX)),
-    ("CAP_SYS_RESOURCE", |stage| stage.vip_is_served() && !stage.proxies_have("CapEff", CAP_SYS_RESOURCE)),
+    // Without these proxies are less confined.
+    ("CAP_SETUID", |stage| stage.vip_is_served() && stage.proxies_are_roots()),
+    ("CAP_SETGID", |stage| stage.vip_is_served() && stage.proxies_are_roots()),
+    ("CAP_SETPCAP", |stage| stage.vip_is_served() && stage.proxies_could_gain_capabilities()),
 ];
 
 #[test]
@@ -60,9 +62,7 @@ fn each_capability_of_the_service_is_needed() {
     wait_for_servers(&stage.client, stage.vip, &stage.servers);
     wait_for_servers(&cluster.wire.namespace, port_of(1, 80), &stage.servers);
     for (capability, is_missed) in NEEDS {
-        // What nobody has cannot be missed.
-        let is_there = capability != "CAP_SYS_RESOURCE" || may_raise_limits();
-        assert_eq!(is_missed(&stage), !is_there, "{capability}, when it is there");
+        assert!(!is_missed(&stage), "{capability}, which is there");
     }
     for (capability, is_missed) in NEEDS {
         stage.end();
@@ -119,10 +119,33 @@ impl Stage<'_> {
         sockets.lines().count() > 1
     }
 
-    /// Whether there are proxies that have any of these capabilities in that set (proc_pid_status(5)).
-    fn proxies_have(&self, set: &str, capabilities: u64) -> bool {
-        let proc = self.cluster.manager().machine.path(Path::new("/proc"));
+    /// Whether the daemon ends a proxy that does not do so itself.
+    fn ends_a_proxy_that_hangs(&self) -> bool {
+        let before = self.unit.running_proxies();
+        self.unit.ringlb(&["service", "create", "own", "web", "--publish", "81:80/tcp"]);
         let proxies = self.unit.running_proxies();
-        proxies.iter().any(|proxy| capabilities_of(&proc.join(proxy.to_string()), set) & capabilities != 0)
+        let proxy = *proxies.iter().find(|proxy| !before.contains(proxy)).unwrap();
+        finish(self.cluster.manager().machine.command("kill").args(["-STOP", &proxy.to_string()]));
+        self.unit.ringlb(&["service", "rm", "own", "web"]);
+        let mut ended = false;
+        wait_until("the daemon has tried to end the proxy", || {
+            ended = !self.unit.running_proxies().contains(&proxy);
+            ended || self.says("cannot kill the proxy")
+        });
+        ended
+    }
+
+    fn proxies_are_roots(&self) -> bool {
+        self.proxies().all(|proxy| line_of(&proxy, "Uid") == "0\t0\t0\t0")
+    }
+
+    fn proxies_could_gain_capabilities(&self) -> bool {
+        self.proxies().all(|proxy| set_of(&proxy, "CapBnd") != 0)
+    }
+
+    /// The directories of the proxies' processes.
+    fn proxies(&self) -> impl Iterator<Item = PathBuf> {
+        let proc = self.cluster.manager().machine.path(Path::new("/proc"));
+        self.unit.running_proxies().into_iter().map(move |proxy| proc.join(proxy.to_string()))
     }
 }

@@ -7,10 +7,10 @@ use super::{copy_programs, repository, serve_on_a_plain_network};
 use crate::admin::Admin;
 use crate::cluster::Cluster;
 use crate::engine::Engine;
-use crate::image::pack;
-use crate::leaving::state_of;
+use crate::image::{import, pack};
 use crate::load::SteadyLoad;
 use crate::requests::{ask, wait_for_servers};
+use crate::state::state_of;
 use crate::wait::{finish, wait_until};
 use crate::wire::port_of;
 use serde_json::json;
@@ -101,7 +101,7 @@ fn the_container_serves_all_networks_and_follows_the_engine() {
 
 /// Builds the image as the Dockerfile's comment says, of the programs under test.
 fn build(engine: &Engine) {
-    engine.import(&pack(base()), &[], BASE);
+    import(engine, &pack(base()), BASE, &[]);
     let context = engine.machine.directory.join("context");
     let programs = context.join("target/release");
     copy_programs(&programs);

@@ -4,8 +4,8 @@ use super::unit::Unit;
 use crate::cluster::Cluster;
 use crate::requests::{ask, wait_for_servers};
 use crate::wait::wait_until;
-use std::time::Instant;
 use crate::wire::port_of;
+use std::time::Instant;
 
 #[test]
 fn the_service_comes_after_the_engine_and_does_without_it() {

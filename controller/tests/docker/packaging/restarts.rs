@@ -3,9 +3,9 @@
 use super::unit::Unit;
 use crate::cluster::Cluster;
 use crate::lasting::Lasting;
-use crate::leaving::state_of;
 use crate::load::SteadyLoad;
 use crate::requests::wait_for_servers;
+use crate::state::{assert_same, state_of};
 use crate::wait::{finish, wait_until};
 use crate::wire::port_of;
 
@@ -83,7 +83,10 @@ fn connections_outlive_the_daemon_of_the_service_however_it_ends() {
     // What README says about how to leave nothing.
     engine.machine.systemctl(&["disable", "--quiet", "--now", "ringlb"]);
     assert_eq!(unit.running_proxies(), left);
-    finish(engine.machine.command("timeout").args(["--preserve-status", "5", "ringlb", "daemon"]));
+    finish(engine.machine.command("ringlb").arg("cleanup"));
     assert_eq!(unit.running_proxies(), [0; 0]);
-    assert_eq!(namespaces.map(state_of), untouched);
+    for ((name, namespace), before) in ["the node", "the sandbox", "the ingress"].iter().zip(namespaces).zip(&untouched)
+    {
+        assert_same(name, &state_of(namespace), before);
+    }
 }

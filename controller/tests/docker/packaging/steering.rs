@@ -2,8 +2,8 @@
 
 use super::unit::Unit;
 use crate::cluster::Cluster;
-use crate::leaving::state_of;
 use crate::requests::{ask, wait_for_servers};
+use crate::state::state_of;
 
 /// What there is instead, in namespaces that are Docker's, is gone when the daemon is.
 #[test]

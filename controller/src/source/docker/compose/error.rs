@@ -1,28 +1,15 @@
 //! Why a service on a plain network cannot be seen to.
 
+use super::super::engine::EngineError;
 use std::path::PathBuf;
 use thiserror::Error;
 
 /// Why a service on a plain network cannot be seen to.
 #[derive(Debug, Error)]
-pub enum ComposeError {
+pub(super) enum ComposeError {
     /// The Engine cannot be asked, or does not do it.
-    #[error("the Engine does not {action}: {cause}")]
-    Engine {
-        /// What was attempted.
-        action: &'static str,
-        /// What the client says.
-        cause: String,
-    },
-    /// The Engine has ended.
-    #[error("the Engine has ended")]
-    Ended,
-    /// The Engine takes too long.
-    #[error("the Engine has not answered within {} s when asked to {action}", super::engine::DEADLINE.as_secs())]
-    Late {
-        /// What was attempted.
-        action: &'static str,
-    },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// There is no holder image for this machine.
     #[error("there is no program for {architecture} that could hold a VIP: ringlb has one for amd64 and arm64")]
     Architecture {
@@ -32,6 +19,9 @@ pub enum ComposeError {
     /// The holder image cannot be made.
     #[error("cannot make the image of the containers that hold VIPs: {0}")]
     Image(std::io::Error),
+    /// The holder is not there any more.
+    #[error("the container that holds the VIP has been removed meanwhile")]
+    NoHolder,
     /// The holder runs but has no address on the network.
     #[error("the container that holds the VIP has no address on network {network}")]
     NoAddress {

@@ -1,8 +1,7 @@
 //! Which holders there should be.
 
-use super::decode::Container;
 use super::services::Key;
-use super::{HOLDER_LABEL, NETWORK_LABEL};
+use super::{Container, HOLDER_LABEL, NETWORK_LABEL};
 use crate::model::Families;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -7,6 +7,8 @@ use std::io;
 pub(super) const NAME: &str = "ringlb-holder";
 /// The image's tag.
 pub(super) const TAG: &str = "1";
+/// Both.
+pub(crate) const REFERENCE: &str = "ringlb-holder:1";
 /// The program's path in it.
 pub(super) const PROGRAM: &str = "/sleep";
 
@@ -136,6 +138,11 @@ mod tests {
         let words = ((branch << 6).cast_signed()) >> 6;
         assert_eq!(branch >> 26, 5);
         assert_eq!(usize::try_from(-words * 4).unwrap(), AARCH64.code.len() - 4);
+    }
+
+    #[test]
+    fn the_reference_is_name_and_tag() {
+        assert_eq!(REFERENCE, format!("{NAME}:{TAG}"));
     }
 
     #[test]

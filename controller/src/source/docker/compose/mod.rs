@@ -3,183 +3,251 @@
 //! For each service and network a *holder* is kept: a container that only sleeps, whose address is the VIP, reserved so by
 //! Docker's own address management, and whose network alias is NAME, so that Docker's DNS gives the VIP for it. The
 //! holder's namespace is the sandbox. A service's backends are the containers that run and, with a `HEALTHCHECK`, are
-//! healthy. One that is told to stop drains from the moment on that it gets its stop signal.
+//! healthy. One that is told to stop drains from the moment on that it gets its stop signal, and one that is not healthy
+//! any more, or paused, for as long as it is.
 //!
 //! A holder is removed when no container of its service is left, stopped ones included: so the VIP outlives a restart of
-//! all of them. Docker restarts holders with the Engine; whatever address they have then is the VIP.
+//! all of them. Docker restarts holders with the Engine, with the same address where the network's subnet was given by whoever
+//! made it; elsewhere whatever address they have then is the VIP.
 
-mod decode;
-mod engine;
+mod attempts;
 mod error;
 mod holders;
 mod image;
+mod maker;
 mod observation;
-mod retry;
 mod run;
 mod services;
 mod stop_signal;
 #[cfg(test)]
 mod tests;
+mod view;
+mod vip;
 
-pub use error::ComposeError;
+pub(super) use image::REFERENCE as HOLDER_IMAGE;
 pub use run::{NAME, start};
+pub(super) use view::{Bridge, Container, Place};
 
+use super::engine::{ContainerAction, Containers, EngineError, Happening};
 use super::sandbox_files;
 use crate::model::ObservedNetwork;
 use crate::source::status::{InvalidLabel, RefusedNetwork};
-use bollard::Docker;
-use bollard::models::EventMessage;
-use engine::Engine;
+use attempts::Attempts;
+use error::ComposeError;
 use holders::{Held, Step};
-use retry::Retry;
+use maker::Maker;
 use services::{Key, Services};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 
 /// What all containers of a service have: its name.
 const SERVICE_LABEL: &str = "ringlb.service";
 /// The ports under which the node publishes it.
 const PUBLISH_LABEL: &str = "ringlb.publish";
 /// What a holder has: the name of its service.
-const HOLDER_LABEL: &str = "ringlb.holder";
+pub(super) const HOLDER_LABEL: &str = "ringlb.holder";
 /// And that of the network.
 const NETWORK_LABEL: &str = "ringlb.network";
 
 /// The services of an Engine's plain networks.
 #[derive(Debug)]
-pub struct Compose {
-    engine: Engine,
-    /// The Engine's socket.
-    socket: PathBuf,
+struct Compose {
+    maker: Maker,
     /// The containers that have got their stop signal.
     stopping: BTreeSet<String>,
-    retry: Retry,
+    /// What holders hold, by their ids, as long as nothing has happened to them.
+    held: BTreeMap<String, Held>,
+    /// The making of holders, and their removal by their ids. It goes on beside the observation, which must not wait: a
+    /// container that stops is to drain at once.
+    making: Attempts<Key>,
+    removing: Attempts<String>,
+    /// What of holders that run cannot be seen.
+    looking: Attempts<Key>,
+    done: mpsc::UnboundedSender<Done>,
+}
+
+/// What came of something that was to be done.
+#[derive(Debug)]
+enum Done {
+    Made(Key, Result<(String, Held), ComposeError>),
+    Removed(String, Result<(), EngineError>),
 }
 
 /// What there is on plain networks.
 #[derive(Debug, Default)]
-pub struct ComposeObservation {
+struct ComposeObservation {
     /// One network for each service, named NETWORK.NAME.
-    pub networks: Vec<ObservedNetwork>,
+    networks: Vec<ObservedNetwork>,
     /// The labels that are not valid, by container. The rest is as it should be.
-    pub invalid_labels: Vec<InvalidLabel>,
+    invalid_labels: Vec<InvalidLabel>,
     /// The services that have no VIP, and why.
-    pub refused: Vec<RefusedNetwork>,
+    refused: Vec<RefusedNetwork>,
     /// When to observe again in any case, if something has failed.
-    pub again: Option<Duration>,
+    again: Option<Duration>,
 }
 
 impl Compose {
-    /// The services of the Engine at `socket`, which `docker` is a client of.
-    #[must_use]
-    pub fn new(docker: Docker, socket: PathBuf) -> Self {
-        Self { engine: Engine::new(docker), socket, stopping: BTreeSet::new(), retry: Retry::default() }
+    /// The services of the Engine of `maker`. What is done for them is told on `done`, and given back by
+    /// [`Self::is_done`].
+    fn new(maker: Maker, done: mpsc::UnboundedSender<Done>) -> Self {
+        Self {
+            maker,
+            stopping: BTreeSet::new(),
+            held: BTreeMap::new(),
+            making: Attempts::default(),
+            removing: Attempts::default(),
+            looking: Attempts::default(),
+            done,
+        }
     }
 
-    /// Hears of what happens to a container. Says whether it may concern a service here, so that it is to be observed.
-    pub async fn heard(&mut self, event: &EventMessage) -> bool {
-        let Some(actor) = &event.actor else { return false };
-        let (Some(id), Some(attributes)) = (&actor.id, &actor.attributes) else { return false };
-        if !attributes.contains_key(SERVICE_LABEL) {
-            return attributes.contains_key(HOLDER_LABEL);
+    /// Hears of what happens. Says whether it may concern a service here, so that it is to be observed.
+    async fn heard(&mut self, happening: &Happening) -> bool {
+        match happening {
+            Happening::Container { id, action, labels } => {
+                if labels.contains_key(HOLDER_LABEL) {
+                    self.held.remove(id);
+                    return true;
+                }
+                let concerned = labels.contains_key(SERVICE_LABEL);
+                if concerned {
+                    self.container_happened(id, *action).await;
+                }
+                concerned
+            }
+            // A container that runs may have been connected to it.
+            Happening::Network { driver, .. } => driver == "bridge",
+            Happening::Service | Happening::Node => false,
         }
-        match event.action.as_deref() {
-            Some("kill") => {
-                let signal = attributes.get("signal").and_then(|signal| signal.parse().ok());
+    }
+
+    async fn container_happened(&mut self, id: &str, action: ContainerAction) {
+        match action {
+            ContainerAction::Signalled(Some(signal)) => {
                 // If it cannot be asked any more, it is gone.
-                let wanted = self.engine.stop_signal(id).await.unwrap_or(stop_signal::DEFAULT);
-                if signal.is_some_and(|signal: i32| signal == wanted || signal == nix::libc::SIGKILL) {
-                    self.stopping.insert(id.clone());
+                let name = self.maker.engine.stop_signal(id).await.ok().flatten();
+                let wanted = name.and_then(|name| stop_signal::number(&name)).unwrap_or(stop_signal::DEFAULT);
+                if signal == wanted || signal == nix::libc::SIGKILL {
+                    self.stopping.insert(id.to_owned());
                 }
             }
-            Some("start" | "destroy") => {
+            ContainerAction::Started | ContainerAction::Removed => {
                 self.stopping.remove(id);
             }
-            _ => {}
+            ContainerAction::Made
+            | ContainerAction::Signalled(None)
+            | ContainerAction::Ended
+            | ContainerAction::Changed => {}
         }
-        true
     }
 
-    /// Looks at the containers, makes and removes holders, and says what there is then.
+    /// Takes what came of something that was to be done: it is to be observed.
+    fn is_done(&mut self, done: Done) {
+        let now = Instant::now();
+        match done {
+            Done::Made(key, made) => {
+                let reason = made.map(|(id, held)| self.held.insert(id, held)).err().map(|error| error.to_string());
+                if let Some(reason) = &reason {
+                    tracing::warn!(service = %key, reason, "cannot hold the service's VIP");
+                }
+                self.making.ended(&key, now, reason);
+            }
+            Done::Removed(id, removed) => {
+                let reason = removed.err().map(|error| error.to_string());
+                if let Some(reason) = &reason {
+                    tracing::warn!(container = id, reason, "cannot remove a container that held a VIP");
+                }
+                self.removing.ended(&id, now, reason);
+            }
+        }
+    }
+
+    /// Looks at the containers, begins to make and to remove holders, and says what there is.
     ///
     /// # Errors
     /// If the Engine does not say what there is. What goes wrong with one service is told as its problem.
-    pub async fn observe(&mut self) -> Result<ComposeObservation, ComposeError> {
-        let (bridges, containers) = (self.engine.bridges().await?, self.engine.containers(SERVICE_LABEL).await?);
+    async fn observe(&mut self) -> Result<ComposeObservation, EngineError> {
+        let engine = &self.maker.engine;
+        let (bridges, containers, holders) = tokio::try_join!(
+            engine.bridges(),
+            engine.containers(Containers::Labelled(SERVICE_LABEL)),
+            engine.containers(Containers::Labelled(HOLDER_LABEL)),
+        )?;
         self.stopping.retain(|id| containers.iter().any(|container| container.running && container.id == *id));
         let services = Services::of(bridges, containers);
-        let mut refused = Vec::new();
-        let held = self.hold(&services, &mut refused).await?;
+        let held = self.hold(&services, &holders).await;
         let networks = services.observe(&held, &self.stopping);
-        let invalid_labels = services.invalid_labels();
-        Ok(ComposeObservation { networks, invalid_labels, refused, again: self.retry.next(Instant::now()) })
+        let now = Instant::now();
+        let of_services =
+            self.making.reasons().chain(self.looking.reasons()).map(|(key, reason)| (key.to_string(), reason));
+        let of_containers = self.removing.reasons().map(|(id, reason)| (id.clone(), reason));
+        let refused = of_services
+            .chain(of_containers)
+            .map(|(name, reason)| RefusedNetwork { name, reason: reason.to_owned() })
+            .collect();
+        let again =
+            [self.making.next(now), self.removing.next(now), self.looking.next(now)].into_iter().flatten().min();
+        Ok(ComposeObservation { networks, invalid_labels: services.invalid_labels(), refused, again })
     }
 
-    /// Does what is to be done for the holders; gives those there are then.
-    async fn hold(
-        &mut self,
-        services: &Services,
-        refused: &mut Vec<RefusedNetwork>,
-    ) -> Result<BTreeMap<Key, Held>, ComposeError> {
-        let holders = self.engine.containers(HOLDER_LABEL).await?;
+    /// Begins what is to be done for the holders; gives what those hold that run.
+    async fn hold(&mut self, services: &Services, holders: &[Container]) -> BTreeMap<Key, Held> {
+        let now = Instant::now();
         let wanted: BTreeSet<_> = services.keys().cloned().collect();
-        self.retry.keep(&wanted);
+        self.making.keep(|key| wanted.contains(key));
+        self.looking.keep(|key| wanted.contains(key));
+        self.removing.keep(|id| holders.iter().any(|holder| holder.id == *id));
+        self.held.retain(|id, _| holders.iter().any(|holder| holder.id == *id));
         let mut held = BTreeMap::new();
-        for step in holders::steps(&wanted, &holders) {
-            let (key, done) = match step {
-                Step::Remove { id } => {
-                    if let Err(error) = self.engine.remove(&id).await {
-                        refused.push(RefusedNetwork { name: id, reason: error.to_string() });
-                    }
-                    continue;
+        for step in holders::steps(&wanted, holders) {
+            match step {
+                Step::Remove { id } => self.begin_to_remove(id, now),
+                Step::Make { key, stopped } => {
+                    self.looking.ended(&key, now, None);
+                    self.begin_to_make(key, stopped, services, now);
                 }
                 Step::Keep { key, id } => {
-                    let done = self.look(&key, &id).await;
-                    (key, done)
-                }
-                Step::Make { key, stopped } => {
-                    if let Some(reason) = self.retry.reason(&key, Instant::now()) {
-                        refused.push(RefusedNetwork { name: key.to_string(), reason });
-                        continue;
-                    }
-                    let done = self.make(&key, stopped).await;
-                    (key, done)
-                }
-            };
-            match done {
-                Ok(found) => {
-                    self.retry.succeeded(&key);
-                    held.insert(key, found);
-                }
-                Err(error) => {
-                    tracing::warn!(service = %key, %error, "cannot hold the service's VIP");
-                    refused.push(RefusedNetwork { name: key.to_string(), reason: error.to_string() });
-                    self.retry.failed(&key, Instant::now(), error.to_string());
+                    let found = self.held_by(&key, &id).await;
+                    self.looking.ended(&key, now, found.as_ref().err().map(ToString::to_string));
+                    held.extend(found.ok().map(|found| (key, found)));
                 }
             }
         }
+        held
+    }
+
+    fn begin_to_remove(&mut self, id: String, now: Instant) {
+        if self.removing.begin(&id, now) {
+            let (engine, done) = (self.maker.engine.clone(), self.done.clone());
+            tokio::spawn(async move {
+                let removed = engine.remove_container(&id).await;
+                // Nobody listens at the end of the daemon.
+                let _ = done.send(Done::Removed(id, removed));
+            });
+        }
+    }
+
+    fn begin_to_make(&mut self, key: Key, stopped: Option<String>, services: &Services, now: Instant) {
+        let Some(bridge) = services.bridges.get(&key.network).cloned() else { return };
+        // Those that go give back addresses and names that this one may need.
+        if !self.removing.any_under_way() && self.making.begin(&key, now) {
+            let (maker, done) = (self.maker.clone(), self.done.clone());
+            tokio::spawn(async move {
+                let made = maker.make(&key, &bridge, stopped).await;
+                let _ = done.send(Done::Made(key, made));
+            });
+        }
+    }
+
+    async fn held_by(&mut self, key: &Key, id: &str) -> Result<Held, ComposeError> {
+        let is_there =
+            |held: &&Held| sandbox_files::look(&held.path).is_some_and(|found| found.identity == held.identity);
+        if let Some(held) = self.held.get(id).filter(is_there) {
+            return Ok(held.clone());
+        }
+        let held = self.maker.look(key, id).await?;
+        self.held.insert(id.to_owned(), held.clone());
         Ok(held)
-    }
-
-    async fn make(&self, key: &Key, stopped: Option<String>) -> Result<Held, ComposeError> {
-        let id = match stopped {
-            Some(id) => id,
-            None => self.engine.create_holder(key).await?,
-        };
-        self.engine.start(&id).await?;
-        tracing::info!(service = %key, "made a container that holds the service's VIP");
-        self.look(key, &id).await
-    }
-
-    async fn look(&self, key: &Key, id: &str) -> Result<Held, ComposeError> {
-        let place = self.engine.place(id, &key.network).await?;
-        // Asked each time: an Engine that was started anew may be elsewhere.
-        let sandboxes = sandbox_files::directory(&self.socket)
-            .map_err(|cause| ComposeError::NoEngine { socket: self.socket.clone(), cause })?;
-        // The Engine names the path as it sees it: only the name in its directory of namespaces counts here.
-        let path = sandboxes.join(Path::new(&place.sandbox_key).file_name().unwrap_or_default());
-        let sandbox = sandbox_files::look(&path).ok_or(ComposeError::NoSandbox { path })?;
-        Ok(Held { addresses: place.addresses, path: sandbox.path, identity: sandbox.identity })
     }
 }

@@ -28,8 +28,9 @@ fn network(
     for (container, labels) in &service.containers {
         // One of its addresses: each would get a share of its own.
         let address = container.networks.get(&key.network).and_then(|addresses| addresses.iter().next().copied());
-        let Some(address) = address.filter(|_| container.running && container.healthy) else { continue };
-        let draining = stopping.contains(&container.id);
+        let Some(address) = address.filter(|_| container.running) else { continue };
+        // One that is not ready keeps its connections: it may be again.
+        let draining = !container.ready || stopping.contains(&container.id);
         backends.entry(address).or_insert(ObservedBackend { address, weight: labels.weight, draining, local: true });
     }
     let settings = service.containers.first().map(|(_, labels)| labels.settings.clone()).unwrap_or_default();

@@ -1,16 +1,17 @@
 //! The task that sees to the services of plain networks.
 
-use super::{Compose, ComposeError, ComposeObservation, engine};
+use super::maker::Maker;
+use super::{Compose, ComposeObservation};
 use crate::source::Desired;
+use crate::source::docker::Location;
+use crate::source::docker::connection::{self, Contact};
+use crate::source::docker::engine::Engine;
+use crate::source::docker::look::BURST;
 use crate::source::status::{RefusedNetwork, SharedStatus};
-use bollard::query_parameters::EventsOptionsBuilder;
-use futures_util::StreamExt;
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{sleep, timeout};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
 /// The name of this source.
 pub const NAME: &str = "compose";
@@ -18,65 +19,80 @@ pub const NAME: &str = "compose";
 /// How often all is looked at without an event.
 const SLOW_POLL: Duration = Duration::from_secs(60);
 
-/// How long events are collected before it is looked what they have changed.
-const BURST: Duration = Duration::from_millis(3);
-
-/// The pause before an Engine that is away is tried again.
+/// How soon an Engine is asked again that did not say.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Begins to see to the services of the Engine at `socket`; gives the status of this source.
+/// Begins to see to the services of the Engine; gives the status of this source.
 #[must_use]
-pub fn start(socket: PathBuf, desired: Arc<Desired>) -> SharedStatus {
+pub fn start(engine: Location, desired: Arc<Desired>) -> SharedStatus {
     let status = SharedStatus::new(NAME);
-    let task = Task { socket, desired, status: status.clone() };
+    let task = Task { engine, desired, status: status.clone() };
     tokio::spawn(task.run());
     status
 }
 
 struct Task {
-    socket: PathBuf,
+    engine: Location,
     desired: Arc<Desired>,
     status: SharedStatus,
 }
 
 impl Task {
     async fn run(self) {
+        let (contacts, mut contact) = mpsc::unbounded_channel();
+        let (done, mut finished) = mpsc::unbounded_channel();
+        tokio::spawn(connection::keep(self.engine.socket.clone(), contacts));
+        let mut compose: Option<Compose> = None;
+        let mut due = Instant::now();
         loop {
-            if let Err(error) = self.see_to(&self.socket).await {
-                tracing::debug!(%error, "cannot see to plain networks");
-                self.status.update(|status| {
-                    status.reachable = false;
-                    status.last_error = Some(error.to_string());
-                });
+            tokio::select! {
+                Some(contact) = contact.recv() => match contact {
+                    Contact::Made(made) => {
+                        let (engine, _) = *made;
+                        compose = Some(Compose::new(self.maker(engine), done.clone()));
+                        due = Instant::now();
+                    }
+                    Contact::Lost(reason) => {
+                        compose = None;
+                        self.status.update(|status| (status.reachable, status.last_error) = (false, Some(reason)));
+                    }
+                    Contact::Happened(happening) => {
+                        if let Some(compose) = &mut compose && compose.heard(&happening).await {
+                            due = due.min(Instant::now() + BURST);
+                        }
+                    }
+                },
+                Some(finished) = finished.recv() => {
+                    if let Some(compose) = &mut compose {
+                        compose.is_done(finished);
+                        due = Instant::now();
+                    }
+                }
+                () = sleep_until(due), if compose.is_some() => {
+                    if let Some(compose) = &mut compose {
+                        due = Instant::now() + self.observe(compose).await;
+                    }
+                }
             }
-            sleep(RETRY).await;
         }
     }
 
-    /// Until the Engine goes away.
-    async fn see_to(&self, socket: &Path) -> Result<(), ComposeError> {
-        let docker = engine::connect(socket).await?;
-        let filters = HashMap::from([("type", vec!["container"])]);
-        // From before the first look, so that nothing is missed.
-        let options = EventsOptionsBuilder::default().filters(&filters).build();
-        let mut events = pin!(docker.events(Some(options)));
-        let mut compose = Compose::new(docker.clone(), socket.to_owned());
-        loop {
-            let observation = compose.observe().await?;
-            let wait = observation.again.unwrap_or(SLOW_POLL).min(SLOW_POLL);
-            self.say(observation);
-            let deadline = tokio::time::Instant::now() + wait;
-            let mut concerned = false;
-            while !concerned {
-                match tokio::time::timeout_at(deadline, events.next()).await {
-                    Ok(Some(Ok(event))) => concerned = compose.heard(&event).await,
-                    Ok(Some(Err(error))) => return Err(engine::failed("tell of events", &error)),
-                    Ok(None) => return Err(ComposeError::Ended),
-                    Err(_) => break,
-                }
+    fn maker(&self, engine: Engine) -> Maker {
+        Maker { engine, location: self.engine.clone() }
+    }
+
+    /// Gives in which time it is to be observed again if nothing happens.
+    async fn observe(&self, compose: &mut Compose) -> Duration {
+        match compose.observe().await {
+            Ok(observation) => {
+                let again = observation.again.unwrap_or(SLOW_POLL).min(SLOW_POLL);
+                self.say(observation);
+                again
             }
-            while let Ok(Some(Ok(event))) = timeout(BURST, events.next()).await {
-                compose.heard(&event).await;
+            Err(error) => {
+                tracing::debug!(%error, "cannot see to plain networks");
+                self.status.update(|status| status.last_error = Some(error.to_string()));
+                RETRY
             }
         }
     }

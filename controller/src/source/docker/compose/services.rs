@@ -1,13 +1,15 @@
 //! Which services the containers' labels ask for.
 
 use super::super::labels::{self, Labels};
-use super::decode::{Bridge, Container};
-use super::{HOLDER_LABEL, NETWORK_LABEL, PUBLISH_LABEL, SERVICE_LABEL};
+use super::{Bridge, Container, HOLDER_LABEL, NETWORK_LABEL, PUBLISH_LABEL, SERVICE_LABEL};
 use crate::model::Name;
 use crate::source::status::InvalidLabel;
 use ringlb_proxy::control::message::{Port, Protocol, PublishedPort};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+
+/// What Docker Compose gives a container that it has made for one command, with the labels of the service otherwise.
+const ONE_OFF_LABEL: &str = "com.docker.compose.oneoff";
 
 /// A service on a network: what has one VIP.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +52,7 @@ impl Services {
         for container in containers {
             services.add(&container);
         }
+        services.publish_once();
         services.invalid.sort();
         services.invalid.dedup();
         services
@@ -70,6 +73,9 @@ impl Services {
 
     fn add(&mut self, container: &Container) {
         let Some(service) = container.labels.get(SERVICE_LABEL) else { return };
+        if container.labels.get(ONE_OFF_LABEL).is_some_and(|one_off| one_off.eq_ignore_ascii_case("true")) {
+            return;
+        }
         let own = [SERVICE_LABEL, PUBLISH_LABEL, HOLDER_LABEL, NETWORK_LABEL];
         let mut settings = container.labels.clone();
         settings.retain(|label, _| !own.contains(&label.as_str()));
@@ -94,11 +100,23 @@ impl Services {
         }
     }
 
+    /// A container that is on several networks publishes its service by the first of them.
+    fn publish_once(&mut self) {
+        let mut published = BTreeSet::new();
+        for (key, service) in &mut self.all {
+            let Some((newest, _)) = service.containers.first() else { continue };
+            if !published.insert((key.service.clone(), newest.id.clone())) {
+                service.published.clear();
+            }
+        }
+    }
+
     fn join(&mut self, key: Key, container: &Container, labels: &Labels) -> Result<(), (&'static str, String)> {
         let member = (container.clone(), labels.clone());
         if let Some(service) = self.all.get_mut(&key) {
+            let differs = service.containers.first().and_then(|(newest, _)| publishes_otherwise(container, newest));
             service.containers.push(member);
-            return Ok(());
+            return differs.map_or(Ok(()), |reason| Err((PUBLISH_LABEL, reason)));
         }
         let named = |text: &str| Name::new(&text.to_ascii_lowercase()).map_err(|reason| (SERVICE_LABEL, reason));
         let (name, network_name) = (named(&key.service)?, named(&key.to_string())?);
@@ -110,6 +128,16 @@ impl Services {
         self.all.insert(key, Service { network_name, name, containers: vec![member], published });
         invalid.map_or(Ok(()), Err)
     }
+}
+
+/// What is to be said of a container that says otherwise than the newest one of its service how it is published.
+fn publishes_otherwise(container: &Container, newest: &Container) -> Option<String> {
+    let label = |container: &Container| container.labels.get(PUBLISH_LABEL).cloned();
+    let said = label(newest);
+    (label(container)? != said.clone().unwrap_or_default()).then(|| {
+        let said = said.map_or_else(|| "nothing of it".to_owned(), |said| format!("{said:?}"));
+        format!("is not used: container {}, the newest of the service, says {said}", newest.name)
+    })
 }
 
 /// `8080:80`, `53:5353/udp`, or several with commas between them.

@@ -1,23 +1,42 @@
-//! What is made of an Engine's answers, recorded from version 20.10.24.
+//! What the labels of containers make.
 
-use super::decode::{self, Bridge, Container};
 use super::holders::{Held, Step, steps};
 use super::services::{Key, Services, published};
+use super::{Bridge, Container};
 use crate::model::{Families, ObservedNetwork, Weight};
-use bollard::models::{ContainerSummary, Network};
 use ringlb_proxy::control::message::{Port, Protocol, PublishedPort};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-fn bridges() -> Vec<Bridge> {
-    let networks: Vec<Network> = serde_json::from_str(include_str!("recorded/networks.json")).unwrap();
-    networks.into_iter().filter_map(decode::bridge).collect()
+fn bridge(name: &str, subnet: &str) -> Bridge {
+    let subnet = Families::from(subnet.parse::<ipnet::IpNet>().unwrap());
+    Bridge { name: name.to_owned(), subnet, reserved: BTreeSet::new() }
 }
 
-/// The newest first: `web-2`, whose health check has not answered yet, and `web-1`.
+fn bridges() -> Vec<Bridge> {
+    vec![bridge("shop_default", "10.77.0.0/24")]
+}
+
+fn container(number: u8, labels: &[(&str, &str)]) -> Container {
+    let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let address = IpAddr::from([10, 77, 0, 1 + number]);
+    Container {
+        id: format!("id-{number}"),
+        name: format!("web-{number}"),
+        created: 1000 + i64::from(number),
+        labels: labels.collect(),
+        running: true,
+        ready: true,
+        networks: [("shop_default".to_owned(), address.into())].into(),
+        fixed: BTreeMap::new(),
+    }
+}
+
+/// The newest first: `web-2`, which is not healthy yet, and `web-1`.
 fn containers() -> Vec<Container> {
-    let containers: Vec<ContainerSummary> = serde_json::from_str(include_str!("recorded/containers.json")).unwrap();
-    containers.into_iter().filter_map(decode::container).collect()
+    let mut newest = container(2, &[("ringlb.service", "web")]);
+    newest.ready = false;
+    vec![newest, container(1, &[("ringlb.service", "web"), ("ringlb.weight", "3")])]
 }
 
 fn key() -> Key {
@@ -43,13 +62,7 @@ fn set(container: &mut Container, label: &str, value: &str) {
 }
 
 #[test]
-fn only_bridges_made_by_users_count() {
-    let names: Vec<_> = bridges().into_iter().map(|bridge| (bridge.name, bridge.subnet.to_string())).collect();
-    assert_eq!(names, [("shop_default".to_owned(), "10.77.0.0/24".to_owned())]);
-}
-
-#[test]
-fn a_service_has_the_containers_that_run_and_are_not_unwell() {
+fn a_service_has_the_containers_that_run_and_new_connections_go_to_those_that_are_ready() {
     let mut containers = containers();
     let networks = observe(containers.clone(), &[]);
     let [network] = networks.as_slice() else { panic!("{networks:?}") };
@@ -59,27 +72,15 @@ fn a_service_has_the_containers_that_run_and_are_not_unwell() {
     let [service] = network.services.as_slice() else { panic!("{networks:?}") };
     assert_eq!((&*service.name, service.vip), ("web", Families::from(ip("10.77.0.9"))));
     let backends: Vec<_> = service.backends.iter().map(|it| (it.address, it.weight.0, it.draining)).collect();
-    assert_eq!(backends, [(ip("10.77.0.2"), 3, false)], "the other one is not healthy yet");
+    assert_eq!(backends, [(ip("10.77.0.2"), 3, false), (ip("10.77.0.3"), 1, true)], "the other one gets nothing yet");
 
-    containers[0].healthy = true;
+    containers[0].ready = true;
     let backends = |containers: Vec<Container>| observe(containers, &[])[0].services[0].backends.clone();
     let both = backends(containers.clone());
     assert_eq!(both.len(), 2);
-    assert_eq!((both[1].address, both[1].weight), (ip("10.77.0.3"), Weight::default()));
+    assert_eq!((both[1].weight, both[1].draining), (Weight::default(), false));
     containers[0].running = false;
     assert_eq!(backends(containers).len(), 1);
-}
-
-#[test]
-fn health_is_read_from_the_status() {
-    let mut summaries: Vec<ContainerSummary> = serde_json::from_str(include_str!("recorded/containers.json")).unwrap();
-    let healthy = |summary: &ContainerSummary| decode::container(summary.clone()).unwrap().healthy;
-    assert!(!healthy(&summaries[0]), "it is starting");
-    assert!(healthy(&summaries[1]), "nobody checks it");
-    for (status, is_healthy) in [("Up 2 minutes (healthy)", true), ("Up 2 minutes (unhealthy)", false)] {
-        summaries[0].status = Some(status.to_owned());
-        assert_eq!(healthy(&summaries[0]), is_healthy, "{status}");
-    }
 }
 
 #[test]
@@ -87,7 +88,7 @@ fn a_container_that_is_told_to_stop_drains() {
     let containers = containers();
     let id = containers[1].id.clone();
     let backends = &observe(containers, &[&id])[0].services[0].backends;
-    assert_eq!((backends.len(), backends[0].draining), (1, true));
+    assert_eq!((backends[0].address, backends[0].draining), (ip("10.77.0.2"), true));
 }
 
 #[test]
@@ -135,10 +136,50 @@ fn a_service_on_two_networks_is_two_services() {
     let mut containers = containers();
     containers[1].networks.insert("back".to_owned(), ip("10.78.0.2").into());
     let mut bridges = bridges();
-    bridges.push(Bridge { name: "back".to_owned(), subnet: Families::default() });
+    bridges.push(bridge("back", "10.78.0.0/24"));
     let services = Services::of(bridges, containers);
     let keys: Vec<_> = services.keys().map(ToString::to_string).collect();
     assert_eq!(keys, ["back.web", "shop_default.web"]);
+}
+
+#[test]
+fn a_container_on_two_networks_publishes_by_one_of_them() {
+    let mut containers = vec![container(1, &[("ringlb.service", "web"), ("ringlb.publish", "8080:80")])];
+    containers[0].networks.insert("back".to_owned(), ip("10.78.0.2").into());
+    // That one is another service, and says so; whose the port is, is not decided here.
+    containers.push(container(2, &[("ringlb.service", "other"), ("ringlb.publish", "8080:80")]));
+    let services = Services::of([bridges(), vec![bridge("back", "10.78.0.0/24")]].concat(), containers);
+    let published: Vec<_> =
+        services.all.iter().map(|(key, service)| (key.to_string(), service.published.len())).collect();
+    let expected = [("back.web", 1), ("shop_default.other", 1), ("shop_default.web", 0)];
+    assert_eq!(published, expected.map(|(key, count)| (key.to_owned(), count)));
+    assert_eq!(services.invalid_labels(), []);
+}
+
+#[test]
+fn a_container_that_publishes_otherwise_than_the_newest_is_told() {
+    let mut containers = containers();
+    set(&mut containers[0], "ringlb.publish", "8080:80");
+    let invalid = |containers: &[Container]| Services::of(bridges(), containers.to_vec()).invalid_labels();
+    assert_eq!(invalid(&containers), [], "saying nothing is no contradiction");
+    set(&mut containers[1], "ringlb.publish", "8080:80");
+    assert_eq!(invalid(&containers), []);
+    set(&mut containers[1], "ringlb.publish", "8081:80");
+    let told = invalid(&containers);
+    assert_eq!((told.len(), told[0].service.as_str(), told[0].label.as_str()), (1, "web-1", "ringlb.publish"));
+    assert!(told[0].reason.contains("web-2") && told[0].reason.contains("8080:80"), "{told:?}");
+    containers[0].labels.remove("ringlb.publish");
+    assert!(invalid(&containers)[0].reason.contains("nothing"));
+}
+
+#[test]
+fn a_container_that_compose_made_for_one_command_is_no_backend() {
+    let mut containers = containers();
+    set(&mut containers[0], "com.docker.compose.oneoff", "True");
+    set(&mut containers[1], "com.docker.compose.oneoff", "False");
+    let networks = observe(containers, &[]);
+    let addresses: Vec<_> = networks[0].services[0].backends.iter().map(|backend| backend.address).collect();
+    assert_eq!(addresses, [ip("10.77.0.2")]);
 }
 
 #[test]

@@ -1,16 +1,16 @@
-//! From the Engine's documents to [the words that matter here](super::super::view).
+//! From the Engine's documents to [the words that matter here](super::super::super::view).
 
-use super::super::facts::ServiceFacts;
-use super::super::view::{
+use super::super::super::facts::ServiceFacts;
+use super::super::super::view::{
     Cluster, ClusterService, InspectedNetwork, InspectedPort, InspectedService, InspectedTask, ListedNetwork, Node,
     TaskPhase,
 };
+use super::super::addresses::{parsed, subnets};
 use crate::model::Families;
 use bollard::models::{
     EndpointPortConfig, EndpointPortConfigProtocolEnum, EndpointPortConfigPublishModeEnum, EndpointResource, Network,
     NetworkInspect, Service, SystemInfo, Task, TaskState,
 };
-use ipnet::IpNet;
 use ringlb_proxy::control::message::{Port, Protocol, PublishedPort};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -65,8 +65,7 @@ struct VerboseTask {
 
 /// `node_address` is that of this node, where it is known.
 pub(super) fn inspected_network(network: NetworkInspect, node_address: &str) -> InspectedNetwork {
-    let configurations = network.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
-    let subnets = configurations.into_iter().filter_map(|configuration| configuration.subnet?.parse::<IpNet>().ok());
+    let subnet = subnets(network.ipam.as_ref());
     let name = network.name.unwrap_or_default();
     let ingress = network.ingress.unwrap_or_default();
     let containers = network.containers.unwrap_or_default();
@@ -93,7 +92,7 @@ pub(super) fn inspected_network(network: NetworkInspect, node_address: &str) -> 
         let tasks = tasks.collect();
         services.insert(name, InspectedService { vip, ports: ports.into_iter().collect(), tasks });
     }
-    InspectedNetwork { name, ingress, subnet: subnets.collect(), lb_address, services }
+    InspectedNetwork { name, ingress, subnet, lb_address, services }
 }
 
 pub(super) fn cluster(services: Vec<Service>, tasks: Vec<Task>) -> Cluster {
@@ -161,9 +160,7 @@ fn port(text: &str) -> Option<InspectedPort> {
 }
 
 fn endpoint_addresses(endpoint: &EndpointResource) -> Families<IpAddr> {
-    let addresses = [&endpoint.ipv4_address, &endpoint.ipv6_address];
-    let address = |text: &Option<String>| text.as_deref()?.split('/').next()?.parse::<IpAddr>().ok();
-    addresses.into_iter().filter_map(address).collect()
+    parsed([&endpoint.ipv4_address, &endpoint.ipv6_address])
 }
 
 #[cfg(test)]
