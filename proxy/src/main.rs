@@ -3,7 +3,7 @@
 use clap::Parser;
 use ringlb_proxy::access_log;
 use ringlb_proxy::control::ports::Inherited;
-use ringlb_proxy::control::thread::ControlThread;
+use ringlb_proxy::control::thread::{ControlThread, listen_as_this_process};
 use ringlb_proxy::inherited;
 use ringlb_proxy::log;
 use ringlb_proxy::privileges::{self, FirstUser};
@@ -85,8 +85,11 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let most = arguments.max_connections.map_or(usize::MAX, |most| most as usize);
     let limits = Limits::of_process(threads)?.with_at_most(most);
     let daemon = nix::unistd::geteuid();
+    let listening = listen_as_this_process(&control);
     let given_up = privileges::give_up(arguments.first_user)?;
+    // What the kernel lacks is told first.
     let mut features = probe::check()?;
+    listening?;
     features.multishot_accept &= !arguments.one_shot_accept;
     features.max_connections = limits.connections as u64;
     features.threads = threads as u32;

@@ -344,7 +344,7 @@ fn shutdown_ends_every_thread() {
     serve_numbers(&proxy, 1..=1);
     let mut clients = open(&proxy, 60);
     let (code, log) = proxy.shut_down();
-    assert_eq!((code, log.as_str()), (Some(0), ""));
+    assert_eq!((code, complaints(&log)), (Some(0), vec![]));
     for (_, client) in &mut clients {
         assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     }
@@ -393,7 +393,13 @@ fn a_thread_that_fails_ends_the_process() {
     assert_eq!(wait_for_exit(&mut proxy.child).code(), Some(1));
     let mut log = String::new();
     proxy.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-    assert!(log.lines().count() == 1 && log.contains("data-1: cannot accept connections"), "{log}");
+    let complaints = complaints(&log);
+    assert!(complaints.len() == 1 && complaints[0].contains("data-1: cannot accept connections"), "{log}");
+}
+
+/// All that a proxy says but for what it has given up.
+fn complaints(log: &str) -> Vec<&str> {
+    log.lines().filter(|line| !line.contains("what is not needed is given up")).collect()
 }
 
 #[test]

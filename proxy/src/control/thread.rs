@@ -54,6 +54,16 @@ struct Channel {
     socket: OwnedFd,
 }
 
+/// Listens on the control socket as this process and its present user. Who listened last is who a connection is said to be
+/// with (`SO_PEERCRED`, unix(7)): so the process can be found by its socket even if it does not answer. To be called while
+/// the user is the daemon's still, as a daemon speaks with no other's sockets.
+///
+/// # Errors
+/// If it is no socket that can listen.
+pub fn listen_as_this_process(listener: &OwnedFd) -> io::Result<()> {
+    Ok(listen(listener, Backlog::new(MOST_CONNECTIONS as i32)?)?)
+}
+
 /// A control thread that has all that it needs and waits to be told to serve.
 #[derive(Debug)]
 #[must_use = "nobody is served before `serve`"]
@@ -97,9 +107,6 @@ fn run(
     let runtime = disabled_runtime()?;
     ring::enable_for_control().map_err(io::Error::other)?;
     let ports = Ports::new(Arc::clone(&shared), listener.try_clone()?, inherited);
-    // Who listens last is who a connection is said to be with (SO_PEERCRED, unix(7)): so this process can be found by its
-    // control socket, even if it does not answer.
-    listen(&listener, Backlog::new(MOST_CONNECTIONS as i32)?)?;
     let listener = StdListener::from(listener);
     listener.set_nonblocking(true)?;
     runtime.block_on(async {

@@ -121,7 +121,7 @@ mod tests {
             opcode::Write::new(Fd(1), c"".as_ptr().cast(), 0).build(),
             opcode::Nop::new().build(),
             // Allowed, but not in this way.
-            read.flags(squeue::Flags::IO_DRAIN),
+            read.flags(Flags::IO_DRAIN),
         ] {
             assert_eq!(outcome(&mut ring, &entry), -libc::EACCES, "{entry:?}");
         }
