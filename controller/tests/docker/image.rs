@@ -16,26 +16,37 @@ fn archive() -> &'static [u8] {
     static ARCHIVE: OnceLock<Vec<u8>> = OnceLock::new();
     ARCHIVE.get_or_init(|| {
         let load = program("ringlb-load");
-        let mut archive = tar::Builder::new(Vec::new());
-        // The Engine knows no sparse files.
-        archive.sparse(false);
-        archive.append_path_with_name(&load, "ringlb-load").unwrap();
-        for library in libraries_of(&load) {
-            // The content, whatever links lead to it.
-            let found = std::fs::canonicalize(&library).unwrap();
-            archive.append_path_with_name(found, library.strip_prefix("/").unwrap()).unwrap();
-        }
-        archive.into_inner().unwrap()
+        let program = [(load.clone(), PathBuf::from("/ringlb-load"))];
+        let libraries = libraries_of(&load).into_iter().map(|library| (library.clone(), library));
+        pack(program.into_iter().chain(libraries))
     })
 }
 
 /// Makes it known to an Engine by that name, changed by these instructions of a Dockerfile.
 pub(crate) fn import_image(engine: &Engine, name: &str, instructions: &[&str]) {
+    import(engine, archive(), name, instructions);
+}
+
+/// An archive of files, each with the path that it gets.
+pub(crate) fn pack(files: impl IntoIterator<Item = (PathBuf, PathBuf)>) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    // The Engine knows no sparse files.
+    archive.sparse(false);
+    for (file, path) in files {
+        // The content, whatever links lead to it.
+        let found = std::fs::canonicalize(&file).unwrap();
+        archive.append_path_with_name(found, path.strip_prefix("/").unwrap()).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+/// Makes an image of an archive, changed by these instructions of a Dockerfile.
+pub(crate) fn import(engine: &Engine, archive: &[u8], name: &str, instructions: &[&str]) {
     let changes = instructions.iter().flat_map(|instruction| ["--change", *instruction]);
     let mut command = engine.cli();
     command.arg("import").args(changes).args(["-", name]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(archive()).unwrap();
+    child.stdin.take().unwrap().write_all(archive).unwrap();
     assert!(child.wait().unwrap().success());
 }
 

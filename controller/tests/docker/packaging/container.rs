@@ -1,10 +1,12 @@
 //! ringlb as the container that `packaging/container/` makes it.
 
+use super::order::serves_other_tasks;
+use super::rights::may_raise_limits;
 use super::unit::running_proxies;
-use super::{booted_with_service, copy_programs, repository};
+use super::{booted_with_service, copy_programs, repository, serve_on_a_plain_network};
 use crate::admin::Admin;
 use crate::engine::Engine;
-use crate::image::IMAGE;
+use crate::image::{import, pack};
 use crate::load::SteadyLoad;
 use crate::requests::{ask, wait_for_servers};
 use crate::state::state_of;
@@ -13,14 +15,11 @@ use crate::wire::port_of;
 use serde_json::json;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the Dockerfile starts from. There is no registry, so another image goes by that name that has what the programs load.
+/// What the Dockerfile starts from. There is no registry, so a part of it goes by that name.
 const BASE: &str = "debian:12-slim";
-
-// include/uapi/linux/capability.h
-const CAP_SYS_RESOURCE: u32 = 24;
 
 #[test]
 fn the_container_serves_is_restarted_and_leaves_nothing() {
@@ -73,15 +72,55 @@ fn the_container_serves_is_restarted_and_leaves_nothing() {
     compose(engine, &["down"]);
 }
 
+#[test]
+fn the_container_serves_all_networks_and_follows_the_engine() {
+    let cluster = Cluster::boot(1);
+    let options = ["--replicas", "2", "--publish", "8080:80", "--restart-delay", "0s"];
+    cluster.create_service("web", &options);
+    cluster.wait_for_replicas("web", 2);
+    let engine = cluster.manager();
+    let outside = &cluster.wire.namespace;
+    let servers = cluster.servers_of("web");
+    build(engine);
+    stay_within_limits(engine);
+    compose(engine, &["up", "-d"]);
+    let fixed = [serve_on_a_plain_network(engine)];
+    wait_for_servers(outside, port_of(1, 81), &fixed);
+    wait_for_servers(outside, port_of(1, 8080), &servers);
+
+    // All containers end with it, and its socket is made anew.
+    engine.machine.systemctl(&["restart", "docker.socket", "docker.service"]);
+    serves_other_tasks(&cluster, &servers);
+    wait_for_servers(outside, port_of(1, 81), &fixed);
+}
+
 /// Builds the image as the Dockerfile's comment says, of the programs under test.
 fn build(engine: &Engine) {
-    engine.docker(&["tag", IMAGE, BASE]);
+    import(engine, &pack(base()), BASE, &[]);
     let context = engine.machine.directory.join("context");
-    copy_programs(&context.join("target/release"));
+    let programs = context.join("target/release");
+    copy_programs(&programs);
+    std::fs::copy(repository(".dockerignore"), context.join(".dockerignore")).unwrap();
     let mut build = engine.cli();
     build.args(["build", "--tag", "ringlb", "--file"]).arg(repository("packaging/container/Dockerfile")).arg(&context);
     finish(&mut build);
+
+    // What else the compiler makes is left where it is.
+    std::fs::write(programs.join("other"), "").unwrap();
+    let dockerfile = context.join("Dockerfile");
+    std::fs::write(&dockerfile, format!("FROM {BASE}\nCOPY target/release/other /\n")).unwrap();
+    let mut build = engine.cli();
+    let refused = build.args(["build", "--file"]).arg(&dockerfile).arg(&context).output().unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains(".dockerignore"), "{refused:?}");
     std::fs::remove_dir_all(context).unwrap();
+}
+
+/// What the programs may use of Debian: the libraries that even its smallest image has.
+fn base() -> Vec<(PathBuf, PathBuf)> {
+    let listed = finish(Command::new("dpkg").args(["--listfiles", "libc6", "libgcc-s1"]));
+    let is_library = |path: &&Path| path.starts_with("/lib") || path.starts_with("/lib64");
+    let paths = listed.lines().map(Path::new).filter(is_library).filter(|path| path.is_file());
+    paths.map(|path| (path.to_owned(), path.to_owned())).collect()
 }
 
 /// Runs `docker-compose` on the file; gives what it printed.
@@ -105,12 +144,4 @@ fn stay_within_limits(engine: &Engine) {
     std::fs::write(engine.machine.path(Path::new("/etc/docker/daemon.json")), configuration.to_string()).unwrap();
     engine.machine.systemctl(&["reload", "docker"]);
     wait_until("the Engine has another runtime", || engine.get("/info")["DefaultRuntime"] == "limited");
-}
-
-/// Whether root may do here what it may on a machine of its own.
-fn may_raise_limits() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
-    let effective = u64::from_str_radix(effective.trim(), 16).unwrap();
-    effective & 1 << CAP_SYS_RESOURCE != 0
 }

@@ -1,14 +1,18 @@
 //! What `packaging/` offers to start ringlb with, on machines that have booted.
 
+mod capabilities;
 mod container;
+mod crashes;
 mod order;
 mod privileges;
 mod restarts;
+mod rights;
 mod steering;
 mod unit;
 
 use crate::cluster::Cluster;
-use crate::image::program;
+use crate::engine::Engine;
+use crate::image::{IMAGE, program};
 use ringlb_netns::Namespace;
 use std::path::{Path, PathBuf};
 
@@ -33,4 +37,19 @@ fn copy_programs(directory: &Path) {
     for name in ["ringlb", "ringlb-proxy"] {
         std::fs::copy(program(name), directory.join(name)).unwrap();
     }
+}
+
+/// Makes a network of Docker's that a VIP's holder is needed for, with a server on it that is to be reached at port 81 of the
+/// node; gives the server.
+fn serve_on_a_plain_network(engine: &Engine) -> String {
+    engine.docker(&["network", "create", "plain"]);
+    let labels = ["--label", "ringlb.service=fixed", "--label", "ringlb.publish=81:80"];
+    let container = run_server(engine, &[&["--network", "plain", "--restart", "always"][..], &labels].concat());
+    container[..12].to_owned()
+}
+
+/// Runs a container of the test server on port 80 with these options; gives its id.
+fn run_server(engine: &Engine, options: &[&str]) -> String {
+    let server = ["--cap-add", "IPC_LOCK", IMAGE, "serve", "--listen", "0.0.0.0:80"];
+    engine.docker(&[&["run", "-d"], options, &server].concat())
 }

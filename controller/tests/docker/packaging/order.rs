@@ -56,7 +56,7 @@ fn the_service_comes_after_the_engine_and_does_without_it() {
 }
 
 /// Waits until tasks run that are not those of before, and are served; gives their servers.
-fn serves_other_tasks(cluster: &Cluster, before: &[String]) -> Vec<String> {
+pub(super) fn serves_other_tasks(cluster: &Cluster, before: &[String]) -> Vec<String> {
     let begun = Instant::now();
     let is_new = |servers: &[String]| servers.len() == 2 && servers.iter().all(|server| !before.contains(server));
     wait_until("the tasks have been replaced", || {

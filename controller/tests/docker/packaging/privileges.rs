@@ -1,8 +1,8 @@
 //! The privileges that the service has are enough for all that ringlb does.
 
 use super::unit::Unit;
+use super::{run_server, serve_on_a_plain_network};
 use crate::cluster::Cluster;
-use crate::image::IMAGE;
 use crate::requests::{ask_udp, wait_for_servers};
 use crate::wait::{finish, wait_until};
 use crate::wire::port_of;
@@ -36,15 +36,11 @@ fn nothing_that_ringlb_does_wants_more_privileges_than_the_service_has() {
     }
 
     let (engine, unit) = (cluster.manager(), &units[0]);
-    // A network of Docker's with a holder for the VIP.
-    engine.docker(&["network", "create", "plain"]);
-    let labels = ["--label", "ringlb.service=fixed", "--label", "ringlb.publish=81:80"];
-    let server = ["--cap-add", "IPC_LOCK", IMAGE, "serve", "--listen", "0.0.0.0:80"];
-    let fixed = engine.docker(&[&["run", "-d", "--network", "plain"][..], &labels, &server].concat());
-    wait_for_servers(outside, port_of(1, 81), &[fixed[..12].to_owned()]);
+    let fixed = serve_on_a_plain_network(engine);
+    wait_for_servers(outside, port_of(1, 81), &[fixed]);
 
     // A network of ringlb's own.
-    let own = engine.docker(&[&["run", "-d", "--network", "none"][..], &server].concat());
+    let own = run_server(engine, &["--network", "none"]);
     let inspected = engine.get(&format!("/containers/{own}/json"));
     let netns = inspected["NetworkSettings"]["SandboxKey"].as_str().unwrap();
     unit.ringlb(&["network", "create", "own", "--subnet", "10.200.0.0/24"]);

@@ -4,7 +4,6 @@ use super::unit::Unit;
 use crate::cluster::Cluster;
 use crate::requests::{ask, wait_for_servers};
 use crate::state::state_of;
-use std::path::Path;
 
 /// What there is instead, in namespaces that are Docker's, is gone when the daemon is.
 #[test]
@@ -17,12 +16,9 @@ fn where_bpf_is_refused_rules_serve_and_none_stays() {
     let client = engine.client("client", "net");
     let vip = cluster.target("web", "net", 80);
     let unit = Unit::install(engine);
-    let changes = engine.machine.path(Path::new("/etc/systemd/system/ringlb.service.d"));
-    std::fs::create_dir(&changes).unwrap();
     let without_keep = "ExecStart=\nExecStart=/usr/local/bin/ringlb daemon --source docker\n";
     let without_bpf = "SystemCallFilter=~bpf\nSystemCallErrorNumber=EPERM\n";
-    std::fs::write(changes.join("test.conf"), format!("[Service]\n{without_keep}{without_bpf}")).unwrap();
-    engine.machine.systemctl(&["daemon-reload"]);
+    unit.change(&format!("[Service]\n{without_keep}{without_bpf}"));
     let sandbox = engine.overlay_sandbox("net");
     let before = state_of(&sandbox);
 

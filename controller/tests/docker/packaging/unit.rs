@@ -5,7 +5,7 @@ use crate::admin::Admin;
 use crate::engine::Engine;
 use crate::machine::Machine;
 use crate::wait::{finish, wait_until};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The service on a machine. What was started ends with the machine.
 pub(super) struct Unit<'a> {
@@ -36,6 +36,14 @@ impl<'a> Unit<'a> {
         unit
     }
 
+    /// Changes the settings of the unit by those in a file of this content, instead of earlier changes.
+    pub(super) fn change(&self, content: &str) {
+        let directory = self.machine.path(Path::new("/etc/systemd/system/ringlb.service.d"));
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("test.conf"), content).unwrap();
+        self.machine.systemctl(&["daemon-reload"]);
+    }
+
     /// Tells systemd to do that with it.
     pub(super) fn systemctl(&self, verb: &str) {
         self.machine.systemctl(&[verb, "ringlb"]);
@@ -52,6 +60,11 @@ impl<'a> Unit<'a> {
     /// The daemon's process as the machine numbers it; 0 if there is none.
     pub(super) fn main_pid(&self) -> u32 {
         self.property("MainPID").parse().unwrap()
+    }
+
+    /// Where what the daemon and its proxies say is found from here.
+    pub(super) fn log(&self) -> PathBuf {
+        self.machine.service_log("ringlb")
     }
 
     /// Runs `ringlb` on the machine, which must succeed; gives what it printed.
@@ -80,7 +93,7 @@ pub(super) fn running_proxies(machine: &Machine) -> Vec<i64> {
 impl Drop for Unit<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.machine.service_log("ringlb")).unwrap_or_default();
+            let log = std::fs::read_to_string(self.log()).unwrap_or_default();
             println!("log of the service on {}:\n{log}", self.machine.name);
             if self.admin.answers() {
                 println!("its status:\n{:#}", self.admin.status());
