@@ -7,12 +7,13 @@ use std::fs;
 use std::time::SystemTime;
 
 /// Describes this machine.
-pub(super) fn describe(processors: Processors, programs: &Programs) -> Machine {
+pub(super) fn describe(processors: Processors, programs: &Programs, congestion_control: &str) -> Machine {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let information = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Machine {
         kernel: kernel.trim().to_owned(),
+        congestion_control: congestion_control.to_owned(),
         processor: model(&information).unwrap_or("unknown").to_owned(),
         processor_count: information.lines().filter(|line| line.starts_with("processor")).count(),
         processors,

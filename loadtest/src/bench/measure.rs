@@ -8,6 +8,7 @@ use super::stage::{House, Stage};
 use super::system::System;
 use super::workload::Workload;
 use super::{BenchError, Options};
+use nix::unistd::Pid;
 use ringlb_load::units::to_float;
 use ringlb_load::{Direction, Exchange, LatencySummary, LoadOptions, Report, Workload as LoadKind};
 use std::time::Duration;
@@ -55,9 +56,11 @@ fn load(
     let churn = churn.then(|| Churn::start(&stage.admin_socket())).transpose()?;
     let processes = stage.processes();
     let busy_processors = || accounting::Processors::read(&house.processors.numbers());
-    let (busy, cpu) = (busy_processors()?, cpu_time(&processes)?);
+    let own = [Pid::this()];
+    let (busy, cpu, own_cpu) = (busy_processors()?, cpu_time(&processes)?, cpu_time(&own)?);
     let report = stage.load(LoadOptions { duration: Some(options.duration), ..load })?.join()?;
     let cpu = cpu_time(&processes)?.saturating_sub(cpu);
+    let own_cpu = cpu_time(&own)?.saturating_sub(own_cpu);
     let busy = busy.busy_until(&busy_processors()?);
     let changes = churn.map(Churn::stop).transpose()?;
     let work = work(workload, &report);
@@ -71,6 +74,7 @@ fn load(
         p999_us: latency(|summary| summary.p999_us),
         cpu_us_per_unit,
         cpu_source: cpu_us_per_unit.map(|_| CpuSource::Processes),
+        load_us_per_unit: per_unit(own_cpu),
         machine_us_per_unit: per_unit(busy),
         changes_per_second: changes.map(|Churned { per_second }| per_second),
         errors: report.failures,

@@ -7,6 +7,7 @@
 mod accounting;
 mod api;
 mod changes;
+mod congestion;
 mod error;
 mod idle;
 mod kernel_cpu;
@@ -64,12 +65,14 @@ pub(crate) fn run(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Resul
         .build()
         .map_err(BenchError::machine("start a runtime"))?;
     let programs = Programs::look_for(&options.programs());
-    let house = House { runtime, directory: Directory::create()?, processors, programs };
+    let congestion_control = congestion::choose()?;
+    let house = House { runtime, directory: Directory::create()?, processors, programs, congestion_control };
     let mut results = Results {
         schema_version: SCHEMA_VERSION,
         complete: false,
-        machine: machine::describe(processors, &house.programs),
+        machine: machine::describe(processors, &house.programs, &house.congestion_control),
         settings: Settings {
+            workloads: options.workloads.clone(),
             rounds: options.rounds,
             duration_s: options.duration.as_secs_f64(),
             warm_up_s: options.warm_up.as_secs_f64(),

@@ -39,6 +39,8 @@ pub(crate) struct Results {
 pub(crate) struct Machine {
     /// The kernel's release.
     pub(crate) kernel: String,
+    /// How TCP found its speed (`net.ipv4.tcp_congestion_control`), in all namespaces.
+    pub(crate) congestion_control: String,
     /// The processors' model.
     pub(crate) processor: String,
     /// How many processors there are.
@@ -54,6 +56,8 @@ pub(crate) struct Machine {
 /// How a benchmark was run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Settings {
+    /// What was to be done.
+    pub(crate) workloads: Vec<Workload>,
     /// How often each system was run with each workload.
     pub(crate) rounds: u32,
     /// How long each run was measured, in seconds.
@@ -89,6 +93,8 @@ pub(crate) struct Run {
     pub(crate) cpu_us_per_unit: Option<f64>,
     /// What `cpu_us_per_unit` is.
     pub(crate) cpu_source: Option<CpuSource>,
+    /// CPU time of the client and the servers. What both have together on their one processor limits what can be reached.
+    pub(crate) load_us_per_unit: Option<f64>,
     /// Time that both processors were busy, whoever used it: the load and the servers, too.
     pub(crate) machine_us_per_unit: Option<f64>,
     /// Task changes a second that were made meanwhile.
@@ -191,6 +197,7 @@ impl Run {
             p999_us: None,
             cpu_us_per_unit: None,
             cpu_source: None,
+            load_us_per_unit: None,
             machine_us_per_unit: None,
             changes_per_second: None,
             memory_bytes_per_unit: None,

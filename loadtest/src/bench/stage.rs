@@ -2,6 +2,7 @@
 
 use super::BenchError;
 use super::accounting::tree;
+use super::congestion;
 use super::outputs::Directory;
 use super::process::Process;
 use super::processors::Processors;
@@ -23,6 +24,8 @@ pub(super) struct House {
     pub(super) directory: Directory,
     pub(super) processors: Processors,
     pub(super) programs: Programs,
+    /// Of all connections.
+    pub(super) congestion_control: String,
 }
 
 /// A system at work.
@@ -40,6 +43,7 @@ impl<'a> Stage<'a> {
     pub(super) fn open(house: &'a House, system: System) -> Result<Self, BenchError> {
         let start = || system.start(&house.programs, &house.runtime, house.directory.path());
         let (topology, process) = house.processors.on_system(start)?;
+        congestion::set_everywhere(&house.congestion_control)?;
         let servers = serve(&topology)?;
         let mut stage = Self { house, system, process, servers, topology };
         stage.wait_until_served()?;

@@ -5,7 +5,7 @@
 
 use super::BenchError;
 use ipnet::{IpNet, Ipv4Net};
-use ringlb_netns::{Fabric, Namespace, NetworkPlan, Sandbox};
+use ringlb_netns::{Fabric, Namespace, NetworkPlan, Sandbox, remove_leftovers};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::runtime::Runtime;
 
@@ -34,6 +34,8 @@ pub(super) const BACKENDS: [Container; 2] = [
 
 /// All names that are made here start with it.
 const PREFIX: &str = "bench-";
+/// The same of a ringlb daemon, if it did not end as it should.
+const RINGLB_PREFIX: &str = "ringlb";
 
 /// Short connections use up ports within seconds otherwise; ringlb's sandboxes have the same.
 const CONTAINER_PARAMETERS: [(&str, &str); 2] =
@@ -61,22 +63,25 @@ pub(super) struct Topology {
 }
 
 impl Topology {
-    /// The client and the backends, connected to nothing.
-    pub(super) fn containers() -> Result<Self, BenchError> {
+    /// The client and the backends, connected to nothing. What a run that failed has left is removed first.
+    pub(super) fn containers(runtime: &Runtime) -> Result<Self, BenchError> {
+        for prefix in [PREFIX, RINGLB_PREFIX] {
+            runtime.block_on(remove_leftovers(prefix)).map(drop).or_else(first)?;
+        }
         let backends = BACKENDS.iter().map(container).collect::<Result<_, _>>()?;
         Ok(Self { client: container(&CLIENT)?, backends, network: None })
     }
 
     /// The client and the backends on a bridge.
     pub(super) fn connected(runtime: &Runtime) -> Result<Self, BenchError> {
-        let mut topology = Self::containers()?;
+        let mut topology = Self::containers(runtime)?;
         topology.network = Some((runtime.block_on(topology.connect())?, None));
         Ok(topology)
     }
 
     /// The same, and a sandbox with the VIP, as ringlb's proxies have it.
     pub(super) fn with_sandbox(runtime: &Runtime) -> Result<(Self, Namespace), BenchError> {
-        let mut topology = Self::containers()?;
+        let mut topology = Self::containers(runtime)?;
         let sandbox = runtime.block_on(async {
             let fabric = topology.connect().await?;
             let sandbox = Sandbox::ensure(fabric.plan(), &fabric, IpAddr::from(LB_ENDPOINT)).await?;
@@ -99,7 +104,6 @@ impl Topology {
 
     /// Removes everything, the legs first. The processes in it are to be gone.
     pub(super) fn remove(mut self, runtime: &Runtime) -> Result<(), BenchError> {
-        let first = |errors: Vec<ringlb_netns::Error>| errors.into_iter().next().map_or(Ok(()), Err);
         if let Some((fabric, sandbox)) = self.network.take() {
             runtime.block_on(async {
                 if let Some(sandbox) = sandbox {
@@ -113,6 +117,10 @@ impl Topology {
         }
         Ok(())
     }
+}
+
+fn first(errors: Vec<ringlb_netns::Error>) -> ringlb_netns::Result<()> {
+    errors.into_iter().next().map_or(Ok(()), Err)
 }
 
 fn container(container: &Container) -> Result<Namespace, BenchError> {

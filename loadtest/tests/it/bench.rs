@@ -5,6 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -119,6 +120,27 @@ fn a_peer_that_was_asked_for_and_is_not_there_is_named_and_fails_the_benchmark()
     assert!(String::from_utf8_lossy(&output.stdout).contains("Envoy is missing"));
     // ringlb has been measured all the same.
     assert_eq!(results["runs"][0]["system"], "ringlb");
+}
+
+#[test]
+fn a_system_that_fails_is_told_of_and_spoils_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("haproxy");
+    fs::write(&program, "#!/bin/sh\n[ \"$1\" = -v ] && echo HAProxy version none && exit\necho I will not; exit 1\n")
+        .unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
+    let arguments = ["--workloads", "w2-1", "--peers", "haproxy,direct", "--rounds", "2", "--duration", "100ms"];
+    let output = bench(directory.path(), &arguments).args(["--warm-up", "0"]).env("PATH", path).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let results = results(directory.path());
+    assert_eq!(results["complete"], true);
+    let left_out = results["left_out"].as_array().unwrap();
+    assert_eq!(left_out.iter().map(|left_out| left_out["round"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2]);
+    assert!(left_out[0]["reason"].as_str().unwrap().contains("I will not"), "{left_out:?}");
+    let systems: Vec<_> =
+        results["runs"].as_array().unwrap().iter().map(|run| run["system"].as_str().unwrap()).collect();
+    assert_eq!(systems, ["direct", "ringlb", "ringlb", "direct"]);
 }
 
 #[test]

@@ -37,6 +37,7 @@ pub(super) fn columns(workload: Workload) -> Vec<Column> {
     vec![
         Column::new(rate, |run| run.rate),
         Column::new(format!("CPU {symbol} per {work}"), move |run| run.cpu_us_per_unit.map(|time| cpu.of(time))),
+        Column::new(format!("load {symbol}"), move |run| run.load_us_per_unit.map(|time| cpu.of(time))),
         Column::new(format!("machine {symbol}"), move |run| run.machine_us_per_unit.map(|time| cpu.of(time))),
         Column::new("changes/s", |run| run.changes_per_second),
         Column::new("p50 µs", |run| Metric::P50.of(run)),

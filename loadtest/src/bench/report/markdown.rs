@@ -47,9 +47,10 @@ fn write_machine(text: &mut String, results: &Results) -> fmt::Result {
     let (machine, settings) = (&results.machine, &results.settings);
     writeln!(
         text,
-        "Linux {}, {} processors ({}); each system on processor {}, client and servers on processor {}. {} rounds in \
+        "Linux {}, {}, {} processors ({}); each system on processor {}, client and servers on processor {}. {} rounds in \
          alternating order, {} s each after {} s of warming up; medians, and the range of the rounds in parentheses.\n",
         machine.kernel,
+        machine.congestion_control,
         machine.processor_count,
         machine.processor,
         machine.processors.system,
@@ -69,7 +70,7 @@ fn write_machine(text: &mut String, results: &Results) -> fmt::Result {
 
 fn write_targets(text: &mut String, results: &Results) -> fmt::Result {
     writeln!(text, "## Targets\n\n| workload | figure | measured | must | goal | |\n|---|---|---|---|---|---|")?;
-    for target in TARGETS {
+    for target in TARGETS.into_iter().filter(|target| results.settings.workloads.contains(&target.workload)) {
         let figure = target.figure(results);
         let verdict = match target.verdict(figure) {
             Verdict::Goal => "goal met",

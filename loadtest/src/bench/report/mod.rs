@@ -59,8 +59,13 @@ fn charts(results: &Results, workload: Workload) -> Vec<(String, Chart)> {
 pub(super) fn preamble(results: &Results) -> Vec<String> {
     let machine = &results.machine;
     let mut lines = vec![format!(
-        "kernel {}, {} processors ({}); systems on processor {}, client and servers on {}",
-        machine.kernel, machine.processor_count, machine.processor, machine.processors.system, machine.processors.load
+        "kernel {}, {}, {} processors ({}); systems on processor {}, client and servers on {}",
+        machine.kernel,
+        machine.congestion_control,
+        machine.processor_count,
+        machine.processor,
+        machine.processors.system,
+        machine.processors.load
     )];
     lines.extend(machine.versions.iter().map(|(system, version)| format!("{system}: {version}")));
     lines.extend(results.missing.iter().map(|missing| format!("{} is MISSING: {}", missing.system, missing.reason)));

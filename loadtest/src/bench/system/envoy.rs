@@ -60,6 +60,8 @@ fn udp_listener() -> Value {
     json!({
         "name": "udp",
         "address": {"socket_address": {"protocol": "UDP", "address": "0.0.0.0", "port_value": PORT}},
+        // SOL_SOCKET and SO_RCVBUF: as nginx has it, as far as `net.core.rmem_max` allows.
+        "socket_options": [{"level": 1, "name": 8, "int_value": 4_194_304, "state": "STATE_PREBIND"}],
         "udp_listener_config": {"downstream_socket_config": {"max_rx_datagram_size": 9000}},
         "listener_filters": [{
             "name": "envoy.filters.udp_listener.udp_proxy",

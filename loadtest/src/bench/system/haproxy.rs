@@ -33,7 +33,8 @@ fn configuration(kind: Kind) -> String {
     let (global, defaults) = match kind {
         Kind::AsShipped => ("", ""),
         Kind::Tuned => (
-            "    tune.bufsize 65536\n    tune.pipesize 1048576\n",
+            // With pipes it would allow itself less than 8,000 connections, of 20,000 descriptors.
+            "    maxconn 8500\n    maxpipes 800\n    tune.bufsize 65536\n    tune.pipesize 1048576\n",
             "    option splice-request\n    option splice-response\n",
         ),
     };

@@ -95,7 +95,7 @@ impl System {
         }
         let program = programs.of(self)?;
         if self.is_ringlb() {
-            let topology = Topology::containers()?;
+            let topology = Topology::containers(runtime)?;
             return Ok((topology, Some(ringlb::start(program, directory)?)));
         }
         let (topology, sandbox) = Topology::with_sandbox(runtime)?;

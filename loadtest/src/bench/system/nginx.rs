@@ -35,7 +35,7 @@ fn configuration(directory: &Path) -> String {
          \x20   proxy_half_close on;\n\
          \x20   upstream backends {{ {servers}}}\n\
          \x20   server {{ listen {PORT} backlog=4096; proxy_pass backends; }}\n\
-         \x20   server {{ listen {PORT} udp; proxy_pass backends; }}\n\
+         \x20   server {{ listen {PORT} udp rcvbuf=4m; proxy_pass backends; }}\n\
          }}\n",
         pid.display()
     )
