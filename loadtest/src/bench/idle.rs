@@ -2,9 +2,9 @@
 
 use super::BenchError;
 use super::accounting::memory;
-use super::measure::load_of;
 use super::results::Run;
 use super::stage::Stage;
+use super::work::load_of;
 use super::workload::Workload;
 use ringlb_load::units::to_float;
 use std::time::{Duration, Instant};

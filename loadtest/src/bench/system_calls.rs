@@ -1,16 +1,15 @@
 //! How many system calls a unit of work takes, counted by strace. That makes a system slow, so it is done apart from what
 //! is measured.
 
-use super::measure::{load_of, work};
 use super::process::Process;
 use super::results::SystemCalls;
 use super::stage::{House, Stage};
 use super::system::System;
+use super::work::work_of;
 use super::workload::Workload;
 use super::{BenchError, Options};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use ringlb_load::LoadOptions;
 use ringlb_load::units::to_float;
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,9 +25,9 @@ pub(super) fn count(
     if !system.has_processes() || !workload.is_load() {
         return Ok(None);
     }
-    let stage = Stage::open(house, system)?;
-    let load = load_of(&stage, workload)?;
-    stage.load(LoadOptions { duration: Some(options.warm_up.max(SHORTEST)), ..load.clone() })?.join()?;
+    let mut stage = Stage::open(house, system)?;
+    let load = work_of(&mut stage, workload, None)?;
+    load.drive(&stage, options.warm_up.max(SHORTEST))?;
     let processes = stage.processes();
     let path = house.directory.path().join("system-calls");
     let mut command = Command::new("strace");
@@ -38,12 +37,12 @@ pub(super) fn count(
     }
     let mut strace = Process::start(&mut command, None, &house.directory.path().join("strace.log"))?;
     strace.wait_until("trace every thread", || processes.iter().all(|pid| is_traced(*pid)))?;
-    let report = stage.load(LoadOptions { duration: Some(options.duration), ..load })?.join()?;
+    let driven = load.drive(&stage, options.duration)?;
     strace.signal(Signal::SIGINT);
     strace.wait();
     let table = fs::read_to_string(&path).map_err(BenchError::file("read", &path))?;
     stage.close()?;
-    let units = work(workload, &report).units;
+    let units = driven.done(workload).units;
     if units <= 0.0 {
         return Err(BenchError::Impossible(format!("{system} did nothing while its system calls were counted")));
     }
