@@ -1,6 +1,5 @@
 //! Making one run: warm up, load, and read what it has cost.
 
-use super::accounting::{self, cpu_time};
 use super::changes::{self, Churn, Churned};
 use super::idle;
 use super::results::{CpuSource, Run};
@@ -8,6 +7,7 @@ use super::stage::{House, Stage};
 use super::system::System;
 use super::workload::Workload;
 use super::{BenchError, Options};
+use crate::instruments::accounting::{self, cpu_time};
 use nix::unistd::Pid;
 use ringlb_load::units::to_float;
 use ringlb_load::{Direction, Exchange, LatencySummary, LoadOptions, Report, Workload as LoadKind};
