@@ -204,12 +204,24 @@ impl Container {
         finish(&mut self.command(program, arguments))
     }
 
-    /// Waits until something listens on the port inside.
+    /// Waits until something listens on the TCP port inside. Nothing connects to it: there are programs that serve one
+    /// client only, and would take this for it.
     pub(crate) fn wait_for_port(&self, port: u16) {
-        wait_until(&format!("something listens on port {port}"), || {
-            self.run(|| TcpStream::connect((IpAddr::from([127, 0, 0, 1]), port)).is_ok())
-        });
+        wait_until(&format!("something listens on port {port}"), || self.run(|| listens(port)));
     }
+}
+
+/// Whether the calling thread's namespace has a listener of that port: its local address and its state are the second and
+/// the fourth column (proc(5), /proc/net/tcp), and the state of a listener is 0A (`TCP_LISTEN`, tcp_states.h).
+fn listens(port: u16) -> bool {
+    let port = format!(":{port:04X}");
+    ["tcp", "tcp6"].iter().any(|table| {
+        let sockets = std::fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap();
+        sockets.lines().any(|socket| {
+            let columns: Vec<_> = socket.split_whitespace().collect();
+            columns.get(1).is_some_and(|local| local.ends_with(&port)) && columns.get(3) == Some(&"0A")
+        })
+    })
 }
 
 impl Process {

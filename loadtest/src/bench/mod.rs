@@ -1,7 +1,7 @@
 //! `ringlb-load bench`: ringlb side by side with other balancers and with none, on the same work.
 //!
 //! Each run makes a network of its own (`topology.rs`), starts one system on it (`system/`) with servers behind it
-//! (`stage.rs`), loads it and reads what the kernel says that it has cost (`measure.rs`). Everything happens in namespaces
+//! (`stage.rs`), loads it (`work.rs`) and reads what the kernel says that it has cost (`measure.rs`). Everything happens in namespaces
 //! of the benchmark's own, which end with it.
 
 mod changes;
@@ -12,6 +12,7 @@ mod measure;
 mod open_loop;
 mod options;
 mod order;
+mod pingpong;
 mod ratios;
 mod report;
 mod results;
@@ -22,6 +23,7 @@ mod system;
 mod system_calls;
 mod targets;
 mod topology;
+mod work;
 pub(crate) mod workload;
 
 pub(crate) use crate::instruments::BenchError;

@@ -2,6 +2,7 @@
 
 use super::BenchError;
 use super::congestion;
+use super::pingpong::EchoServer;
 use super::system::{Programs, System, ringlb};
 use super::topology::{BACKENDS, PORT, Topology, VIP};
 use crate::instruments::accounting::tree;
@@ -35,6 +36,7 @@ pub(super) struct Stage<'a> {
     // Dropped in this order: the system first, the namespaces last.
     process: Option<Process>,
     servers: Vec<ServerHandle>,
+    echo: Option<EchoServer>,
     topology: Topology,
 }
 
@@ -45,7 +47,7 @@ impl<'a> Stage<'a> {
         let (topology, process) = house.processors.on_system(start)?;
         congestion::set_everywhere(&house.congestion_control)?;
         let servers = serve(&topology)?;
-        let mut stage = Self { house, system, process, servers, topology };
+        let mut stage = Self { house, system, process, servers, echo: None, topology };
         stage.wait_until_served()?;
         Ok(stage)
     }
@@ -76,6 +78,14 @@ impl<'a> Stage<'a> {
         self.topology.client.run(work)?
     }
 
+    /// Puts servers into the backends' places that do nothing but send back what they get.
+    pub(super) fn only_echo(&mut self) -> Result<(), BenchError> {
+        self.servers.clear();
+        let everywhere = SocketAddr::from(([0, 0, 0, 0], PORT));
+        self.echo = Some(EchoServer::start(self.topology.backends.iter().map(|backend| (backend, everywhere)))?);
+        Ok(())
+    }
+
     /// Where ringlb's API is served.
     pub(super) fn admin_socket(&self) -> PathBuf {
         ringlb::admin_socket(self.house.directory.path())
@@ -83,9 +93,9 @@ impl<'a> Stage<'a> {
 
     /// Ends everything and removes it.
     pub(super) fn close(self) -> Result<(), BenchError> {
-        let Self { house, process, servers, topology, .. } = self;
+        let Self { house, process, servers, echo, topology, .. } = self;
         drop(process);
-        drop(servers);
+        drop((servers, echo));
         topology.remove(&house.runtime)
     }
 

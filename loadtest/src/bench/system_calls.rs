@@ -1,13 +1,12 @@
 //! How many system calls a unit of work takes, counted in runs of their own.
 
-use super::measure::{load_of, work};
 use super::results::SystemCalls;
 use super::stage::{House, Stage};
 use super::system::System;
+use super::work::work_of;
 use super::workload::Workload;
 use super::{BenchError, Options};
 use crate::instruments::system_calls::Count;
-use ringlb_load::LoadOptions;
 use ringlb_load::units::to_float;
 use std::collections::BTreeMap;
 
@@ -21,15 +20,15 @@ pub(super) fn count(
     if !system.has_processes() || !workload.is_load() {
         return Ok(None);
     }
-    let stage = Stage::open(house, system)?;
-    let load = load_of(&stage, workload)?;
-    stage.load(LoadOptions { duration: Some(options.warm_up.max(SHORTEST)), ..load.clone() })?.join()?;
+    let mut stage = Stage::open(house, system)?;
+    let load = work_of(&mut stage, workload, None)?;
+    load.drive(&stage, options.warm_up.max(SHORTEST))?;
     let processes = stage.processes();
     let count = Count::begin(&processes, house.directory.path())?;
-    let report = stage.load(LoadOptions { duration: Some(options.duration), ..load })?.join()?;
+    let driven = load.drive(&stage, options.duration)?;
     let calls = count.end()?;
     stage.close()?;
-    let units = work(workload, &report).units;
+    let units = driven.done(workload).units;
     if units <= 0.0 {
         return Err(BenchError::Impossible(format!("{system} did nothing while its system calls were counted")));
     }

@@ -5,7 +5,7 @@ use super::kernel_balancer;
 use super::objects::Objects;
 use super::options::Options;
 use super::picks::{self, Picked};
-use super::plan::{CLIENT, Plan, SERVER};
+use super::plan::{CLIENT, Container, Plan, SERVER};
 use super::results::Step;
 use super::stage::{House, Stage};
 use crate::instruments::BenchError;
@@ -31,7 +31,7 @@ pub(super) fn step(
     std::thread::sleep(SETTLE);
     let idle_cpu_percent = idle(&stage, options.duration)?;
     let (daemon_bytes, proxy_bytes) = bytes(&stage)?;
-    let containers = [CLIENT, SERVER].map(|container| container.namespace());
+    let containers = [CLIENT, SERVER].map(Container::namespace);
     let objects = Objects::count(&stage.processes(), &containers, &house.runtime)?;
     let Picked { per_second, cpu_us } = picks::measure(&stage, options.duration)?;
     let Changed { mut times, daemon_cpu_us, proxy_cpu_us, bytes: change_bytes } =

@@ -54,7 +54,7 @@ impl<'a> Stage<'a> {
         house.runtime.block_on(remove_leftovers(RINGLB_PREFIX)).map(drop).or_else(first)?;
         let client = containers::create(&CLIENT.namespace())?;
         let server = house.runtime.block_on(server(&plan))?;
-        let server = Some(server.run(|| serve())??);
+        let server = Some(server.run(serve)??);
         let daemon = house.processors.on_system(|| start(house))?;
         let mut stage = Self { house, plan, daemon, proxies: Vec::new(), client, server };
         let begun = Instant::now();

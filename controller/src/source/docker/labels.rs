@@ -162,8 +162,11 @@ fn attempt<T>(text: &str, mut take: impl FnMut(Value) -> Result<T, Reason>) -> R
     for value in values(text) {
         match take(value) {
             Ok(taken) => return Ok(taken),
-            // That a setting is of another kind says less than what is wrong with a value of its kind.
-            Err(reason) if wrong.as_ref().is_none_or(|wrong| wrong.other_kind) => wrong = Some(reason),
+            // That a setting is of another kind says less than what is wrong with a value of its kind; and of those the
+            // first, as the text looks most like it.
+            Err(reason) if wrong.as_ref().is_none_or(|wrong| wrong.other_kind && !reason.other_kind) => {
+                wrong = Some(reason);
+            }
             Err(_) => {}
         }
     }

@@ -5,6 +5,7 @@ use super::rights::may_raise_limits;
 use super::unit::running_proxies;
 use super::{booted_with_service, copy_programs, repository, serve_on_a_plain_network};
 use crate::admin::Admin;
+use crate::cluster::Cluster;
 use crate::engine::Engine;
 use crate::image::{import, pack};
 use crate::load::SteadyLoad;

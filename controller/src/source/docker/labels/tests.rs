@@ -68,6 +68,7 @@ fn an_invalid_label_is_named_and_costs_no_other() {
     assert!(reason("ringlb.algorithm").contains("expected one of"), "{}", reason("ringlb.algorithm"));
     assert!(reason("ringlb.idle-timeout").contains("write such as"), "{}", reason("ringlb.idle-timeout"));
     assert!(reason("ringlb.max-connections").contains("a whole number from"), "{}", reason("ringlb.max-connections"));
+    assert!(reason("ringlb.weight").contains("\"heavy\""), "{}", reason("ringlb.weight"));
     assert_eq!(reason("ringlb.nonsense"), "there is no such setting");
     assert!(reason("ringlb.deny").contains("is not a prefix"), "{}", reason("ringlb.deny"));
     let mut expected = Labels::default().settings;
