@@ -41,6 +41,8 @@ pub(super) fn step(
     std::thread::sleep(SETTLE);
     let (daemon_bytes_after_batch, proxy_bytes_after_batch) = bytes(&stage)?;
     let resync = resync(&mut stage)?;
+    std::thread::sleep(SETTLE);
+    let proxy_bytes_after_resync = memory(stage.proxies().get(..1).unwrap_or_default())?;
     stage.close()?;
     let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
     Ok(Step {
@@ -66,6 +68,7 @@ pub(super) fn step(
         resync_ms: milliseconds(resync),
         daemon_bytes_after_batch,
         proxy_bytes_after_batch,
+        proxy_bytes_after_resync,
         kernel_balancer: kernel_balancer::cost(size, options.containers),
     })
 }

@@ -91,6 +91,8 @@ pub(crate) struct Step {
     pub(crate) daemon_bytes_after_batch: u64,
     /// The memory of all proxies after the batch.
     pub(crate) proxy_bytes_after_batch: u64,
+    /// The memory of the first network's proxy after the resync, which has got its table whole.
+    pub(crate) proxy_bytes_after_resync: u64,
     /// What the kernel's balancer has at this size, counted (not measured).
     pub(crate) kernel_balancer: KernelBalancer,
 }

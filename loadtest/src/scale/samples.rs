@@ -49,6 +49,7 @@ fn step(size: Size) -> Step {
         resync_ms: 20.0,
         daemon_bytes_after_batch: daemon_bytes,
         proxy_bytes_after_batch: proxy_bytes,
+        proxy_bytes_after_resync: proxy_bytes,
         kernel_balancer: kernel_balancer::cost(size, 50),
     }
 }

@@ -55,6 +55,7 @@ fn each_size_has_its_figures() {
             "resync_ms",
             "daemon_bytes_after_batch",
             "proxy_bytes_after_batch",
+            "proxy_bytes_after_resync",
         ] {
             assert!(number(step, field) > 0.0, "{field}: {step}");
         }

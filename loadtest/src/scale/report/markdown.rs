@@ -14,11 +14,15 @@ struct Row {
     cell: fn(&Step) -> String,
 }
 
-const ROWS: [Row; 16] = [
+const ROWS: [Row; 17] = [
     Row { title: "backends in all", cell: |step| short(to_float(step.all_backends)) },
     Row { title: "memory of the daemon", cell: |step| format_size(step.daemon_bytes) },
     Row { title: "memory of all proxies", cell: |step| format_size(step.proxy_bytes) },
-    Row { title: "the same after the batch", cell: |step| after_batch(step) },
+    Row { title: "the same of both, after a batch that changed every backend", cell: after_batch },
+    Row {
+        title: "memory of a proxy that got its table whole",
+        cell: |step| format_size(step.proxy_bytes_after_resync),
+    },
     Row { title: "kernel objects", cell: |step| step.kernel_objects.to_string() },
     Row { title: "CPU of all processes, idle, % of a processor", cell: |step| format!("{:.2}", step.idle_cpu_percent) },
     Row { title: "a change: p50 µs", cell: |step| step.change_us_p50.to_string() },
