@@ -13,6 +13,9 @@ pub(crate) struct Line {
     pub(crate) r_squared: Option<f64>,
 }
 
+/// What is left of a value when two that are the same are subtracted.
+const ROUNDING: f64 = 1e-12;
+
 impl Line {
     /// `None` with fewer than two different places.
     pub(crate) fn through(points: &[(f64, f64)]) -> Option<Self> {
@@ -24,8 +27,12 @@ impl Line {
         if points.len() < 2 || xx <= 0.0 {
             return None;
         }
+        // Values that are all the same are so up to what rounding has left.
+        if yy <= count * (mean_y * ROUNDING).powi(2) {
+            return Some(Self { slope: 0.0, intercept: mean_y, r_squared: None });
+        }
         let slope = xy / xx;
-        let r_squared = (yy > 0.0).then(|| xy * xy / (xx * yy));
+        let r_squared = Some(xy * xy / (xx * yy));
         Some(Self { slope, intercept: mean_y - slope * mean_x, r_squared })
     }
 }
@@ -54,6 +61,8 @@ mod tests {
         assert_eq!(Line::through(&[]), None);
         assert_eq!(Line::through(&[(1.0, 2.0), (1.0, 3.0)]), None);
         let level = Line::through(&[(1.0, 2.0), (3.0, 2.0)]).unwrap();
+        assert_eq!((level.slope, level.r_squared), (0.0, None));
+        let level = Line::through(&[(1.0, 0.1), (3.0, 0.3 / 3.0), (7.0, 0.1)]).unwrap();
         assert_eq!((level.slope, level.r_squared), (0.0, None));
     }
 }
