@@ -4,7 +4,7 @@ use crate::source::docker::Location;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -97,7 +97,8 @@ impl RunDir {
     pub(crate) fn remember_engine(&self, engine: &Location) -> io::Result<()> {
         let text = serde_json::to_vec(engine)?;
         let written = self.path.join(format!("{ENGINE}.new"));
-        fs::write(&written, text)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&written)?;
+        file.write_all(&text)?;
         fs::rename(written, self.path.join(ENGINE))
     }
 
