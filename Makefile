@@ -1,6 +1,6 @@
 # `make demo` shows what ringlb does. `make test` runs all tests. Both do their own set-up on Debian with cargo.
 
-.PHONY: demo test test-packages test-kernel compare-balancers bench bench-smoke lint build
+.PHONY: demo test test-packages test-kernel compare-balancers count-kernel-balancer bench bench-smoke scale lint build
 
 demo:
 	cargo build --release --bins
@@ -24,6 +24,10 @@ test-kernel:
 compare-balancers:
 	scripts/compare-balancers
 
+# What Docker's own balancer costs for each task that is added, on a real Engine in a virtual machine.
+count-kernel-balancer:
+	scripts/count-kernel-balancer
+
 # ringlb, HAProxy, nginx, Envoy, the kernel's address translation and no balancer, side by side: about an hour. The
 # results are in target/bench/; BENCH takes further options, such as BENCH="--workloads w1 --rounds 5".
 bench:
@@ -37,6 +41,15 @@ bench-smoke:
 	cargo build --release --bins
 	target/release/ringlb-load bench --workloads w1,w2-64,w3-8 --peers haproxy --rounds 3 --duration 2500ms \
 		--warm-up 500ms --json target/bench-smoke/bench.json
+
+# What ringlb costs by size, up to a million backends in one network and to 500 networks: about ten minutes. The results
+# are in target/scale/.
+scale:
+	cargo build --release --bins
+	target/release/ringlb-load scale --json target/scale/backends.json --report target/scale/backends \
+		--steps 1x10x10,1x100x100,1x1000x100,1x2500x100,1x5000x100,1x7500x100,1x10000x100
+	target/release/ringlb-load scale --json target/scale/networks.json --report target/scale/networks \
+		--steps 1x10x10,100x10x10,200x10x10,300x10x10,400x10x10,500x10x10
 
 lint:
 	cargo fmt --all --check

@@ -6,6 +6,7 @@
 
 mod atomic;
 mod balance;
+mod burst;
 mod changes;
 mod cleanup;
 mod demo;

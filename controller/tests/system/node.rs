@@ -284,11 +284,21 @@ impl Admin {
 
     /// Sends a request, gives status and body.
     pub(crate) fn request(&mut self, method: &str, path: &str, body: &str) -> (u16, String) {
+        self.send(method, path, body);
+        self.answer()
+    }
+
+    /// Sends a request, and leaves its answer to [`Self::answer`].
+    pub(crate) fn send(&mut self, method: &str, path: &str, body: &str) {
         let length = body.len();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: ringlb\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
         );
         self.0.get_mut().write_all((head + body).as_bytes()).unwrap();
+    }
+
+    /// Waits for the answer of the request that was sent last, gives status and body.
+    pub(crate) fn answer(&mut self) -> (u16, String) {
         let mut line = String::new();
         self.0.read_line(&mut line).unwrap();
         let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{line:?}"));

@@ -1,11 +1,11 @@
 //! What an idle connection costs in memory.
 
 use super::BenchError;
-use super::accounting::memory;
 use super::results::Run;
 use super::stage::Stage;
 use super::work::load_of;
 use super::workload::Workload;
+use crate::instruments::accounting::memory;
 use ringlb_load::units::to_float;
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,5 @@
 //! Making one run: warm up, load, and read what it has cost.
 
-use super::accounting::{self, cpu_time};
 use super::changes::{self, Churn, Churned};
 use super::idle;
 use super::results::{CpuSource, Run};
@@ -9,6 +8,7 @@ use super::system::System;
 use super::work::work_of;
 use super::workload::Workload;
 use super::{BenchError, Options};
+use crate::instruments::accounting::{self, cpu_time};
 use nix::unistd::Pid;
 use std::time::Duration;
 

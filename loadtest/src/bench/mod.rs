@@ -4,29 +4,21 @@
 //! (`stage.rs`), loads it (`work.rs`) and reads what the kernel says that it has cost (`measure.rs`). Everything happens in namespaces
 //! of the benchmark's own, which end with it.
 
-mod accounting;
-mod api;
 mod changes;
 mod congestion;
-mod error;
 mod idle;
 mod kernel_cpu;
-mod machine;
 mod measure;
 mod open_loop;
 mod options;
 mod order;
-mod outputs;
 mod pingpong;
-mod process;
-mod processors;
 mod ratios;
 mod report;
 mod results;
 #[cfg(test)]
 mod samples;
 mod stage;
-mod statistics;
 mod system;
 mod system_calls;
 mod targets;
@@ -34,16 +26,17 @@ mod topology;
 mod work;
 pub(crate) mod workload;
 
-pub(crate) use error::BenchError;
+pub(crate) use crate::instruments::BenchError;
 pub(crate) use options::Options;
 pub(crate) use report::document;
 pub(crate) use results::Results;
 pub(crate) use system::System;
 pub(crate) use workload::Workload;
 
-use outputs::{Directory, Outputs};
-use processors::Processors;
-use results::{LeftOut, Run, SCHEMA_VERSION, Settings};
+use crate::instruments::files::{Directory, Outputs};
+use crate::instruments::host::Host;
+use crate::instruments::processors::Processors;
+use results::{LeftOut, Machine, Run, SCHEMA_VERSION, Settings};
 use ringlb_netns::isolate;
 use stage::House;
 use system::Programs;
@@ -57,7 +50,7 @@ pub(crate) fn run(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Resul
     options.check()?;
     ringlb_load::raise_descriptor_limit()?;
     // Before the mounts are private, or the files would be, too.
-    let outputs = Outputs::prepare(options)?;
+    let outputs = Outputs::prepare(options.json.as_deref(), options.report.as_deref())?;
     isolate::enter(isolate::Kind::of_this_process())?;
     let processors = Processors::choose()?;
     processors.enter_load()?;
@@ -68,11 +61,16 @@ pub(crate) fn run(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Resul
         .map_err(BenchError::machine("start a runtime"))?;
     let programs = Programs::look_for(&options.programs());
     let congestion_control = congestion::choose()?;
-    let house = House { runtime, directory: Directory::create()?, processors, programs, congestion_control };
+    let house =
+        House { runtime, directory: Directory::create("ringlb-bench")?, processors, programs, congestion_control };
     let mut results = Results {
         schema_version: SCHEMA_VERSION,
         complete: false,
-        machine: machine::describe(processors, &house.programs, &house.congestion_control),
+        machine: Machine {
+            host: Host::describe(processors),
+            congestion_control: house.congestion_control.clone(),
+            versions: house.programs.versions(),
+        },
         settings: Settings {
             workloads: options.workloads.clone(),
             rounds: options.rounds,
@@ -90,7 +88,7 @@ pub(crate) fn run(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Resul
         let reason = results.missing.iter().find(|missing| missing.system == System::Ringlb);
         return Err(BenchError::Impossible(reason.map(|missing| missing.reason.clone()).unwrap_or_default()));
     }
-    outputs.write(&results)?;
+    outputs.write(&results, || report::files(&results))?;
     for line in report::preamble(&results) {
         tell(&line);
     }
@@ -105,7 +103,7 @@ pub(crate) fn run(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Resul
                 one_run(&house, options, *workload, system, round, &mut results, tell);
                 kernel_cpu::fill_in(&mut results);
                 results.ratios = ratios::of(&results);
-                outputs.write(&results)?;
+                outputs.write(&results, || report::files(&results))?;
             }
         }
     }
@@ -113,7 +111,7 @@ pub(crate) fn run(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Resul
         count_system_calls(&house, options, &systems, &mut results, tell);
     }
     results.complete = true;
-    outputs.write(&results)?;
+    outputs.write(&results, || report::files(&results))?;
     Ok(results)
 }
 

@@ -4,9 +4,9 @@ use super::Options;
 use super::measure;
 use super::results::{LeftOut, Metric, Results};
 use super::stage::House;
-use super::statistics::Spread;
 use super::system::System;
 use super::workload::Workload;
+use crate::instruments::statistics::Spread;
 
 /// What part of HAProxy's own rate is asked of all.
 const SHARE: f64 = 0.5;

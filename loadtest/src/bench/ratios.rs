@@ -1,8 +1,8 @@
 //! ringlb against each peer.
 
 use super::results::{Metric, Ratio, Results};
-use super::statistics::Spread;
 use super::system::System;
+use crate::instruments::statistics::Spread;
 use std::collections::BTreeSet;
 
 /// All ratios that the runs give. Values of one round are divided by each other: what drifts from one to the next does

@@ -1,9 +1,9 @@
 //! The results, as they are written to JSON.
 
-use super::processors::Processors;
-use super::statistics::Times;
 use super::system::{Missing, System};
 use super::workload::Workload;
+use crate::instruments::host::Host;
+use crate::instruments::statistics::Times;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -37,20 +37,13 @@ pub(crate) struct Results {
 /// On what a benchmark ran.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Machine {
-    /// The kernel's release.
-    pub(crate) kernel: String,
+    /// The machine itself.
+    #[serde(flatten)]
+    pub(crate) host: Host,
     /// How TCP found its speed (`net.ipv4.tcp_congestion_control`), in all namespaces.
     pub(crate) congestion_control: String,
-    /// The processors' model.
-    pub(crate) processor: String,
-    /// How many processors there are.
-    pub(crate) processor_count: usize,
-    /// Which of them were used.
-    pub(crate) processors: Processors,
     /// What the systems' programs say of their versions.
     pub(crate) versions: BTreeMap<System, String>,
-    /// When it began, in milliseconds since 1970.
-    pub(crate) started_at_unix_ms: u64,
 }
 
 /// How a benchmark was run.

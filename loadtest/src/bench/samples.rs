@@ -1,9 +1,9 @@
 //! Results made up for tests.
 
-use super::processors::Processors;
 use super::results::{CpuSource, Machine, Results, Run, SCHEMA_VERSION, Settings};
 use super::system::System;
 use super::workload::Workload;
+use crate::instruments::host::Host;
 use std::collections::BTreeMap;
 
 /// Results without runs.
@@ -12,13 +12,9 @@ pub(super) fn results(rounds: u32) -> Results {
         schema_version: SCHEMA_VERSION,
         complete: true,
         machine: Machine {
-            kernel: "6.1.0".to_owned(),
+            host: Host::sample(),
             congestion_control: "cubic".to_owned(),
-            processor: "a processor".to_owned(),
-            processor_count: 4,
-            processors: Processors { system: 0, load: 1 },
             versions: BTreeMap::from([(System::Haproxy, "HAProxy version 2.6".to_owned())]),
-            started_at_unix_ms: 1_700_000_000_000,
         },
         settings: Settings {
             workloads: vec![Workload::Connect],

@@ -1,14 +1,14 @@
 //! One system at work: its network, its processes, the servers behind it, and the way to them.
 
 use super::BenchError;
-use super::accounting::tree;
 use super::congestion;
-use super::outputs::Directory;
 use super::pingpong::EchoServer;
-use super::process::Process;
-use super::processors::Processors;
 use super::system::{Programs, System, ringlb};
 use super::topology::{BACKENDS, PORT, Topology, VIP};
+use crate::instruments::accounting::tree;
+use crate::instruments::files::Directory;
+use crate::instruments::process::Process;
+use crate::instruments::processors::Processors;
 use nix::unistd::Pid;
 use ringlb_load::{Load, LoadHandle, LoadOptions, Server, ServerHandle, ServerOptions, Workload};
 use std::net::SocketAddr;
@@ -112,7 +112,7 @@ impl<'a> Stage<'a> {
             let ended = self.process.as_mut().is_some_and(Process::has_ended);
             if ended || begun.elapsed() >= PATIENCE {
                 let said = self.process.as_ref().map(Process::said).unwrap_or_default();
-                return Err(BenchError::Silent { system: self.system, patience: begun.elapsed(), said });
+                return Err(BenchError::Silent { system: self.system.to_string(), patience: begun.elapsed(), said });
             }
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -1,9 +1,9 @@
 //! What ringlb is to reach, and whether it did.
 
 use super::results::{Metric, Ratio, Results};
-use super::statistics::Spread;
 use super::system::System;
 use super::workload::Workload;
+use crate::instruments::statistics::Spread;
 
 /// Something to reach.
 #[derive(Debug, Clone, Copy)]

@@ -4,6 +4,7 @@
 //! the bridge and the legs by itself, as its users have it; for the others they are made here, by the same library.
 
 use super::BenchError;
+use crate::instruments::containers::create;
 use ipnet::{IpNet, Ipv4Net};
 use ringlb_netns::{Fabric, Namespace, NetworkPlan, Sandbox, remove_leftovers};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -37,10 +38,6 @@ const PREFIX: &str = "bench-";
 /// The same of a ringlb daemon, if it did not end as it should.
 const RINGLB_PREFIX: &str = "ringlb";
 
-/// Short connections use up ports within seconds otherwise; ringlb's sandboxes have the same.
-const CONTAINER_PARAMETERS: [(&str, &str); 2] =
-    [("net/ipv4/ip_local_port_range", "1024 65535"), ("net/ipv4/tcp_tw_reuse", "1")];
-
 impl Container {
     /// The name of its namespace.
     pub(super) fn namespace(&self) -> String {
@@ -68,8 +65,8 @@ impl Topology {
         for prefix in [PREFIX, RINGLB_PREFIX] {
             runtime.block_on(remove_leftovers(prefix)).map(drop).or_else(first)?;
         }
-        let backends = BACKENDS.iter().map(container).collect::<Result<_, _>>()?;
-        Ok(Self { client: container(&CLIENT)?, backends, network: None })
+        let backends = BACKENDS.iter().map(|container| create(&container.namespace())).collect::<Result<_, _>>()?;
+        Ok(Self { client: create(&CLIENT.namespace())?, backends, network: None })
     }
 
     /// The client and the backends on a bridge.
@@ -121,14 +118,4 @@ impl Topology {
 
 fn first(errors: Vec<ringlb_netns::Error>) -> ringlb_netns::Result<()> {
     errors.into_iter().next().map_or(Ok(()), Err)
-}
-
-fn container(container: &Container) -> Result<Namespace, BenchError> {
-    let namespace = Namespace::create(&container.namespace())?;
-    for (path, value) in CONTAINER_PARAMETERS {
-        namespace.set_sysctl(path, value)?;
-    }
-    // In milliseconds, from Linux 6.14 on; before, a port can be used again after a second.
-    namespace.set_sysctl_if_present("net/ipv4/tcp_tw_reuse_delay", "1")?;
-    Ok(namespace)
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod load;
+mod scale;
 mod serve;
 mod signals;
 mod tcp;
@@ -28,6 +29,7 @@ enum Command {
     Tcp(tcp::Arguments),
     Udp(udp::Arguments),
     Bench(bench::Arguments),
+    Scale(scale::Arguments),
 }
 
 /// Runs the program.
@@ -37,6 +39,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Tcp(arguments) => tcp::run(&arguments),
         Command::Udp(arguments) => udp::run(&arguments),
         Command::Bench(arguments) => bench::run(arguments),
+        Command::Scale(arguments) => scale::run(arguments),
     };
     match result {
         Ok(code) => code,

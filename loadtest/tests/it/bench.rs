@@ -1,6 +1,6 @@
 //! The benchmark, for the shortest time: that every system works and its figures are there. How fast is not asked.
 
-use crate::support::wait_until;
+use crate::support::{descendants, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -180,14 +180,4 @@ fn what_makes_no_sense_is_refused_before_anything_happens() {
         assert!(String::from_utf8_lossy(&output.stderr).contains(named), "{arguments:?}");
         assert!(!directory.path().join("out").exists());
     }
-}
-
-/// Its children, and theirs.
-fn descendants(pid: Pid) -> Vec<Pid> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    let children: Vec<_> = lists
-        .flat_map(|list| list.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect::<Vec<_>>())
-        .collect();
-    children.iter().copied().chain(children.iter().flat_map(|child| descendants(*child))).collect()
 }

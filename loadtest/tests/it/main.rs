@@ -9,6 +9,7 @@ mod faults;
 mod load;
 mod namespace;
 mod open_loop;
+mod scale;
 mod server;
 mod support;
 mod udp_faults;

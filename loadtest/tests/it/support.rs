@@ -1,5 +1,6 @@
 //! What the tests share.
 
+use nix::unistd::Pid;
 use ringlb_load::{Load, LoadOptions, Report, Server, ServerHandle, ServerOptions, Workload};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -49,6 +50,16 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(begun.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// A process's children, and theirs.
+pub(crate) fn descendants(pid: Pid) -> Vec<Pid> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let children: Vec<_> = lists
+        .flat_map(|list| list.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect::<Vec<_>>())
+        .collect();
+    children.iter().copied().chain(children.iter().flat_map(|child| descendants(*child))).collect()
 }
 
 /// A server that does whatever a test wants, each connection on a thread.

@@ -8,6 +8,7 @@ pub mod descriptors;
 pub mod frame;
 mod health;
 pub mod histogram;
+pub mod memory;
 pub mod message;
 pub mod ports;
 pub mod settings;

@@ -5,6 +5,7 @@
 use super::descriptors::{self, DescriptorError};
 use super::frame::{FrameError, MAX_PACKET, Reassembler, encode};
 use super::health::Health;
+use super::memory;
 use super::message::{Hello, Reply, Request};
 use super::ports::{Inherited, Ports};
 use crate::privileges;
@@ -182,6 +183,8 @@ async fn converse(channel: &Channel, shared: &Shared, health: &Health, ports: &P
     send(stream, &Reply::Hello(hello)).await?;
     let mut reassembler = Reassembler::default();
     let mut buffer = Vec::with_capacity(MAX_PACKET);
+    // Bytes since the last answer.
+    let mut received = 0;
     loop {
         let (result, used) = stream.read(buffer).await;
         buffer = used;
@@ -189,6 +192,7 @@ async fn converse(channel: &Channel, shared: &Shared, health: &Health, ports: &P
         if length == 0 {
             return Ok(());
         }
+        received += length;
         let reply = match reassembler.push(&buffer[..length])? {
             None => None,
             Some(Request::AddPort { port, sockets }) => Some(ports.add(socket.as_fd(), port, sockets).await?),
@@ -205,6 +209,9 @@ async fn converse(channel: &Channel, shared: &Shared, health: &Health, ports: &P
         };
         if let Some(reply) = reply {
             send(stream, &reply).await?;
+            if std::mem::take(&mut received) > memory::LARGE {
+                memory::give_back();
+            }
         }
         buffer.clear();
     }

@@ -12,10 +12,11 @@
 //!    eligible alone, if they are at least the local threshold's share of all the tier's local ones. Not in panic.
 
 use super::backend::Backend;
+use super::backends::Backends;
 use crate::control::message::ServiceSettings;
 
 /// Indices of the eligible backends, in order.
-pub(super) fn eligible(backends: &[Backend], settings: &ServiceSettings) -> Vec<u32> {
+pub(super) fn eligible(backends: &Backends, settings: &ServiceSettings) -> Vec<u32> {
     // What nearly every service is nearly always: no second tier, nobody ill, no preference.
     let plain = |backend: &Backend| !backend.is_usable() || (!backend.backup && backend.is_healthy());
     if !settings.prefer_local && backends.iter().all(plain) {
@@ -42,14 +43,14 @@ pub(super) fn eligible(backends: &[Backend], settings: &ServiceSettings) -> Vec<
 ///
 /// This is for a connection that has been to all eligible ones in vain, before their failures are seen as a pattern: local
 /// ones beside which there are others, or primaries beside which there are backups.
-pub(super) fn spare(backends: &[Backend], acceptable: impl Fn(&Backend) -> bool) -> Vec<u32> {
+pub(super) fn spare(backends: &Backends, acceptable: impl Fn(&Backend) -> bool) -> Vec<u32> {
     let of_tier =
         |backup| indices(backends, |backend| backend.backup == backup && backend.is_healthy() && acceptable(backend));
     let primaries = of_tier(false);
     if primaries.is_empty() { of_tier(true) } else { primaries }
 }
 
-fn indices(backends: &[Backend], wanted: impl Fn(&Backend) -> bool) -> Vec<u32> {
+fn indices(backends: &Backends, wanted: impl Fn(&Backend) -> bool) -> Vec<u32> {
     (0u32..).zip(backends).filter(|(_, backend)| wanted(backend)).map(|(index, _)| index).collect()
 }
 
@@ -63,7 +64,7 @@ struct Tier {
 }
 
 impl Tier {
-    fn of(backends: &[Backend], backup: bool) -> Self {
+    fn of(backends: &Backends, backup: bool) -> Self {
         let mut tier = Self { backup, usable: 0, healthy: 0, local: 0, healthy_local: 0 };
         for backend in backends.iter().filter(|backend| backend.backup == backup && backend.is_usable()) {
             let healthy = usize::from(backend.is_healthy());

@@ -4,6 +4,7 @@
 //! a service or a backend lives beside them and outlives the tables. Nothing here knows of sockets, or reads a clock.
 
 pub mod backend;
+pub mod backends;
 pub mod chooser;
 mod destination;
 mod eligibility;
@@ -14,6 +15,7 @@ pub mod service;
 mod transition;
 
 pub use backend::{Backend, DatagramCounters, Entry, Health, Identity, WARM};
+pub use backends::Backends;
 pub use chooser::Chooser;
 pub use destination::Destination;
 pub use histogram::Histogram;

@@ -1,6 +1,7 @@
 //! A service in a table.
 
 use super::backend::{Backend, Health, Identity, WARM};
+use super::backends::Backends;
 use super::chooser::Chooser;
 use super::eligibility::{eligible, spare};
 use super::histogram::Histogram;
@@ -32,7 +33,7 @@ pub struct Service {
     pub clients: Arc<ClientPrefixes>,
     /// What outlives the table.
     pub state: Arc<ServiceState>,
-    backends: Vec<Backend>,
+    backends: Backends,
     /// Indices of the backends that a new connection may go to, so that a pick does not search for them.
     eligible: Vec<u32>,
     chooser: OnceLock<Arc<Chooser>>,
@@ -140,7 +141,7 @@ impl Service {
 
     /// All backends.
     #[must_use]
-    pub fn backends(&self) -> &[Backend] {
+    pub fn backends(&self) -> &Backends {
         &self.backends
     }
 
@@ -228,34 +229,40 @@ impl Service {
         let mut service = self.clone();
         let conditions: HashMap<_, _> =
             conditions.iter().map(|condition| (Arc::as_ptr(&condition.identity), condition)).collect();
-        for backend in &mut service.backends {
-            if let Some(condition) = conditions.get(&Arc::as_ptr(&backend.identity)) {
-                (backend.health, backend.warmth) = (condition.health, condition.warmth);
+        for (index, backend) in self.backends.iter().enumerate() {
+            if let Some(Condition { health, warmth, .. }) = conditions.get(&Arc::as_ptr(&backend.identity)) {
+                service.backends.set(index, Backend { health: *health, warmth: *warmth, ..backend.clone() });
             }
         }
         service.find_eligible();
         service
     }
 
-    /// Adds the backend or changes the one with its address.
+    /// Adds the backend or changes the one with its address. Who is eligible is to be [found](Self::find_eligible) then.
     pub(super) fn put_backend(&mut self, spec: &BackendSpec) {
         let starts_cold = slow_start::is_on(&self.settings);
-        match self.backends.iter_mut().find(|backend| backend.address == spec.address) {
-            Some(backend) => *backend = put(spec, Some(backend), starts_cold),
+        match self.place_of(spec.address) {
+            Some((index, before)) => {
+                let backend = put(spec, Some(before), starts_cold);
+                self.backends.set(index, backend);
+            }
             None => self.backends.push(put(spec, None, starts_cold)),
         }
-        self.find_eligible();
     }
 
-    /// Takes the backend away; `None` if there is none with that address.
+    /// Takes the backend away; `None` if there is none with that address. Who is eligible is to be
+    /// [found](Self::find_eligible) then.
     pub(super) fn remove_backend(&mut self, address: IpAddr) -> Option<Backend> {
-        let index = self.backends.iter().position(|backend| backend.address == address)?;
-        let removed = self.backends.remove(index);
-        self.find_eligible();
-        Some(removed)
+        let (index, _) = self.place_of(address)?;
+        self.backends.swap_remove(index)
     }
 
-    fn find_eligible(&mut self) {
+    fn place_of(&self, address: IpAddr) -> Option<(usize, &Backend)> {
+        self.backends.iter().enumerate().find(|(_, backend)| backend.address == address)
+    }
+
+    /// Finds the backends that a new connection may go to, once they are not changed any more.
+    pub(super) fn find_eligible(&mut self) {
         self.eligible = eligible(&self.backends, &self.settings);
         self.size_before = self.maglev_size();
         self.chooser = OnceLock::new();

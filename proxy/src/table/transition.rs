@@ -2,7 +2,7 @@
 
 use super::{Backend, Identity, Service, Table};
 use crate::control::message::{BackendSpec, Change, Delta, Generation, Port, ServiceSpec, Snapshot};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,7 +123,7 @@ impl Table {
         for service in self.services().filter(|service| !kept.contains(&*service.name)) {
             step.all_removed(service);
         }
-        Ok(step.finish())
+        step.finish()
     }
 
     /// The table that `delta` leads to.
@@ -144,7 +144,7 @@ impl Table {
                 Change::RemoveBackend { service, address } => step.remove_backend(service, *address)?,
             }
         }
-        Ok(step.finish())
+        step.finish()
     }
 }
 
@@ -153,6 +153,9 @@ struct Step {
     limits_age: bool,
     /// Names of services that were put or changed.
     changed: HashSet<Arc<str>>,
+    /// Services of which backends were changed and further ones may be, and that are not in the table yet: so a batch that
+    /// changes all backends of a service makes one new service, not one for each of them.
+    changing: HashMap<Arc<str>, Service>,
     consequences: Vec<(Arc<Identity>, Consequence)>,
 }
 
@@ -162,7 +165,13 @@ impl Step {
             return Err(TransitionError::NotNewer { to, current: table.generation });
         }
         let table = Table { generation: to, ..table.clone() };
-        Ok(Self { table, limits_age: false, changed: HashSet::new(), consequences: Vec::new() })
+        Ok(Self {
+            table,
+            limits_age: false,
+            changed: HashSet::new(),
+            changing: HashMap::new(),
+            consequences: Vec::new(),
+        })
     }
 
     /// Frees the VIPs and published ports of all services that the changes put, so that two of them can swap theirs.
@@ -178,7 +187,7 @@ impl Step {
     }
 
     fn put_service(&mut self, spec: &ServiceSpec) -> Result<(), TransitionError> {
-        let before = self.table.service(&spec.name).cloned();
+        let before = self.take(&spec.name);
         if let Some(before) = &before {
             self.leave(before);
         }
@@ -222,7 +231,7 @@ impl Step {
     }
 
     fn remove_service(&mut self, name: &str) -> Result<(), TransitionError> {
-        let service = self.existing(name)?;
+        let service = self.take(name).ok_or_else(|| no_service(name))?;
         self.leave(&service);
         self.table.by_name.remove(name);
         self.all_removed(&service);
@@ -230,26 +239,38 @@ impl Step {
     }
 
     fn put_backend(&mut self, name: &str, spec: &BackendSpec) -> Result<(), TransitionError> {
-        let before = self.existing(name)?;
-        let mut service = Service::clone(&before);
+        let service = self.changing(name)?;
+        let drained = service.backend(spec.address).is_some_and(|before| before.draining);
         service.put_backend(spec);
-        if let Some(now) = service.backend(spec.address) {
-            self.note_drain(&service, Some(&before), now);
-        }
-        self.insert(service)
+        let Some(now) = service.backend(spec.address) else { return Ok(()) };
+        let consequence = match (drained, now.draining) {
+            (false, true) => Consequence::DrainStarted(service.settings.drain_deadline()),
+            (true, false) => Consequence::DrainEnded,
+            (true, true) | (false, false) => return Ok(()),
+        };
+        let identity = Arc::clone(&now.identity);
+        self.consequences.push((identity, consequence));
+        Ok(())
     }
 
     fn remove_backend(&mut self, name: &str, address: IpAddr) -> Result<(), TransitionError> {
-        let mut service = Service::clone(self.existing(name)?.as_ref());
-        let gone = service
-            .remove_backend(address)
-            .ok_or_else(|| TransitionError::NoBackend { service: name.to_owned(), address })?;
+        let gone = self.changing(name)?.remove_backend(address);
+        let gone = gone.ok_or_else(|| TransitionError::NoBackend { service: name.to_owned(), address })?;
         self.consequences.push(removed(&gone));
-        self.insert(service)
+        Ok(())
     }
 
-    fn existing(&self, name: &str) -> Result<Arc<Service>, TransitionError> {
-        self.table.service(name).cloned().ok_or_else(|| TransitionError::NoService { service: name.to_owned() })
+    /// The service of that name as it is by now, to change its backends.
+    fn changing(&mut self, name: &str) -> Result<&mut Service, TransitionError> {
+        let service = self.table.service(name).ok_or_else(|| no_service(name))?;
+        let entry = self.changing.entry(Arc::clone(&service.name));
+        Ok(entry.or_insert_with(|| Service::clone(service)))
+    }
+
+    /// The service of that name as it is by now, to be put anew or removed.
+    fn take(&mut self, name: &str) -> Option<Arc<Service>> {
+        let changing = self.changing.remove(name).map(Arc::new);
+        changing.or_else(|| self.table.service(name).cloned())
     }
 
     fn insert(&mut self, service: Service) -> Result<(), TransitionError> {
@@ -321,12 +342,20 @@ impl Step {
     ///
     /// A backend that was taken away and put back within one batch is a new one with a new identity, so what was
     /// removed stays removed: nothing needs to be taken back here.
-    fn finish(self) -> Transition {
+    fn finish(mut self) -> Result<Transition, TransitionError> {
+        for (_, mut service) in std::mem::take(&mut self.changing) {
+            service.find_eligible();
+            self.insert(service)?;
+        }
         for service in self.changed.iter().filter_map(|name| self.table.service(name)) {
             service.chooser();
         }
-        Transition { table: self.table, consequences: self.consequences, limits_age: self.limits_age }
+        Ok(Transition { table: self.table, consequences: self.consequences, limits_age: self.limits_age })
     }
+}
+
+fn no_service(name: &str) -> TransitionError {
+    TransitionError::NoService { service: name.to_owned() }
 }
 
 fn removed(backend: &Backend) -> (Arc<Identity>, Consequence) {

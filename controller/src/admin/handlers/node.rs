@@ -11,9 +11,10 @@ use crate::source::status::SharedStatus;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use futures_util::future::join_all;
+use ringlb_proxy::control::memory;
 use serde_json::json;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -23,8 +24,18 @@ use tokio::time::timeout;
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(in crate::admin) async fn apply(State(context): State<Context>, headers: HeaderMap, body: Body) -> Answer {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let answer = replace(&context, &headers, body).await;
+    // The text, what was read of it, and the state before: all of it is gone now.
+    if length.is_none_or(|length| length > memory::LARGE) {
+        memory::give_back();
+    }
+    answer
+}
+
+async fn replace(context: &Context, headers: &HeaderMap, body: Body) -> Answer {
     let began = Instant::now();
-    let state: DesiredState = body::state(&headers, body).await?;
+    let state: DesiredState = body::state(headers, body).await?;
     if !context.ready.load(Ordering::Relaxed) {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is starting or shutting down"));
     }

@@ -1,8 +1,8 @@
 //! Task changes at an even rate, while something else is measured.
 
 use crate::bench::BenchError;
-use crate::bench::api::Api;
 use crate::bench::system::ringlb;
+use crate::instruments::api::Api;
 use ringlb_load::units::to_float;
 use serde_json::json;
 use std::net::Ipv4Addr;

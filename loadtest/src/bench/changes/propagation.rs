@@ -1,13 +1,13 @@
 //! How soon a new backend is used.
 
-use crate::bench::api::Api;
 use crate::bench::results::Run;
 use crate::bench::stage::Stage;
-use crate::bench::statistics::Times;
 use crate::bench::system::ringlb;
 use crate::bench::topology::{BACKENDS, PORT};
 use crate::bench::workload::Workload;
 use crate::bench::{BenchError, Options};
+use crate::instruments::api::Api;
+use crate::instruments::statistics::Times;
 use ringlb_load::protocol::Command;
 use serde_json::json;
 use std::io::{self, Read, Write};

@@ -1,13 +1,13 @@
 //! How many changes a second a large table takes.
 
-use crate::bench::accounting::cpu_time;
-use crate::bench::api::Api;
 use crate::bench::results::{CpuSource, Run};
 use crate::bench::stage::Stage;
-use crate::bench::statistics::Times;
 use crate::bench::system::ringlb::{self, LARGE_BACKENDS, LARGE_SERVICES};
 use crate::bench::workload::Workload;
 use crate::bench::{BenchError, Options};
+use crate::instruments::accounting::cpu_time;
+use crate::instruments::api::Api;
+use crate::instruments::statistics::Times;
 use ringlb_load::units::to_float;
 use serde_json::json;
 use std::path::Path;

@@ -4,7 +4,7 @@ use super::connection::{Connection, Progress};
 use super::poll::Poll;
 use super::{Order, Outcome};
 use crate::bench::BenchError;
-use crate::bench::statistics::Times;
+use crate::instruments::statistics::Times;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use ringlb_load::units::to_float;

@@ -13,7 +13,7 @@ mod server;
 pub(super) use client::run;
 pub(super) use server::EchoServer;
 
-use super::statistics::Times;
+use crate::instruments::statistics::Times;
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
 //! Bars, as SVG: a few rectangles and texts, for which no library is needed.
 
-use super::numbers::short;
-use crate::bench::statistics::Spread;
+use crate::instruments::numbers::short;
+use crate::instruments::statistics::Spread;
+use crate::instruments::svg::{escape, write_head};
 use std::fmt::{self, Write};
 
 /// Bars beside each other, of which the lengths are to be compared.
@@ -44,13 +45,7 @@ impl Chart {
 
     fn write(&self, svg: &mut String) -> fmt::Result {
         let height = self.bars.iter().fold(TOP, |height, _| height + ROW) + 8.0;
-        writeln!(
-            svg,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
-             height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\" fill=\"#808080\">"
-        )?;
-        writeln!(svg, "<text x=\"8\" y=\"20\" font-weight=\"bold\">{}</text>", escape(&self.title))?;
-        writeln!(svg, "<text x=\"8\" y=\"40\">{}</text>", escape(&self.unit))?;
+        write_head(svg, WIDTH, height, &self.title, &self.unit)?;
         let longest = self.bars.iter().map(|bar| bar.spread.max).fold(f64::MIN_POSITIVE, f64::max);
         let scale = |value: f64| LABELS + (WIDTH - LABELS - VALUES) * value / longest;
         let mut y = TOP;
@@ -94,10 +89,6 @@ impl Bar {
             short(median)
         )
     }
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The columns of a workload's table.
 
-use super::numbers::spread;
 use crate::bench::results::{Metric, Run};
-use crate::bench::statistics::Spread;
 use crate::bench::workload::{Units, Workload};
+use crate::instruments::numbers::spread;
+use crate::instruments::statistics::Spread;
 use ringlb_load::units::to_float;
 
 /// What is written where there is no value.

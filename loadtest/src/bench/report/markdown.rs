@@ -2,11 +2,11 @@
 
 use super::columns::{Column, NONE, columns};
 use super::most_calls;
-use super::numbers::{short, spread};
 use crate::bench::results::{Metric, Results, Run, SystemCalls};
 use crate::bench::system::System;
 use crate::bench::targets::{Against, Bound, TARGETS, Target, Verdict};
 use crate::bench::workload::Workload;
+use crate::instruments::numbers::{short, spread};
 use std::fmt::{self, Write};
 
 /// The whole report, without pictures.
@@ -49,12 +49,12 @@ fn write_machine(text: &mut String, results: &Results) -> fmt::Result {
         text,
         "Linux {}, {}, {} processors ({}); each system on processor {}, client and servers on processor {}. {} rounds in \
          alternating order, {} s each after {} s of warming up; medians, and the range of the rounds in parentheses.\n",
-        machine.kernel,
+        machine.host.kernel,
         machine.congestion_control,
-        machine.processor_count,
-        machine.processor,
-        machine.processors.system,
-        machine.processors.load,
+        machine.host.processor_count,
+        machine.host.processor,
+        machine.host.processors.system,
+        machine.host.processors.load,
         settings.rounds,
         settings.duration_s,
         settings.warm_up_s

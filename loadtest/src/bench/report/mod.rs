@@ -3,14 +3,13 @@
 mod chart;
 mod columns;
 mod markdown;
-mod numbers;
 
 use super::results::{Metric, Results, Run, SystemCalls};
-use super::statistics::Spread;
 use super::system::System;
 use super::workload::{Units, Workload};
+use crate::instruments::numbers::{share, short};
+use crate::instruments::statistics::Spread;
 use chart::{Bar, Chart};
-use numbers::{share, short};
 
 pub(crate) use markdown::document;
 
@@ -60,12 +59,12 @@ pub(super) fn preamble(results: &Results) -> Vec<String> {
     let machine = &results.machine;
     let mut lines = vec![format!(
         "kernel {}, {}, {} processors ({}); systems on processor {}, client and servers on {}",
-        machine.kernel,
+        machine.host.kernel,
         machine.congestion_control,
-        machine.processor_count,
-        machine.processor,
-        machine.processors.system,
-        machine.processors.load
+        machine.host.processor_count,
+        machine.host.processor,
+        machine.host.processors.system,
+        machine.host.processors.load
     )];
     lines.extend(machine.versions.iter().map(|(system, version)| format!("{system}: {version}")));
     lines.extend(results.missing.iter().map(|missing| format!("{} is MISSING: {}", missing.system, missing.reason)));

@@ -2,8 +2,8 @@
 
 use super::Found;
 use crate::bench::BenchError;
-use crate::bench::process::Process;
 use crate::bench::topology::{BACKENDS, PORT};
+use crate::instruments::process::Process;
 use ringlb_netns::Namespace;
 use std::fmt::Write;
 use std::fs;

@@ -7,11 +7,12 @@ mod nginx;
 mod programs;
 pub(super) mod ringlb;
 
-pub(super) use programs::{Found, Missing, Programs};
+pub(super) use crate::instruments::programs::Found;
+pub(super) use programs::{Missing, Programs};
 
 use super::BenchError;
-use super::process::Process;
 use super::topology::Topology;
+use crate::instruments::process::Process;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;

@@ -2,8 +2,8 @@
 
 use super::Found;
 use crate::bench::BenchError;
-use crate::bench::process::output;
 use crate::bench::topology::{BACKENDS, PORT, VIP};
+use crate::instruments::process::output;
 use ringlb_netns::Namespace;
 use std::fs;
 use std::path::Path;

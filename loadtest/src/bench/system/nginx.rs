@@ -2,8 +2,8 @@
 
 use super::{Found, programs::NGINX_STREAM_MODULE};
 use crate::bench::BenchError;
-use crate::bench::process::Process;
 use crate::bench::topology::{BACKENDS, PORT};
+use crate::instruments::process::Process;
 use ringlb_netns::Namespace;
 use std::fs;
 use std::path::Path;

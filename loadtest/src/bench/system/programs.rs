@@ -2,21 +2,11 @@
 
 use super::System;
 use crate::bench::BenchError;
-use crate::bench::process::output;
+use crate::instruments::programs::Found;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-
-/// A program that is there.
-#[derive(Debug, Clone)]
-pub(crate) struct Found {
-    /// Where.
-    pub(crate) path: PathBuf,
-    /// What it says of its version.
-    pub(crate) version: String,
-}
 
 /// A system that cannot be measured, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,31 +69,16 @@ impl Programs {
 fn look_for(system: System) -> Result<Option<Found>, String> {
     let (path, version) = match system {
         System::Direct => return Ok(None),
-        System::Ringlb | System::RinglbQuiet => (beside_this_program("ringlb")?, "--version"),
+        System::Ringlb | System::RinglbQuiet => return Found::ringlb().map(Some),
         System::Haproxy | System::HaproxyTuned => (in_path("haproxy")?, "-v"),
         System::Nginx => (in_path("nginx")?, "-v"),
         System::Envoy => (in_path("envoy")?, "--version"),
         System::Nft => (in_path("nft")?, "--version"),
     };
-    if system.is_ringlb() {
-        beside_this_program("ringlb-proxy")?;
-    }
     if system == System::Nginx && !Path::new(NGINX_STREAM_MODULE).exists() {
         return Err(format!("nginx has no stream module ({NGINX_STREAM_MODULE}); {INSTALL}"));
     }
-    let said = output(Command::new(&path).arg(version)).map_err(|error| error.to_string())?;
-    let version = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned();
-    Ok(Some(Found { path, version }))
-}
-
-fn beside_this_program(name: &str) -> Result<PathBuf, String> {
-    let own = env::current_exe().map_err(|error| format!("this program does not know where it is: {error}"))?;
-    let path = own.with_file_name(name);
-    if path.is_file() {
-        Ok(path)
-    } else {
-        Err(format!("there is no {}; `make build` puts all programs into one directory", path.display()))
-    }
+    Found::at(path, version).map(Some)
 }
 
 fn in_path(name: &str) -> Result<PathBuf, String> {

@@ -2,8 +2,8 @@
 
 use super::Found;
 use crate::bench::BenchError;
-use crate::bench::process::{Process, output};
 use crate::bench::topology::{BACKENDS, CLIENT, Container, SUBNET, VIP};
+use crate::instruments::process::{Process, output};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::Ipv4Addr;

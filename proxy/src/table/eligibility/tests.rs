@@ -39,7 +39,7 @@ proptest! {
     /// The rules of the module's documentation, each said for itself and without the order in which they are looked at.
     #[test]
     fn the_rules_hold(backends in prop::collection::vec(any_backend(), 0..9), settings in any_settings()) {
-        let chosen = eligible(&backends, &settings);
+        let chosen = eligible(&backends.iter().cloned().collect(), &settings);
         let chosen: Vec<&Backend> = chosen.iter().map(|&index| &backends[index as usize]).collect();
         let tier = |backup: bool| backends.iter().filter(move |b| b.is_usable() && b.backup == backup).collect::<Vec<_>>();
         let healthy = |tier: &[&Backend]| tier.iter().filter(|b| b.health == Health::Healthy).count();
@@ -80,7 +80,7 @@ proptest! {
         let refused: HashSet<_> = refused.iter().filter_map(|&index| backends.get(index)).map(|b| Arc::as_ptr(&b.identity)).collect();
         let acceptable = |backend: &Backend| !refused.contains(&Arc::as_ptr(&backend.identity));
         let possible: Vec<_> = backends.iter().filter(|b| b.is_healthy() && acceptable(b)).collect();
-        let spares = spare(&backends, acceptable);
+        let spares = spare(&backends.iter().cloned().collect(), acceptable);
         let backup = possible.iter().all(|b| b.backup);
         prop_assert_eq!(spares.len(), possible.iter().filter(|b| b.backup == backup).count());
         for index in spares {

@@ -1,39 +1,36 @@
-//! Where a benchmark's files are.
+//! Files and directories of a measurement.
 
-use super::results::Results;
-use super::{BenchError, Options, report};
+use super::BenchError;
+use serde::Serialize;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The directory of configurations, logs and sockets, in a `/run` of the benchmark's own.
-pub(super) struct Directory(PathBuf);
+/// The directory of configurations, logs and sockets, in a `/run` of the measurement's own.
+pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    pub(super) fn create() -> Result<Self, BenchError> {
-        let path = PathBuf::from("/run/ringlb-bench");
+    pub(crate) fn create(name: &str) -> Result<Self, BenchError> {
+        let path = Path::new("/run").join(name);
         fs::create_dir_all(&path).map_err(BenchError::file("create", &path))?;
         Ok(Self(path))
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
 
 /// Where results go.
-pub(super) struct Outputs {
+pub(crate) struct Outputs {
     json: Option<PathBuf>,
     report: Option<PathBuf>,
 }
 
 impl Outputs {
     /// So that it shows at once, not after an hour, if something cannot be written.
-    pub(super) fn prepare(options: &Options) -> Result<Self, BenchError> {
-        let absolute = |path: &PathBuf| std::path::absolute(path).map_err(BenchError::file("find", path));
-        let outputs = Self {
-            json: options.json.as_ref().map(absolute).transpose()?,
-            report: options.report.as_ref().map(absolute).transpose()?,
-        };
+    pub(crate) fn prepare(json: Option<&Path>, report: Option<&Path>) -> Result<Self, BenchError> {
+        let absolute = |path: &Path| std::path::absolute(path).map_err(BenchError::file("find", path));
+        let outputs = Self { json: json.map(absolute).transpose()?, report: report.map(absolute).transpose()? };
         if let Some(parent) = outputs.json.as_deref().and_then(Path::parent) {
             fs::create_dir_all(parent).map_err(BenchError::file("create", parent))?;
         }
@@ -43,15 +40,19 @@ impl Outputs {
         Ok(outputs)
     }
 
-    /// After each run, so that a benchmark that is interrupted has not been for nothing.
-    pub(super) fn write(&self, results: &Results) -> Result<(), BenchError> {
+    /// After each step, so that a measurement that is interrupted has not been for nothing. `files` are the report's.
+    pub(crate) fn write(
+        &self,
+        results: &impl Serialize,
+        files: impl FnOnce() -> Vec<(String, String)>,
+    ) -> Result<(), BenchError> {
         if let Some(path) = &self.json {
             let text =
                 serde_json::to_string_pretty(results).map_err(|error| BenchError::file("write", path)(error.into()))?;
             replace(path, &(text + "\n"))?;
         }
         if let Some(directory) = &self.report {
-            for (name, text) in report::files(results) {
+            for (name, text) in files() {
                 replace(&directory.join(name), &text)?;
             }
         }

@@ -16,7 +16,7 @@ const SAID: usize = 4096;
 
 /// A running program. Ended when dropped; it does not outlive the thread that started it, either.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     program: String,
     log: PathBuf,
@@ -24,7 +24,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts the command, in the namespace if there is one. What it writes goes to `log`.
-    pub(super) fn start(command: &mut Command, namespace: Option<&Namespace>, log: &Path) -> Result<Self, BenchError> {
+    pub(crate) fn start(command: &mut Command, namespace: Option<&Namespace>, log: &Path) -> Result<Self, BenchError> {
         let program = name_of(command);
         let file = File::create(log).map_err(BenchError::file("create", log))?;
         let also = file.try_clone().map_err(BenchError::file("open", log))?;
@@ -40,12 +40,25 @@ impl Process {
     }
 
     /// Its process id.
-    pub(super) fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
+    /// Whether it has ended within that time once it was told to end in order.
+    pub(crate) fn ends_within(&mut self, patience: Duration) -> bool {
+        self.signal(Signal::SIGTERM);
+        let deadline = Instant::now() + patience;
+        while !self.has_ended() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
     /// Waits until the condition holds.
-    pub(super) fn wait_until(&mut self, what: &str, condition: impl Fn() -> bool) -> Result<(), BenchError> {
+    pub(crate) fn wait_until(&mut self, what: &str, condition: impl Fn() -> bool) -> Result<(), BenchError> {
         let deadline = Instant::now() + PATIENCE;
         while !condition() {
             if self.has_ended() || Instant::now() >= deadline {
@@ -57,24 +70,24 @@ impl Process {
     }
 
     /// Whether it has ended by itself.
-    pub(super) fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
     /// The end of what it has written.
-    pub(super) fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         let said = fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&said[said.len().saturating_sub(SAID)..]).into_owned()
     }
 
     /// Sends it a signal.
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         // One that has ended needs none.
         let _ = kill(self.pid(), signal);
     }
 
     /// Waits until it ends by itself; kills it if it takes too long.
-    pub(super) fn wait(&mut self) {
+    pub(crate) fn wait(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         while !self.has_ended() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
@@ -83,7 +96,8 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    fn misbehaved(&self, failed: String) -> BenchError {
+    /// That it did not do its part, with what it has said.
+    pub(crate) fn misbehaved(&self, failed: String) -> BenchError {
         BenchError::Misbehaved { program: self.program.clone(), failed, said: self.said() }
     }
 }
@@ -98,7 +112,7 @@ impl Drop for Process {
 }
 
 /// Runs a command to its end and returns what it wrote, both streams.
-pub(super) fn output(command: &mut Command) -> Result<String, BenchError> {
+pub(crate) fn output(command: &mut Command) -> Result<String, BenchError> {
     let program = name_of(command);
     let output = match command.stdin(Stdio::null()).output() {
         Ok(output) => output,

@@ -1,10 +1,10 @@
 //! Numbers as people read them.
 
-use crate::bench::statistics::Spread;
+use super::statistics::Spread;
 use ringlb_load::units::to_float;
 
 /// Three digits that count, thousands apart: `0.25`, `17.4`, `14,200`.
-pub(super) fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     match value.abs() {
         size if !size.is_finite() => value.to_string(),
         size if size < 9.995 => format!("{value:.2}"),
@@ -19,13 +19,13 @@ pub(super) fn short(value: f64) -> String {
 }
 
 /// A median, with the range if there are several values.
-pub(super) fn spread(spread: Spread) -> String {
+pub(crate) fn spread(spread: Spread) -> String {
     let Spread { median, min, max } = spread;
     if min < max { format!("{} ({}–{})", short(median), short(min), short(max)) } else { short(median) }
 }
 
 /// Failures as a share of all.
-pub(super) fn share(failures: u64, units: f64) -> String {
+pub(crate) fn share(failures: u64, units: f64) -> String {
     let failures = to_float(failures);
     format!("{:.2} %", 100.0 * failures / (failures + units))
 }

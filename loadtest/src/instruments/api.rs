@@ -8,36 +8,46 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Longer than any answer takes.
+/// Longer than any answer to a small change takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connection to the API.
 #[derive(Debug)]
-pub(super) struct Api {
+pub(crate) struct Api {
     stream: BufReader<UnixStream>,
     socket: PathBuf,
     request: Vec<u8>,
     line: String,
     body: Vec<u8>,
+    received: u64,
 }
 
 impl Api {
     /// Connects.
-    pub(super) fn connect(socket: &Path) -> Result<Self, BenchError> {
+    pub(crate) fn connect(socket: &Path) -> Result<Self, BenchError> {
+        Self::connect_patiently(socket, PATIENCE)
+    }
+
+    /// Connects; an answer may take so long.
+    pub(crate) fn connect_patiently(socket: &Path, patience: Duration) -> Result<Self, BenchError> {
         let connect = || {
             let stream = UnixStream::connect(socket)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(patience))?;
             Ok(BufReader::new(stream))
         };
         let stream = connect().map_err(BenchError::file("connect to", socket))?;
         let socket = socket.to_owned();
-        Ok(Self { stream, socket, request: Vec::new(), line: String::new(), body: Vec::new() })
+        Ok(Self { stream, socket, request: Vec::new(), line: String::new(), body: Vec::new(), received: 0 })
     }
 
     /// Makes a request that is to succeed.
-    pub(super) fn done(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<(), BenchError> {
-        let body = body.map(Value::to_string).unwrap_or_default();
-        let status = self.exchange(method, path, &body).map_err(BenchError::file("ask", &self.socket))?;
+    pub(crate) fn done(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<(), BenchError> {
+        self.done_with(method, path, &body.map(Value::to_string).unwrap_or_default())
+    }
+
+    /// The same with a body that is JSON text already.
+    pub(crate) fn done_with(&mut self, method: &str, path: &str, body: &str) -> Result<(), BenchError> {
+        let status = self.exchange(method, path, body).map_err(BenchError::file("ask", &self.socket))?;
         if (200..300).contains(&status) {
             return Ok(());
         }
@@ -47,6 +57,11 @@ impl Api {
             failed: format!("answered {method} {path} with status {status}"),
             said,
         })
+    }
+
+    /// How many bytes the answers had, heads and all.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
     }
 
     fn exchange(&mut self, method: &str, path: &str, body: &str) -> io::Result<u16> {
@@ -69,14 +84,16 @@ impl Api {
         }
         self.body.resize(length, 0);
         self.stream.read_exact(&mut self.body)?;
+        self.received += length as u64;
         Ok(status)
     }
 
     /// Without its end.
     fn read_line(&mut self) -> io::Result<&str> {
         self.line.clear();
-        if self.stream.read_line(&mut self.line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        match self.stream.read_line(&mut self.line)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            length => self.received += length as u64,
         }
         Ok(self.line.trim_end())
     }
@@ -127,6 +144,7 @@ mod tests {
         let requests = server.join().unwrap();
         assert!(requests[0].starts_with("PUT /a HTTP/1.1\r\n") && requests[0].ends_with("\r\n\r\n{\"b\":1}"));
         assert!(requests[2].starts_with("DELETE /d HTTP/1.1\r\n"));
+        assert_eq!(api.received(), 40 + 58 + 27);
         assert!(api.done("GET", "/gone", None).is_err());
     }
 }

@@ -28,26 +28,26 @@ impl Spread {
 
 /// Times that something took, each of them kept.
 #[derive(Debug, Default)]
-pub(super) struct Times(Vec<Duration>);
+pub(crate) struct Times(Vec<Duration>);
 
 impl Times {
     /// One more.
-    pub(super) fn push(&mut self, time: Duration) {
+    pub(crate) fn push(&mut self, time: Duration) {
         self.0.push(time);
     }
 
     /// All those, too.
-    pub(super) fn append(&mut self, mut other: Self) {
+    pub(crate) fn append(&mut self, mut other: Self) {
         self.0.append(&mut other.0);
     }
 
     /// How many there are.
-    pub(super) fn count(&self) -> f64 {
+    pub(crate) fn count(&self) -> f64 {
         to_float(self.0.len() as u64)
     }
 
     /// The time, in microseconds, that so many of a thousand do not exceed.
-    pub(super) fn per_mille(&mut self, share: usize) -> Option<u64> {
+    pub(crate) fn per_mille(&mut self, share: usize) -> Option<u64> {
         self.0.sort_unstable();
         let position = (self.0.len() * share).div_ceil(1000).max(1) - 1;
         self.0.get(position).map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX))

@@ -1,13 +1,12 @@
-//! Why a benchmark did not go on.
+//! Why a measurement did not go on.
 
-use super::system::System;
 use ringlb_load::LoadError;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 use thiserror::Error;
 
-/// Why a benchmark did not go on.
+/// Why a benchmark or a scale run did not go on.
 #[derive(Debug, Error)]
 pub(crate) enum BenchError {
     /// An option that makes no sense.
@@ -66,7 +65,7 @@ pub(crate) enum BenchError {
     #[error("no request got through {system} within {} s; it said:\n{said}", patience.as_secs())]
     Silent {
         /// Which.
-        system: System,
+        system: String,
         /// How long was waited.
         patience: Duration,
         /// The end of what it wrote.
@@ -79,13 +78,13 @@ pub(crate) enum BenchError {
 
 impl BenchError {
     /// For [`BenchError::Machine`].
-    pub(super) fn machine(attempted: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn machine(attempted: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let attempted = attempted.into();
         move |source| Self::Machine { attempted, source }
     }
 
     /// For [`BenchError::File`].
-    pub(super) fn file(attempted: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn file(attempted: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { attempted, path, source }
     }

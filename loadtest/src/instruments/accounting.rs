@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A process and all its descendants, as they are now.
-pub(super) fn tree(root: Pid) -> Vec<Pid> {
+pub(crate) fn tree(root: Pid) -> Vec<Pid> {
     let mut pids = vec![root];
     let mut next = 0;
     while next < pids.len() {
@@ -31,7 +31,7 @@ fn children(pid: Pid) -> Vec<Pid> {
 /// The CPU time that the processes have taken, in user space and in the kernel, with all their threads, those that have
 /// ended too: the processes' CPU clocks (clock_getcpuclockid(3)). The packets that a process sends are moved on by the
 /// kernel in its time, up to the next queue, unless the kernel was built to keep interrupts apart.
-pub(super) fn cpu_time(pids: &[Pid]) -> Result<Duration, BenchError> {
+pub(crate) fn cpu_time(pids: &[Pid]) -> Result<Duration, BenchError> {
     let mut total = Duration::ZERO;
     for pid in pids {
         let time = clock_getcpuclockid(*pid).and_then(nix::time::ClockId::now);
@@ -44,7 +44,7 @@ pub(super) fn cpu_time(pids: &[Pid]) -> Result<Duration, BenchError> {
 
 /// What the processors have not done nothing with since some time, in all of them together.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Processors {
+pub(crate) struct Processors {
     at: Instant,
     /// Of the processors concerned.
     unused: Duration,
@@ -53,7 +53,7 @@ pub(super) struct Processors {
 
 impl Processors {
     /// As it is now, of the processors with these numbers.
-    pub(super) fn read(numbers: &[usize]) -> Result<Self, BenchError> {
+    pub(crate) fn read(numbers: &[usize]) -> Result<Self, BenchError> {
         let path = Path::new("/proc/stat");
         let text = fs::read_to_string(path).map_err(BenchError::file("read", path))?;
         let at = Instant::now();
@@ -64,7 +64,7 @@ impl Processors {
     /// The time that the processors were busy from `self` to `later`: what was not idle and not taken by the host. It is
     /// not what a processor was seen to do at each tick, but what is left of the time that passed, which the kernel
     /// knows to the microsecond and tells to 10 ms.
-    pub(super) fn busy_until(&self, later: &Self) -> Duration {
+    pub(crate) fn busy_until(&self, later: &Self) -> Duration {
         let passed = later.at.saturating_duration_since(self.at) * self.count;
         passed.saturating_sub(later.unused.saturating_sub(self.unused))
     }
@@ -86,7 +86,7 @@ fn unused(text: &str, number: usize) -> Duration {
 
 /// The memory of the processes, in bytes: what is theirs alone, and their part of what they share (`Pss` in
 /// proc_pid_smaps(5)). Sockets' memory in the kernel is not in it.
-pub(super) fn memory(pids: &[Pid]) -> Result<u64, BenchError> {
+pub(crate) fn memory(pids: &[Pid]) -> Result<u64, BenchError> {
     let mut total = 0;
     for pid in pids {
         let path = format!("/proc/{pid}/smaps_rollup");
@@ -94,6 +94,14 @@ pub(super) fn memory(pids: &[Pid]) -> Result<u64, BenchError> {
         total += kibibytes(&text, "Pss:") * 1024;
     }
     Ok(total)
+}
+
+/// Bytes that the process has written to files and sockets by `write` and `writev` (`wchar` in proc_pid_io(5)).
+pub(crate) fn written(pid: Pid) -> Result<u64, BenchError> {
+    let path = format!("/proc/{pid}/io");
+    let text = fs::read_to_string(&path).map_err(BenchError::file("read", &path))?;
+    let value = text.lines().find_map(|line| line.strip_prefix("wchar:"));
+    Ok(value.and_then(|value| value.trim().parse().ok()).unwrap_or_default())
 }
 
 fn kibibytes(text: &str, field: &str) -> u64 {
@@ -129,6 +137,13 @@ mod tests {
     fn memory_is_read_from_its_field() {
         assert_eq!(kibibytes("Rss:  10 kB\nPss:                1234 kB\nPss_Anon: 5 kB\n", "Pss:"), 1234);
         assert!(memory(&[Pid::this()]).unwrap() > 100_000);
+    }
+
+    #[test]
+    fn what_is_written_is_counted() {
+        let before = written(Pid::this()).unwrap();
+        std::io::Write::write_all(&mut tempfile::tempfile().unwrap(), &[0; 100_000]).unwrap();
+        assert!(written(Pid::this()).unwrap() - before >= 100_000);
     }
 
     #[test]

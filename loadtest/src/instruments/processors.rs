@@ -16,7 +16,7 @@ pub(crate) struct Processors {
 
 impl Processors {
     /// The first two that this process may use.
-    pub(super) fn choose() -> Result<Self, BenchError> {
+    pub(crate) fn choose() -> Result<Self, BenchError> {
         let allowed = sched_getaffinity(CALLER)
             .map_err(|errno| BenchError::machine("ask which processors may be used")(errno.into()))?;
         let mut numbers = (0..CpuSet::count()).filter(|number| allowed.is_set(*number).unwrap_or(false));
@@ -30,17 +30,17 @@ impl Processors {
     }
 
     /// Both.
-    pub(super) const fn numbers(self) -> [usize; 2] {
+    pub(crate) const fn numbers(self) -> [usize; 2] {
         [self.system, self.load]
     }
 
     /// Binds the calling thread, and what it starts from now on, to the load's processor.
-    pub(super) fn enter_load(self) -> Result<(), BenchError> {
+    pub(crate) fn enter_load(self) -> Result<(), BenchError> {
         bind(self.load)
     }
 
     /// Does the work bound to the system's processor: what it starts stays there.
-    pub(super) fn on_system<T>(self, work: impl FnOnce() -> Result<T, BenchError>) -> Result<T, BenchError> {
+    pub(crate) fn on_system<T>(self, work: impl FnOnce() -> Result<T, BenchError>) -> Result<T, BenchError> {
         bind(self.system)?;
         let result = work();
         bind(self.load)?;

@@ -1,0 +1,174 @@
+//! The backends of a service, in groups that tables share.
+//!
+//! A change of one backend copies one group, and not all of them: each copy of a backend touches what belongs to its
+//! identity, at a place of its own in memory, so that a service of a hundred backends would cost a hundred of them.
+
+use super::Backend;
+use std::iter::FlatMap;
+use std::ops::Index;
+use std::slice;
+use std::sync::Arc;
+
+/// Goes through all backends of a service.
+pub type Iter<'a> = FlatMap<
+    slice::Iter<'a, Arc<[Backend]>>,
+    slice::Iter<'a, Backend>,
+    fn(&'a Arc<[Backend]>) -> slice::Iter<'a, Backend>,
+>;
+
+/// Backends of a group: all groups but the last have so many.
+const GROUP: usize = 16;
+
+/// Backends by index. Copies share what is not changed.
+#[derive(Debug, Clone, Default)]
+pub struct Backends {
+    groups: Vec<Arc<[Backend]>>,
+}
+
+impl Backends {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.groups.last().map_or(0, |last| (self.groups.len() - 1) * GROUP + last.len())
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// The one with that index.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<&Backend> {
+        self.groups.get(index / GROUP)?.get(index % GROUP)
+    }
+
+    /// All of them, in the order of their indices.
+    pub fn iter(&self) -> Iter<'_> {
+        fn members(group: &Arc<[Backend]>) -> slice::Iter<'_, Backend> {
+            group.iter()
+        }
+        self.groups.iter().flat_map(members as fn(&Arc<[Backend]>) -> slice::Iter<'_, Backend>)
+    }
+
+    /// One more, with the next index.
+    pub(super) fn push(&mut self, backend: Backend) {
+        match self.groups.last_mut().filter(|last| last.len() < GROUP) {
+            Some(last) => *last = last.iter().cloned().chain([backend]).collect(),
+            None => self.groups.push(Arc::new([backend])),
+        }
+    }
+
+    /// Puts another one in the place of the one with that index, if there is one.
+    pub(super) fn set(&mut self, index: usize, backend: Backend) {
+        let group = self.groups.get_mut(index / GROUP);
+        if let Some(place) = group.and_then(|group| Arc::make_mut(group).get_mut(index % GROUP)) {
+            *place = backend;
+        }
+    }
+
+    /// Takes the one with that index away; the last one gets its index.
+    pub(super) fn swap_remove(&mut self, index: usize) -> Option<Backend> {
+        let removed = self.get(index)?.clone();
+        let last = self.groups.pop()?;
+        if let [rest @ .., moved] = &*last {
+            if !rest.is_empty() {
+                self.groups.push(rest.into());
+            }
+            self.set(index, moved.clone());
+        }
+        Some(removed)
+    }
+}
+
+impl Index<usize> for Backends {
+    type Output = Backend;
+
+    fn index(&self, index: usize) -> &Backend {
+        &self.groups[index / GROUP][index % GROUP]
+    }
+}
+
+impl FromIterator<Backend> for Backends {
+    fn from_iter<I: IntoIterator<Item = Backend>>(backends: I) -> Self {
+        let mut backends = backends.into_iter().peekable();
+        let mut groups = Vec::new();
+        while backends.peek().is_some() {
+            groups.push(backends.by_ref().take(GROUP).collect());
+        }
+        Self { groups }
+    }
+}
+
+impl<'a> IntoIterator for &'a Backends {
+    type Item = &'a Backend;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::message::BackendSpec;
+    use proptest::prelude::*;
+    use std::net::{IpAddr, Ipv4Addr};
+
+    fn backend(number: u32) -> Backend {
+        let address = IpAddr::from(Ipv4Addr::from(number));
+        Backend::new(&BackendSpec { address, weight: 1, draining: false, backup: false, local: false })
+    }
+
+    fn addresses<'a>(backends: impl IntoIterator<Item = &'a Backend>) -> Vec<IpAddr> {
+        backends.into_iter().map(|backend| backend.address).collect()
+    }
+
+    proptest! {
+        /// Any history gives what a vector gives, and a copy keeps its own state.
+        #[test]
+        fn behave_like_a_vector(first in 0..60u32, steps in prop::collection::vec((0..3u8, 0..80usize), 0..100)) {
+            let mut backends: Backends = (0..first).map(backend).collect();
+            let mut model: Vec<Backend> = backends.iter().cloned().collect();
+            let mut earlier = vec![(backends.clone(), model.clone())];
+            for (number, (step, index)) in (1_000..).zip(steps) {
+                let new = backend(number);
+                match step {
+                    0 => {
+                        backends.push(new.clone());
+                        model.push(new);
+                    }
+                    1 => {
+                        backends.set(index, new.clone());
+                        if let Some(place) = model.get_mut(index) {
+                            *place = new;
+                        }
+                    }
+                    _ => {
+                        let removed = backends.swap_remove(index).map(|backend| backend.address);
+                        let expected = (index < model.len()).then(|| model.swap_remove(index).address);
+                        prop_assert_eq!(removed, expected);
+                    }
+                }
+                earlier.push((backends.clone(), model.clone()));
+            }
+            for (backends, model) in earlier {
+                prop_assert_eq!((backends.len(), backends.is_empty()), (model.len(), model.is_empty()));
+                prop_assert_eq!(addresses(&backends), addresses(&model));
+                let by_index: Vec<_> = (0..=model.len()).map_while(|index| backends.get(index)).collect();
+                prop_assert_eq!(addresses(by_index), addresses(&model));
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_copies_one_group() {
+        let before: Backends = (0..100).map(backend).collect();
+        let mut after = before.clone();
+        after.set(40, backend(1_000));
+        let shared = before.groups.iter().zip(&after.groups).filter(|(one, other)| Arc::ptr_eq(one, other)).count();
+        assert_eq!((before.groups.len(), shared), (7, 6));
+    }
+}
