@@ -1,6 +1,6 @@
 # `make demo` shows what ringlb does. `make test` runs all tests. Both do their own set-up on Debian with cargo.
 
-.PHONY: demo test test-packages test-kernel compare-balancers count-kernel-balancer bench bench-smoke scale lint build
+.PHONY: demo test test-packages test-kernel soak compare-balancers count-kernel-balancer bench bench-smoke scale lint build
 
 demo:
 	cargo build --release --bins
@@ -19,6 +19,14 @@ test-packages:
 # The demo and the ring's tests on the stock kernel of Debian 12, in a virtual machine.
 test-kernel:
 	scripts/test-kernel
+
+# A node's long life with bad clients, bad backends, changes and times without descriptors: SOAK seconds, 20 minutes if not
+# given. What was seen is in target/soak.json, too.
+SOAK ?= 1200
+soak:
+	cargo build --release --bins
+	RINGLB_SOAK=$(SOAK) RINGLB_SOAK_JSON="$(CURDIR)/target/soak.json" \
+		cargo test --release -p ringlb --test system survival::soak -- --nocapture
 
 # Docker's own balancer and ringlb in its place, side by side, on the same kernel in a virtual machine.
 compare-balancers:

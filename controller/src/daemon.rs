@@ -3,7 +3,9 @@
 use crate::admin::auth::{Token, TokenError};
 use crate::admin::metrics::{self, Metrics};
 use crate::admin::{self, Context, server};
-use crate::reconcile::{ControlDirectory, Reconcilers, Settings, find_orphans, name_prefix};
+use crate::reconcile::{
+    ControlDirectory, MemoryError, MemoryGroups, MemoryLimit, Reconcilers, Settings, find_orphans, name_prefix,
+};
 use crate::run_dir::{RunDir, RunDirError};
 use crate::source::status::SharedStatus;
 use crate::source::{Desired, Journal, JournalError, docker};
@@ -50,6 +52,8 @@ pub struct Options {
     pub max_connections: Option<NonZeroU32>,
     /// Where the users of the proxies begin.
     pub proxy_first_user: FirstUser,
+    /// The most memory of each proxy, if it is limited.
+    pub proxy_memory_limit: Option<MemoryLimit>,
     /// Whether proxies go on when the daemon ends.
     pub keep: bool,
     /// How long a change waits for its acknowledgement.
@@ -76,6 +80,7 @@ impl Options {
             threads: Count::default(),
             max_connections: None,
             proxy_first_user: FirstUser::default(),
+            proxy_memory_limit: None,
             keep: false,
             acknowledge_timeout: Self::ACKNOWLEDGE_TIMEOUT,
         }
@@ -127,6 +132,9 @@ pub enum DaemonError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// The memory of proxies cannot be limited.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// There is no token for TCP.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -159,6 +167,7 @@ pub async fn run(
     let control = ControlDirectory::open(run_dir.path())
         .map_err(|cause| RunDirError::Unusable { path: run_dir.path().to_owned(), cause })?;
     let name_prefix = name_prefix(run_dir.path());
+    let memory = MemoryGroups::new(&name_prefix, options.proxy_memory_limit)?;
     let orphans = find_orphans(&control).await;
 
     let admin_socket = run_dir.admin_socket();
@@ -193,6 +202,7 @@ pub async fn run(
         threads,
         max_connections: options.max_connections,
         proxy_first_user: options.proxy_first_user,
+        memory,
         acknowledge_timeout,
     };
     let reconcilers = Reconcilers::taking_over(settings, orphans);

@@ -8,7 +8,9 @@ mod report;
 
 pub(crate) use report::Report;
 
-use crate::reconcile::{ControlDirectory, end_proxies, remove_control_sockets, remove_namespaces};
+use crate::reconcile::{
+    ControlDirectory, end_proxies, remove_control_sockets, remove_memory_groups, remove_namespaces,
+};
 use crate::run_dir::{RunDir, RunDirError};
 use crate::source::docker::{self, Location, Remains};
 use neighbours::Neighbours;
@@ -49,6 +51,9 @@ pub(crate) async fn run(run_dir: &Path, engine: Option<Location>) -> Result<Repo
     cleanup.report.namespaces = namespaces;
     cleanup.report.errors.extend(errors);
     let (mut files, errors) = remove_control_sockets(&control, &cleanup.served);
+    cleanup.report.errors.extend(errors);
+    let (groups, errors) = remove_memory_groups(run_dir.path(), &cleanup.served);
+    files.extend(groups);
     cleanup.report.errors.extend(errors);
     if let Err(error) = control.remove_if_empty() {
         cleanup.report.errors.push(error.to_string());

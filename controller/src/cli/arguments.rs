@@ -6,6 +6,7 @@
 use super::CommandError;
 use super::publish::Publish;
 use super::settings::SettingsArguments;
+use crate::reconcile::MemoryLimit;
 use crate::source::docker;
 use clap::{Args, Parser, Subcommand};
 use ringlb_proxy::privileges::FirstUser;
@@ -127,6 +128,10 @@ pub(super) struct DaemonArguments {
     /// no other user, it stays this daemon's
     #[arg(long, value_name = "NUMBER", default_value_t)]
     pub(super) proxy_first_user: FirstUser,
+    /// The most memory of each proxy, what the kernel holds for it included, such as 256M; a proxy that needs more is ended by
+    /// the kernel and started again. Takes control groups [default: no limit]
+    #[arg(long, value_name = "BYTES")]
+    pub(super) proxy_memory_limit: Option<MemoryLimit>,
     /// Leave the proxies running when the daemon ends
     #[arg(long)]
     pub(super) keep: bool,

@@ -32,6 +32,7 @@ pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<
         threads: arguments.threads,
         max_connections: arguments.max_connections,
         proxy_first_user: arguments.proxy_first_user,
+        proxy_memory_limit: arguments.proxy_memory_limit,
         keep: arguments.keep,
         ..Options::new(run_dir)
     };

@@ -110,10 +110,18 @@ fn write_proxy(network: &Value, out: &mut impl Write) -> io::Result<()> {
         pid => write!(out, "  proxy pid {pid}")?,
     }
     write!(out, "  restarts {}", text(&proxy["restarts"]))?;
+    if let Some(pause) = proxy["starts_in_ms"].as_u64() {
+        write!(out, "  ended soon {} times in a row, starts in {pause} ms", text(&proxy["quick_ends"]))?;
+    }
     if let Value::String(version) = &proxy["version"] {
         write!(out, "  version {version}")?;
     }
     writeln!(out)?;
+    if let Value::String(end) = &proxy["last_end"] {
+        writeln!(out, "  the last one ended by itself: {end}")?;
+    }
+    write_privileges(&proxy["privileges"], out)?;
+    write_memory(&proxy["memory"], out)?;
     if let Value::Object(features) = &proxy["features"] {
         let used = features.iter().filter(|(_, value)| **value == true).map(|(name, _)| name.replace('_', "-"));
         let (used, kernel) = (used.collect::<Vec<_>>().join(", "), text(&proxy["features"]["kernel"]));
@@ -167,6 +175,30 @@ fn write_proxy(network: &Value, out: &mut impl Write) -> io::Result<()> {
                 reasons.map(|field| format!("{} {}", field.replace('_', " "), count(field))).collect();
             writeln!(out, "  datagrams dropped: {}", reasons.join("  "))?;
         }
+    }
+    Ok(())
+}
+
+fn write_privileges(privileges: &Value, out: &mut impl Write) -> io::Result<()> {
+    let Some(user) = privileges["user"].as_u64() else { return Ok(()) };
+    let [capabilities, gain, calls] =
+        ["capabilities", "may_gain", "all_system_calls"].map(|what| privileges[what] == true);
+    writeln!(
+        out,
+        "  user {user}  capabilities {}  new privileges {}  system calls {}",
+        if capabilities { "SOME" } else { "none" },
+        if gain { "POSSIBLE" } else { "none" },
+        if calls { "ALL" } else { "those that it needs" }
+    )
+}
+
+/// The memory of a proxy that has a limit, in MiB.
+fn write_memory(memory: &Value, out: &mut impl Write) -> io::Result<()> {
+    let Some(limit) = memory["limit"].as_u64() else { return Ok(()) };
+    let used = memory["used"].as_u64().map_or_else(|| "unknown".to_owned(), |used| format!("{} MiB", used >> 20));
+    writeln!(out, "  memory {used} of {} MiB", limit >> 20)?;
+    if let Value::String(error) = &memory["error"] {
+        writeln!(out, "  MEMORY LIMIT FAILED: {error}")?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use super::names::network_of;
 use super::orphans::{self, MeetingError, Orphan};
 use super::peer::Peer;
-use super::{ControlDirectory, names};
+use super::{ControlDirectory, MemoryGroups, names};
 use crate::model::Name;
 use ringlb_netns::{Namespace, remove_leftover};
 use std::collections::HashSet;
@@ -39,7 +39,7 @@ async fn end(control: &ControlDirectory, network: Name, met: Result<Orphan, Meet
             let peer = control.connect(&network).ok().and_then(|socket| Peer::of(&socket, &network).ok());
             let pid = peer.and_then(|peer| u32::try_from(peer.pid).ok());
             let sandbox = pid.and_then(|pid| Namespace::open_path(Path::new(&format!("/proc/{pid}/ns/net"))).ok());
-            let ended = orphans::end_unknown(control, &network).await;
+            let ended = orphans::end_unmet(control, &network, &error).await;
             EndedProxy { network, pid, sandbox, failure: ended.err().map(|reason| format!("{error}; {reason}")) }
         }
     }
@@ -58,6 +58,24 @@ pub(crate) fn remove_control_sockets(control: &ControlDirectory, kept: &HashSet<
             Ok(()) => removed.push(path),
             Err(error) => errors.push(format!("cannot remove {}: {error}", path.display())),
         }
+    }
+    (removed, errors)
+}
+
+/// Removes the control groups of the proxies of a daemon on that run directory, but for those of the networks `kept`; gives
+/// their paths, and what went wrong.
+pub(crate) fn remove_memory_groups(run_dir: &Path, kept: &HashSet<Name>) -> (Vec<PathBuf>, Vec<String>) {
+    let (mut removed, mut errors) = (Vec::new(), Vec::new());
+    match MemoryGroups::new(&names::name_prefix(run_dir), None) {
+        Ok(groups) => {
+            for network in groups.networks().iter().filter(|network| !kept.contains(network.as_str())) {
+                match groups.remove(network) {
+                    Ok(group) => removed.extend(group),
+                    Err(error) => errors.push(error.to_string()),
+                }
+            }
+        }
+        Err(error) => errors.push(error.to_string()),
     }
     (removed, errors)
 }

@@ -7,9 +7,11 @@
 mod channel;
 mod cleanup;
 mod control_socket;
+mod memory;
 mod names;
 mod orphans;
 mod peer;
+mod privileges;
 mod proxy;
 mod published;
 mod statistics;
@@ -20,10 +22,12 @@ mod takeover;
 mod worker;
 
 pub use channel::{Channel, ChannelError};
-pub(crate) use cleanup::{end_proxies, remove_control_sockets, remove_namespaces};
+pub(crate) use cleanup::{end_proxies, remove_control_sockets, remove_memory_groups, remove_namespaces};
 pub use control_socket::ControlDirectory;
+pub use memory::{MemoryError, MemoryGroups, MemoryLimit, MemoryLimitError, MemoryStatus};
 pub use names::name_prefix;
 pub use orphans::{Orphan, find_orphans};
+pub use privileges::PrivilegeStatus;
 pub use status::{NetworkStatus, ProxyStatus, SandboxStatus, TakeoverStatus};
 
 use crate::model::{Name, Network, Shared};
@@ -56,6 +60,8 @@ pub struct Settings {
     pub max_connections: Option<NonZeroU32>,
     /// Where the users of the proxies begin.
     pub proxy_first_user: FirstUser,
+    /// The control groups that limit the proxies' memory.
+    pub memory: MemoryGroups,
     /// How long a caller waits for an acknowledgement.
     pub acknowledge_timeout: Duration,
 }
@@ -197,6 +203,7 @@ impl Reconcilers {
             ),
             Err(error) => tracing::error!(%error, "cannot look for namespaces of an earlier daemon"),
         }
+        names.extend(self.settings.memory.networks().iter().filter_map(|network| Name::new(network).ok()));
         {
             let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
             names.retain(|name| !tasks.contains_key(name));

@@ -56,22 +56,21 @@ struct Sockets {
 
 /// Finds the proxies that an earlier daemon has left behind. One that cannot be understood is ended.
 pub async fn find_orphans(control: &ControlDirectory) -> Vec<(Name, Orphan)> {
-    let mut orphans = Vec::new();
-    for (network, met) in meet_all(control).await {
-        match met {
-            Ok(orphan) => {
-                tracing::info!(%network, pid = orphan.hello.pid, "found a proxy of an earlier daemon");
-                orphans.push((network, orphan));
-            }
-            Err(error) => {
-                tracing::warn!(%network, %error, "cannot take over a proxy of an earlier daemon, ending it");
-                if let Err(reason) = end_unknown(control, &network).await {
-                    tracing::error!(%network, reason, "cannot end a proxy of an earlier daemon");
-                }
-            }
+    // All at the same time: one that is stuck takes all the time that it is given.
+    let found = meet_all(control).await.into_iter().map(async |(network, met)| match met {
+        Ok(orphan) => {
+            tracing::info!(%network, pid = orphan.hello.pid, "found a proxy of an earlier daemon");
+            Some((network, orphan))
         }
-    }
-    orphans
+        Err(error) => {
+            tracing::warn!(%network, %error, "cannot take over a proxy of an earlier daemon, ending it");
+            if let Err(reason) = end_unmet(control, &network, &error).await {
+                tracing::error!(%network, reason, "cannot end a proxy of an earlier daemon");
+            }
+            None
+        }
+    });
+    futures_util::future::join_all(found).await.into_iter().flatten().collect()
 }
 
 /// Meets all proxies that an earlier daemon has left behind.
@@ -127,8 +126,8 @@ async fn meet(socket: OwnedFd, network: &Name) -> Result<Orphan, MeetingError> {
     Ok(Orphan { channel, hello, process, control, threads, kept, ports })
 }
 
-/// Ends a proxy that is not understood: asks first, and kills it if it does not end.
-pub(super) async fn end_unknown(control: &ControlDirectory, network: &Name) -> Result<(), String> {
+/// Ends a proxy that could not be met: asks first, unless it does not even answer, and kills it if it does not end.
+pub(super) async fn end_unmet(control: &ControlDirectory, network: &Name, met: &MeetingError) -> Result<(), String> {
     let socket = match control.connect(network) {
         Ok(socket) => socket,
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(()),
@@ -137,8 +136,9 @@ pub(super) async fn end_unknown(control: &ControlDirectory, network: &Name) -> R
     let peer = Peer::of(&socket, network);
     let mut channel = Channel::new(socket).map_err(|error| error.to_string())?;
     let asked = channel.send(&Request::Shutdown).is_ok();
+    let answers = !matches!(met, MeetingError::Late);
     match peer {
-        Ok(mut peer) => end(asked, &mut peer.process).await,
+        Ok(mut peer) => end(asked && answers, &mut peer.process).await,
         Err(reason) => {
             // Greetings may still come; the end of the process ends the connection.
             let closed = async { while channel.receive().await.is_ok() {} };

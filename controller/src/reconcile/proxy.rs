@@ -18,6 +18,8 @@ use tokio::time::{Instant, timeout};
 
 /// The number of the first descriptor that is handed to a proxy: after the standard streams.
 const FIRST_FD: i32 = 3;
+/// A proxy that lives shorter than this is not just started again.
+const QUICK_END: Duration = Duration::from_secs(1);
 /// How long a proxy may take to end when told so, before it is killed.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 /// The same, when a new proxy has to wait for it.
@@ -173,6 +175,11 @@ impl Proxy {
             Link::Open { channel, .. } => channel.send(&Request::Statistics).map(|()| true),
             Link::Broken { .. } | Link::Greeting { .. } => Ok(false),
         }
+    }
+
+    /// Whether it has lived so long that its end is not taken for one of a row of ends.
+    pub(super) fn has_lasted(&self) -> bool {
+        self.started.elapsed() >= QUICK_END
     }
 
     /// The generation that it has acknowledged.

@@ -1,5 +1,6 @@
 //! How a network is.
 
+use super::{MemoryStatus, PrivilegeStatus};
 use crate::model::Families;
 use ringlb_proxy::control::message::{Features, Generation};
 use serde::Serialize;
@@ -48,12 +49,22 @@ pub struct TakeoverStatus {
 }
 
 /// A proxy.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct ProxyStatus {
     /// Its process; none while it waits to be started again.
     pub pid: Option<u32>,
     /// How many times it was started again after it had ended by itself.
     pub restarts: u64,
+    /// How the last one ended that did so by itself.
+    pub last_end: Option<String>,
+    /// How many in a row have ended by themselves soon after their start: the pauses before the next grow with it.
+    pub quick_ends: u32,
+    /// In how many milliseconds the next one is started, while there is none.
+    pub starts_in_ms: Option<u64>,
+    /// What it may do, once it serves.
+    pub privileges: Option<PrivilegeStatus>,
+    /// Its memory, if that is limited.
+    pub memory: Option<MemoryStatus>,
     /// The version of its program, once it has said so.
     pub version: Option<String>,
     /// What it uses of the kernel, once it has said so.

@@ -195,6 +195,7 @@ impl Structure {
             tracing::error!(%network, %error, "cannot remove the control socket");
         }
         drop((place.steered, place.control));
+        remove_memory_group(settings, network);
         abandon(&self.ground, place.sandbox, network).await;
     }
 
@@ -376,7 +377,15 @@ pub(super) async fn remove_leftovers(settings: &Settings, network: &Name) {
     if let Err(error) = settings.control.remove(network) {
         tracing::error!(%network, %error, "cannot remove a control socket of an earlier daemon");
     }
+    remove_memory_group(settings, network);
     remove_namespaces(settings, network).await;
+}
+
+/// Removes the control group of a proxy that has ended.
+fn remove_memory_group(settings: &Settings, network: &Name) {
+    if let Err(error) = settings.memory.remove(network) {
+        tracing::error!(%network, %error, "cannot remove the control group of a proxy");
+    }
 }
 
 /// Leaves the namespace of a proxy that has ended as it was before, but for what ends with the namespace if it is the

@@ -1,5 +1,6 @@
 //! The task of one network: the only one that touches it.
 
+use super::memory::Confinement;
 use super::orphans::Orphan;
 use super::proxy::{Link, Proxy, TableState};
 use super::published::Published;
@@ -7,7 +8,8 @@ use super::statistics::StatisticsQuestion;
 use super::structure::{Structure, remove_leftovers};
 use super::takeover::{Takeover, served};
 use super::{
-    ChannelError, Command, Concern, NetworkStatus, ProxyStatus, Reconcilers, SandboxStatus, Settings, Unsettled, table,
+    ChannelError, Command, Concern, NetworkStatus, PrivilegeStatus, ProxyStatus, Reconcilers, SandboxStatus, Settings,
+    Unsettled, table,
 };
 use crate::model::{Name, Network, Port, Shared};
 use ringlb_proxy::control::message::{Generation, Hello, Reply};
@@ -17,11 +19,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A proxy that lives shorter than this is not just started again.
-const QUICK_END: Duration = Duration::from_secs(1);
-/// How often in a row it is, all the same.
+/// How often in a row a proxy that has not lasted is started again without a pause.
 const QUICK_RESTARTS: u32 = 3;
 /// The pauses before another attempt, doubled from the first to the last.
 const RESTART_PAUSE: Pause = Pause { first: Duration::from_millis(100), last: Duration::from_secs(5) };
@@ -52,6 +53,11 @@ pub(super) struct Worker {
     serving: Option<Shared<Network>>,
     takeover: Takeover,
     restarts: u64,
+    /// How the last one ended that did so by itself.
+    last_end: Option<String>,
+    confinement: Confinement,
+    /// What the running one may do, once it has said something.
+    privileges: Option<PrivilegeStatus>,
     /// What a running proxy has said about itself.
     greeting: Option<Hello>,
     /// How often in a row a proxy ended soon after its start, and when the next may start.
@@ -113,6 +119,9 @@ impl Worker {
             serving: None,
             takeover: Takeover::default(),
             restarts: 0,
+            last_end: None,
+            confinement: Confinement::default(),
+            privileges: None,
             greeting: None,
             restart: Attempts::new(RESTART_PAUSE),
             building: Attempts::new(RETRY_PAUSE),
@@ -321,9 +330,11 @@ impl Worker {
             match structure.adopt(&self.settings, wish, lb_address, &mut orphan).await {
                 Ok(()) => {
                     self.greeting = Some(orphan.hello.clone());
+                    self.privileges = PrivilegeStatus::of(orphan.hello.pid);
                     let (proxy, ports) = orphan.into_proxy().map_err(|error| error.to_string())?;
                     tracing::info!(network = %self.name, pid = proxy.pid, "took the proxy over");
                     self.published.adopt(ports);
+                    self.confinement = confine(&self.settings, &self.name, proxy.pid).await;
                     self.proxy = Some(proxy);
                 }
                 Err(reason) => end_orphan(&self.name, orphan, &reason).await,
@@ -350,6 +361,7 @@ impl Worker {
             .map_err(|error| format!("cannot make the sandbox: {error}"))?;
         if self.proxy.is_none() && self.restart.is_due() {
             let proxy = Proxy::start(&self.settings, &self.name, place).map_err(|error| error.to_string())?;
+            self.confinement = confine(&self.settings, &self.name, proxy.pid).await;
             self.proxy = Some(proxy);
         }
         match &mut self.proxy {
@@ -425,6 +437,7 @@ impl Worker {
                 self.error = None;
             }
         }
+        self.privileges = self.proxy.as_ref().and_then(|proxy| PrivilegeStatus::of(proxy.pid?));
         self.greeting = Some(hello);
     }
 
@@ -483,7 +496,7 @@ impl Worker {
 
     fn proxy_ended(&mut self, how: &str) {
         let Some(proxy) = self.proxy.take() else { return };
-        if proxy.started.elapsed() < QUICK_END {
+        if !proxy.has_lasted() {
             self.restart.failed();
             // The first ones may be chance, and every connection to the network waits meanwhile.
             if self.restart.count <= QUICK_RESTARTS {
@@ -492,13 +505,19 @@ impl Worker {
         } else {
             self.restart.succeeded();
         }
+        let how = match self.settings.memory.reason_of_end(&self.name, &self.confinement) {
+            Some(reason) => format!("{how}: {reason}"),
+            None => how.to_owned(),
+        };
         self.restarts += 1;
         self.serving = None;
         self.greeting = None;
+        self.privileges = None;
         self.published.lost_proxy();
         self.statistics.forget();
         tracing::error!(network = %self.name, pid = proxy.pid, how, "the proxy ended by itself, starting it again");
         self.error = Some(format!("the proxy ended: {how}"));
+        self.last_end = Some(how);
     }
 
     /// Begins a new control connection if the proxy has not answered in time: whatever has become of the last request,
@@ -597,6 +616,11 @@ impl Worker {
         let proxy = place.map(|_| ProxyStatus {
             pid: self.proxy.as_ref().and_then(|proxy| proxy.pid),
             restarts: self.restarts,
+            last_end: self.last_end.clone(),
+            quick_ends: if self.proxy.as_ref().is_some_and(Proxy::has_lasted) { 0 } else { self.restart.count },
+            starts_in_ms: self.starts_in().map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)),
+            privileges: self.privileges.clone(),
+            memory: self.settings.memory.status(&self.name, &self.confinement),
             version: self.greeting.as_ref().map(|hello| hello.version.clone()),
             features: self.greeting.as_ref().map(|hello| hello.features.clone()),
         });
@@ -618,6 +642,12 @@ impl Worker {
         }
     }
 
+    /// How long it is until the next proxy is started, while there is none.
+    fn starts_in(&self) -> Option<Duration> {
+        let due = self.restart.due.filter(|_| self.proxy.is_none())?;
+        Some(due.saturating_duration_since(Instant::now()))
+    }
+
     async fn stop_proxy(&mut self) {
         if let Some(place) = self.structure.as_ref().and_then(|structure| structure.sandbox.as_ref()) {
             self.takeover.end(&self.name, place.sandbox.namespace());
@@ -630,6 +660,7 @@ impl Worker {
         }
         self.sent = None;
         self.greeting = None;
+        self.privileges = None;
         self.published.lost_proxy();
         self.error = None;
         self.statistics.forget();
@@ -667,6 +698,13 @@ impl Worker {
         self.building.succeeded();
         self.error = None;
     }
+}
+
+/// Puts a proxy into its control group, beside the thread that makes changes: the kernel takes its time for that.
+async fn confine(settings: &Arc<Settings>, network: &Name, pid: Option<u32>) -> Confinement {
+    let (settings, network) = (Arc::clone(settings), network.clone());
+    // It has nothing that panics.
+    spawn_blocking(move || settings.memory.confine(&network, pid)).await.unwrap_or_default()
 }
 
 async fn end_orphan(network: &Name, orphan: Orphan, reason: &str) {

@@ -22,6 +22,7 @@ mod observed;
 mod privileges;
 mod programs;
 mod settings;
+mod survival;
 mod system_calls;
 mod takeover;
 mod udp;

@@ -5,7 +5,7 @@ use nix::unistd::Pid;
 use ringlb_load::{Load, LoadHandle, LoadOptions, Server, ServerHandle, ServerOptions};
 use ringlb_netns::Namespace;
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -55,11 +55,15 @@ impl Node {
     }
 
     pub(crate) fn start_daemon_logging(run_dir: &Path, arguments: &[&str], log: Stdio) -> Process {
-        let mut command = Command::new(program("ringlb"));
-        command.arg("--run-dir").arg(run_dir).arg("daemon").args(arguments).stderr(log);
-        let daemon = Process::spawn(&mut command);
+        let daemon = Self::spawn_daemon(run_dir, arguments, log);
         wait_until("the daemon answers", || UnixStream::connect(run_dir.join("admin.sock")).is_ok());
         daemon
+    }
+
+    /// Starts a daemon and does not wait for it.
+    pub(crate) fn spawn_daemon(run_dir: &Path, arguments: &[&str], log: Stdio) -> Process {
+        let mut command = Command::new(program("ringlb"));
+        Process::spawn(command.arg("--run-dir").arg(run_dir).arg("daemon").args(arguments).stderr(log))
     }
 
     /// A node with one network `net`, 10.0.0.0/16 with VIPs from 10.0.192.0/18.
@@ -112,10 +116,15 @@ impl Node {
 
     /// A namespace that is attached to network `net` with these addresses; the first one is the container's address.
     pub(crate) fn container_at(&self, number: u8, addresses: &[&str]) -> Container {
+        self.container_on("net", number, addresses)
+    }
+
+    /// The same on another network. The number is the namespace's, whatever the network.
+    pub(crate) fn container_on(&self, network: &str, number: u8, addresses: &[&str]) -> Container {
         let path = self.container_path(number);
         let namespace = Namespace::create(path.trim_start_matches("/run/netns/")).unwrap();
         let name = format!("container-{number}");
-        let arguments = ["attach", "net", &name, "--netns", &path].into_iter();
+        let arguments = ["attach", network, &name, "--netns", &path].into_iter();
         let addresses_given = addresses.iter().flat_map(|address| ["--ip", address]);
         self.ringlb(&arguments.chain(addresses_given).collect::<Vec<_>>());
         Container { namespace, address: addresses[0].parse().unwrap() }
@@ -277,35 +286,59 @@ pub(crate) struct Admin(BufReader<UnixStream>);
 
 impl Admin {
     pub(crate) fn connect(socket: &Path) -> Self {
-        let stream = UnixStream::connect(socket).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self(BufReader::new(stream))
+        Self::try_connect(socket).unwrap()
+    }
+
+    /// The same, where there may be no daemon.
+    pub(crate) fn try_connect(socket: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self(BufReader::new(stream)))
     }
 
     /// Sends a request, gives status and body.
     pub(crate) fn request(&mut self, method: &str, path: &str, body: &str) -> (u16, String) {
-        self.send(method, path, body);
-        self.answer()
+        self.try_request(method, path, body).unwrap()
+    }
+
+    /// The same, where the daemon may end meanwhile.
+    pub(crate) fn try_request(&mut self, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
+        self.try_send(method, path, body)?;
+        self.try_answer()
     }
 
     /// Sends a request, and leaves its answer to [`Self::answer`].
     pub(crate) fn send(&mut self, method: &str, path: &str, body: &str) {
-        let length = body.len();
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: ringlb\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
-        );
-        self.0.get_mut().write_all((head + body).as_bytes()).unwrap();
+        self.try_send(method, path, body).unwrap();
     }
 
     /// Waits for the answer of the request that was sent last, gives status and body.
     pub(crate) fn answer(&mut self) -> (u16, String) {
+        self.try_answer().unwrap()
+    }
+
+    fn try_send(&mut self, method: &str, path: &str, body: &str) -> io::Result<()> {
+        let length = body.len();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: ringlb\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        );
+        self.0.get_mut().write_all((head + body).as_bytes())
+    }
+
+    fn try_answer(&mut self) -> io::Result<(u16, String)> {
         let mut line = String::new();
-        self.0.read_line(&mut line).unwrap();
-        let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{line:?}"));
+        if self.0.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let Some(status) = line.split(' ').nth(1).and_then(|code| code.parse().ok()) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, line));
+        };
         let mut length = 0;
         loop {
             line.clear();
-            self.0.read_line(&mut line).unwrap();
+            if self.0.read_line(&mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             let header = line.trim().to_ascii_lowercase();
             if header.is_empty() {
                 break;
@@ -315,8 +348,15 @@ impl Admin {
             }
         }
         let mut body = vec![0; length];
-        self.0.read_exact(&mut body).unwrap();
-        (status, String::from_utf8(body).unwrap())
+        self.0.read_exact(&mut body)?;
+        Ok((status, String::from_utf8(body).unwrap()))
+    }
+
+    /// Asks for something that must be there.
+    pub(crate) fn get(&mut self, path: &str) -> Value {
+        let (status, answer) = self.request("GET", path, "");
+        assert_eq!(status, 200, "GET {path}: {answer}");
+        serde_json::from_str(&answer).unwrap()
     }
 
     /// Sends a request that must succeed.

@@ -5,7 +5,7 @@ use ringlb::model::{
     Change, Families, Name, ObservedBackend, ObservedNetwork, ObservedSandbox, ObservedService, Port, Protocol,
     PublishedPort, RejectionKind, Weight,
 };
-use ringlb::reconcile::{ControlDirectory, Reconcilers, Settings, find_orphans, name_prefix};
+use ringlb::reconcile::{ControlDirectory, MemoryGroups, Reconcilers, Settings, find_orphans, name_prefix};
 use ringlb::source::{Desired, WishError};
 use ringlb_netns::Namespace;
 use ringlb_proxy::privileges::FirstUser;
@@ -68,6 +68,7 @@ fn settings(run_dir: &tempfile::TempDir) -> Settings {
         threads: NonZeroUsize::MIN,
         max_connections: None,
         proxy_first_user: FirstUser::default(),
+        memory: MemoryGroups::new("unused-", None).unwrap(),
         acknowledge_timeout: Duration::from_secs(20),
     }
 }

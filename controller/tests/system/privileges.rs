@@ -4,6 +4,7 @@ use crate::node::{Node, find, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use ringlb_proxy::privileges::FirstUser;
+use serde_json::json;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Read, Write};
@@ -64,6 +65,9 @@ fn proxies_have_no_privilege_and_users_of_their_own() {
     echo(&mut client.connect(TARGET));
     let first = FirstUser::default();
     let user = check(node.proxy_pid(), first);
+    let told = find(&node.ringlb(&["status"]), "privileges").unwrap().clone();
+    let nothing = json!({"user": user, "capabilities": false, "may_gain": false, "all_system_calls": false});
+    assert_eq!(told, nothing);
     // Another proxy is another user.
     kill(Pid::from_raw(node.proxy_pid()), Signal::SIGKILL).unwrap();
     wait_until("the next proxy is known", || find(&node.ringlb(&["status"]), "restarts").is_some_and(|r| r == 1));
