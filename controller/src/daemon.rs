@@ -7,6 +7,7 @@ use crate::reconcile::{ControlDirectory, Reconcilers, Settings, find_orphans, na
 use crate::run_dir::{RunDir, RunDirError};
 use crate::source::status::SharedStatus;
 use crate::source::{Desired, Journal, JournalError, docker};
+use ringlb_proxy::control::version::Versions;
 use ringlb_proxy::privileges::FirstUser;
 use ringlb_proxy::threads::Count;
 use std::fs::{self, File, OpenOptions};
@@ -50,6 +51,10 @@ pub struct Options {
     pub max_connections: Option<NonZeroU32>,
     /// Where the users of the proxies begin.
     pub proxy_first_user: FirstUser,
+    /// Whether proxies of an earlier daemon are replaced that were started from another build of their program.
+    pub upgrade_proxies: bool,
+    /// The versions of the control protocol that are spoken with proxies.
+    pub protocol: Versions,
     /// Whether proxies go on when the daemon ends.
     pub keep: bool,
     /// How long a change waits for its acknowledgement.
@@ -76,6 +81,8 @@ impl Options {
             threads: Count::default(),
             max_connections: None,
             proxy_first_user: FirstUser::default(),
+            upgrade_proxies: true,
+            protocol: Versions::default(),
             keep: false,
             acknowledge_timeout: Self::ACKNOWLEDGE_TIMEOUT,
         }
@@ -159,7 +166,7 @@ pub async fn run(
     let control = ControlDirectory::open(run_dir.path())
         .map_err(|cause| RunDirError::Unusable { path: run_dir.path().to_owned(), cause })?;
     let name_prefix = name_prefix(run_dir.path());
-    let orphans = find_orphans(&control).await;
+    let orphans = find_orphans(&control, options.protocol).await;
 
     let admin_socket = run_dir.admin_socket();
     // The lock is ours, so whoever made this socket is gone.
@@ -193,6 +200,8 @@ pub async fn run(
         threads,
         max_connections: options.max_connections,
         proxy_first_user: options.proxy_first_user,
+        upgrade_proxies: options.upgrade_proxies,
+        versions: options.protocol,
         acknowledge_timeout,
     };
     let reconcilers = Reconcilers::taking_over(settings, orphans);

@@ -32,6 +32,8 @@ pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<
         threads: arguments.threads,
         max_connections: arguments.max_connections,
         proxy_first_user: arguments.proxy_first_user,
+        upgrade_proxies: !arguments.no_upgrade,
+        protocol: arguments.protocol,
         keep: arguments.keep,
         ..Options::new(run_dir)
     };

@@ -25,6 +25,7 @@ mod settings;
 mod system_calls;
 mod takeover;
 mod udp;
+mod upgrade;
 mod vip;
 
 ringlb_netns::isolate_before_main!();

@@ -468,7 +468,8 @@ mod tests {
     fn a_proxy_that_said_nothing_is_down_where_one_is_needed() {
         let status = |name: &str| {
             let proxy =
-                Some(ProxyStatus { pid: None, restarts: 4, version: None, features: None }).filter(|_| name == "net.a");
+                Some(ProxyStatus { pid: None, restarts: 4, version: None, features: None, upgrade_error: None })
+                    .filter(|_| name == "net.a");
             (Some(NetworkStatus { acknowledged_generation: 9, proxy, ..NetworkStatus::default() }), None)
         };
         let text = render(round(TWO, status)).unwrap();
