@@ -9,6 +9,7 @@ use crate::reconcile::{
 use crate::run_dir::{RunDir, RunDirError};
 use crate::source::status::SharedStatus;
 use crate::source::{Desired, Journal, JournalError, docker};
+use ringlb_proxy::control::version::Versions;
 use ringlb_proxy::privileges::FirstUser;
 use ringlb_proxy::threads::Count;
 use std::fs::{self, File, OpenOptions};
@@ -54,6 +55,10 @@ pub struct Options {
     pub proxy_first_user: FirstUser,
     /// The most memory of each proxy, if it is limited.
     pub proxy_memory_limit: Option<MemoryLimit>,
+    /// Whether proxies of an earlier daemon are replaced that were started from another build of their program.
+    pub upgrade_proxies: bool,
+    /// The versions of the control protocol that are spoken with proxies.
+    pub protocol: Versions,
     /// Whether proxies go on when the daemon ends.
     pub keep: bool,
     /// How long a change waits for its acknowledgement.
@@ -81,6 +86,8 @@ impl Options {
             max_connections: None,
             proxy_first_user: FirstUser::default(),
             proxy_memory_limit: None,
+            upgrade_proxies: true,
+            protocol: Versions::default(),
             keep: false,
             acknowledge_timeout: Self::ACKNOWLEDGE_TIMEOUT,
         }
@@ -168,7 +175,7 @@ pub async fn run(
         .map_err(|cause| RunDirError::Unusable { path: run_dir.path().to_owned(), cause })?;
     let name_prefix = name_prefix(run_dir.path());
     let memory = MemoryGroups::new(&name_prefix, options.proxy_memory_limit)?;
-    let orphans = find_orphans(&control).await;
+    let orphans = find_orphans(&control, options.protocol).await;
 
     let admin_socket = run_dir.admin_socket();
     // The lock is ours, so whoever made this socket is gone.
@@ -203,6 +210,8 @@ pub async fn run(
         max_connections: options.max_connections,
         proxy_first_user: options.proxy_first_user,
         memory,
+        upgrade_proxies: options.upgrade_proxies,
+        versions: options.protocol,
         acknowledge_timeout,
     };
     let reconcilers = Reconcilers::taking_over(settings, orphans);

@@ -3,7 +3,9 @@
 use clap::Parser;
 use ringlb_proxy::access_log;
 use ringlb_proxy::control::ports::Inherited;
-use ringlb_proxy::control::thread::{ControlThread, listen_as_this_process};
+use ringlb_proxy::control::replacement::BUILD;
+use ringlb_proxy::control::thread::{ControlThread, Manners, listen_as_this_process};
+use ringlb_proxy::control::version::Versions;
 use ringlb_proxy::inherited;
 use ringlb_proxy::log;
 use ringlb_proxy::privileges::{self, FirstUser};
@@ -52,6 +54,9 @@ struct Arguments {
     /// Accept one connection with each operation, even where many would work
     #[arg(long)]
     one_shot_accept: bool,
+    /// Speak the control protocol up to this version only
+    #[arg(long, value_name = "VERSION", default_value_t, hide = true)]
+    protocol: Versions,
 }
 
 fn main() -> ExitCode {
@@ -100,7 +105,8 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let shared = Arc::new(Shared::new(arguments.network, features, limits, threads, access_log)?);
     let threads = DataThreads::start(&shared, settings, sockets.clone())?;
     let inherited = Inherited { threads: sockets, kept };
-    let control = ControlThread::start(control, daemon, inherited, Arc::clone(&shared))?;
+    let manners = Manners { daemon, versions: arguments.protocol, build: std::env::var(BUILD).unwrap_or_default() };
+    let control = ControlThread::start(control, manners, inherited, Arc::clone(&shared))?;
     privileges::seal()?;
     tracing::info!(network = %shared.network, "what is not needed is given up: {given_up}");
     control.serve();

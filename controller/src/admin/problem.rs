@@ -65,11 +65,21 @@ impl Problem {
             all if all.iter().any(|one| matches!(one, Unsettled::Late { .. })) => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let details: Vec<_> = all.iter().map(ToString::to_string).collect();
         let kept = match status {
             StatusCode::CONFLICT => "",
             _ => "; the change is kept and will be made as soon as it can be",
         };
+        Self::of_networks(status, all, kept)
+    }
+
+    /// The problem of networks with which something has failed that is not tried again.
+    #[must_use]
+    pub fn failed(all: &[Unsettled]) -> Self {
+        Self::of_networks(StatusCode::SERVICE_UNAVAILABLE, all, "")
+    }
+
+    fn of_networks(status: StatusCode, all: &[Unsettled], kept: &str) -> Self {
+        let details: Vec<_> = all.iter().map(ToString::to_string).collect();
         let errors = all.iter().filter_map(|one| {
             Some(FieldError { field: format!("networks.{}", one.network()?), reason: one.to_string() })
         });

@@ -1,7 +1,7 @@
 //! What the API shows.
 
 use crate::model::{Attachment, Backend, Families, Network, PublishedDocument, Service, Weight};
-use crate::reconcile::NetworkStatus;
+use crate::reconcile::{NetworkStatus, Upgraded};
 use crate::source::status::SourceStatus;
 use ipnet::IpNet;
 use ringlb_proxy::control::message::{
@@ -99,6 +99,20 @@ pub(super) struct AppliedNetwork {
     pub(super) outcome: Outcome,
     /// None for a network that was removed.
     pub(super) generation: Option<Generation>,
+}
+
+/// What came of upgrading.
+#[derive(Debug, Serialize)]
+pub(super) struct UpgradedNode {
+    pub(super) networks: Vec<UpgradedNetwork>,
+}
+
+/// What came of it for a network.
+#[derive(Debug, Serialize)]
+pub(super) struct UpgradedNetwork {
+    pub(super) name: String,
+    #[serde(flatten)]
+    pub(super) upgraded: Upgraded,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -14,7 +14,7 @@ use axum::routing::{MethodRouter, get, post};
 pub type Route = (&'static str, &'static [&'static str]);
 
 /// All routes, as the API's description lists them.
-pub const ROUTES: [Route; 15] = [
+pub const ROUTES: [Route; 16] = [
     ("/v1/networks", &["get"]),
     ("/v1/networks/{network}", &["get", "put", "delete"]),
     ("/v1/networks/{network}/attachments", &["get"]),
@@ -24,6 +24,7 @@ pub const ROUTES: [Route; 15] = [
     ("/v1/networks/{network}/services/{service}/backends/{ip}", &["get", "put", "delete"]),
     ("/v1/networks/{network}/services/{service}/backends/{ip}/drain", &["post"]),
     ("/v1/apply", &["post"]),
+    ("/v1/upgrade", &["post"]),
     ("/v1/export", &["get"]),
     ("/v1/status", &["get"]),
     ("/healthz", &["get"]),
@@ -77,6 +78,7 @@ fn methods(path: &str) -> Option<MethodRouter<Context>> {
         }
         "/v1/networks/{network}/services/{service}/backends/{ip}/drain" => post(backend::drain),
         "/v1/apply" => post(node::apply),
+        "/v1/upgrade" => post(node::upgrade),
         "/v1/export" => get(node::export),
         "/v1/status" => get(node::status),
         "/healthz" => get(node::health),

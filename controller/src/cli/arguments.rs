@@ -9,6 +9,7 @@ use super::settings::SettingsArguments;
 use crate::reconcile::MemoryLimit;
 use crate::source::docker;
 use clap::{Args, Parser, Subcommand};
+use ringlb_proxy::control::version::Versions;
 use ringlb_proxy::privileges::FirstUser;
 use ringlb_proxy::threads::Count;
 use std::net::SocketAddr;
@@ -78,6 +79,17 @@ pub(super) enum Command {
     Export,
     /// Show networks, sandboxes, proxies, services, backends and their connections
     Status,
+    /// Put a new process in the place of each proxy, from the program that is there now. No connection is cut and none is
+    /// refused
+    Upgrade {
+        /// The network [default: all]
+        #[arg(long, value_name = "NAME")]
+        network: Option<String>,
+        /// How long the processes that are replaced keep their connections, such as 90s or 1h; then these are reset [default:
+        /// as long as they take]
+        #[arg(long, value_name = "DURATION")]
+        drain_timeout: Option<String>,
+    },
     /// After the daemon's end, remove all that it has left on this node: proxies, namespaces, routes, sockets, containers.
     /// What --state-dir keeps stays
     Cleanup(EngineArguments),
@@ -135,6 +147,13 @@ pub(super) struct DaemonArguments {
     /// Leave the proxies running when the daemon ends
     #[arg(long)]
     pub(super) keep: bool,
+    /// Leave proxies as they are that an earlier daemon has started from another build of the proxy's program [default: replace
+    /// them, as `ringlb upgrade` does]
+    #[arg(long)]
+    pub(super) no_upgrade: bool,
+    /// Speak the control protocol up to this version only
+    #[arg(long, value_name = "VERSION", default_value_t, hide = true)]
+    pub(super) protocol: Versions,
 }
 
 /// Which Engine is meant.

@@ -33,6 +33,8 @@ pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<
         max_connections: arguments.max_connections,
         proxy_first_user: arguments.proxy_first_user,
         proxy_memory_limit: arguments.proxy_memory_limit,
+        upgrade_proxies: !arguments.no_upgrade,
+        protocol: arguments.protocol,
         keep: arguments.keep,
         ..Options::new(run_dir)
     };

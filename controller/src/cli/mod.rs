@@ -124,6 +124,12 @@ async fn perform(client: &mut Client, command: Command) -> Result<(Value, Output
             Ok((answer, Output::Applied))
         }
         Command::Export => Ok((client.get("/v1/export").await?, Output::Document)),
+        Command::Upgrade { network, drain_timeout } => {
+            let mut body = Map::new();
+            insert(&mut body, "network", network);
+            insert(&mut body, "drain_timeout", drain_timeout);
+            Ok((client.request("POST", "/v1/upgrade", Some(body.into())).await?, Output::Upgraded))
+        }
         Command::Status => Ok((client.get("/v1/status").await?, Output::Status)),
     }
 }

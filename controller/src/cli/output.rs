@@ -25,6 +25,7 @@ pub(super) enum Output {
     },
     Removed(String),
     Applied,
+    Upgraded,
     Cleaned,
     /// As it is.
     Document,
@@ -76,6 +77,7 @@ impl Output {
                 table.write(out)?;
                 writeln!(out, "acknowledged in {}", microseconds(&answer["acknowledged_in_us"]))
             }
+            Self::Upgraded => upgraded(answer).write(out),
             Self::Cleaned => cleanup::write(answer, out),
             Self::Document => {
                 serde_json::to_writer_pretty(&mut *out, answer)?;
@@ -96,6 +98,18 @@ fn microseconds(value: &Value) -> String {
         Some(us) => format!("{us} µs"),
         None => "-".to_owned(),
     }
+}
+
+fn upgraded(answer: &Value) -> Table {
+    let mut table = Table::new(&["NETWORK", "PID", "VERSION", "REPLACED", "CONNECTIONS-KEPT", "SESSIONS-HANDED-OVER"]);
+    for network in list(&answer["networks"]) {
+        let replaced = &network["replaced"];
+        let own = ["name", "pid", "version"].map(|field| text(&network[field]));
+        let [name, pid, version] = own;
+        let [old, kept, handed] = ["pid", "connections", "sessions_handed_over"].map(|field| text(&replaced[field]));
+        table.row([name, pid, version, old, kept, handed]);
+    }
+    table
 }
 
 fn networks(answer: &Value) -> Table {

@@ -129,6 +129,17 @@ fn write_proxy(network: &Value, out: &mut impl Write) -> io::Result<()> {
         let threads = text(&proxy["features"]["threads"]);
         writeln!(out, "  features {used}  kernel {kernel}  limit {limit} connections  data threads {threads}")?;
     }
+    if let Value::String(reason) = &proxy["upgrade_error"] {
+        writeln!(out, "  NOT UPGRADED: {reason}")?;
+    }
+    for draining in list(&network["draining"]) {
+        let [pid, connections, sessions] = ["pid", "connections", "sessions"].map(|field| text(&draining[field]));
+        write!(out, "  replaced proxy pid {pid}  connections {connections}  UDP sessions {sessions}")?;
+        match draining["deadline_in_ms"].as_u64() {
+            Some(left) => writeln!(out, "  ends in {} s at the latest", left.div_ceil(1000))?,
+            None => writeln!(out, "  no deadline")?,
+        }
+    }
     let connections = &network["connections"];
     if connections.is_object() {
         let count = |field: &str| text(&connections[field]);

@@ -1,8 +1,9 @@
 //! The daemon's end of a control connection.
 
 use ringlb_proxy::control::descriptors::{self, DescriptorError, MOST_IN_PACKET};
-use ringlb_proxy::control::frame::{FrameError, MAX_PACKET, Reassembler, encode};
+use ringlb_proxy::control::frame::{FrameError, MAX_PACKET, Reassembler, encode_in};
 use ringlb_proxy::control::message::{Reply, Request};
+use ringlb_proxy::control::version::Versions;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -37,6 +38,9 @@ pub struct Channel {
     outgoing: VecDeque<Packet>,
     reassembler: Reassembler,
     buffer: Box<[u8]>,
+    versions: Versions,
+    /// What is spoken.
+    version: u16,
 }
 
 /// What is sent at once.
@@ -49,18 +53,37 @@ enum Packet {
 }
 
 impl Channel {
-    /// Takes a connected, non-blocking `SOCK_SEQPACKET` socket.
+    /// Takes a connected, non-blocking `SOCK_SEQPACKET` socket. Speaks the oldest version until the proxy has
+    /// [greeted](Self::greeted).
     ///
     /// # Errors
     /// If the runtime cannot watch it.
-    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+    pub fn new(socket: OwnedFd, versions: Versions) -> io::Result<Self> {
         Ok(Self {
             socket: UnixDatagram::from_std(socket.into())?,
             outgoing: VecDeque::new(),
-            reassembler: Reassembler::default(),
+            reassembler: Reassembler::new(versions),
+            versions,
+            version: versions.least(),
             // One byte more than a packet may have, so that a longer one is seen to be too long.
             buffer: vec![0; MAX_PACKET + 1].into_boxed_slice(),
         })
+    }
+
+    /// To be called when the greeting has come. If the proxy may speak a newer version than that of its greeting, this asks for
+    /// its introduction in the newest one and says so: a proxy that does not know that version closes the connection.
+    ///
+    /// # Errors
+    /// Any [`ChannelError`].
+    pub fn greeted(&mut self, speaks_newer: bool) -> Result<bool, ChannelError> {
+        self.version = self.reassembler.version();
+        // What came in the newest version needs an introduction, too.
+        if !speaks_newer || self.versions.most() == self.versions.least() {
+            return Ok(false);
+        }
+        self.version = self.versions.most();
+        self.send(&Request::Introduce)?;
+        Ok(true)
     }
 
     /// Sends a request, as much of it as the socket takes now; [`Self::receive`] sends the rest.
@@ -68,7 +91,7 @@ impl Channel {
     /// # Errors
     /// Any [`ChannelError`].
     pub fn send(&mut self, request: &Request) -> Result<(), ChannelError> {
-        self.outgoing.extend(encode(request)?.into_iter().map(Packet::Part));
+        self.outgoing.extend(encode_in(self.version, request)?.into_iter().map(Packet::Part));
         self.flush()
     }
 
@@ -77,7 +100,7 @@ impl Channel {
     /// # Errors
     /// Any [`ChannelError`].
     pub fn send_with(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
-        self.outgoing.extend(encode(request)?.into_iter().map(Packet::Part));
+        self.outgoing.extend(encode_in(self.version, request)?.into_iter().map(Packet::Part));
         for packet in descriptors.chunks(MOST_IN_PACKET) {
             let copies = packet.iter().map(BorrowedFd::try_clone_to_owned);
             self.outgoing.push_back(Packet::Descriptors(copies.collect::<io::Result<_>>()?));
@@ -166,6 +189,7 @@ mod tests {
     use super::*;
     use nix::errno::Errno;
     use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+    use ringlb_proxy::control::frame::encode;
     use ringlb_proxy::control::message::{ServiceSpec, Snapshot};
     use std::os::fd::AsRawFd;
     use std::sync::Arc;
@@ -179,7 +203,7 @@ mod tests {
             SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC,
         )
         .unwrap();
-        (Channel::new(ours).unwrap(), theirs)
+        (Channel::new(ours, Versions::default()).unwrap(), theirs)
     }
 
     fn give(socket: &OwnedFd, packet: &[u8]) {

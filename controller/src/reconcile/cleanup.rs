@@ -1,11 +1,12 @@
 //! What a daemon that ended has left running, and in the kernel, when there is to be no next one.
 
 use super::names::network_of;
-use super::orphans::{self, MeetingError, Orphan};
+use super::orphans::{self, Met};
 use super::peer::Peer;
 use super::{ControlDirectory, MemoryGroups, names};
 use crate::model::Name;
 use ringlb_netns::{Namespace, remove_leftover};
+use ringlb_proxy::control::version::Versions;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -23,11 +24,11 @@ pub(crate) struct EndedProxy {
 
 /// Ends all proxies whose control sockets are there: asks each first, and kills it if it does not end.
 pub(crate) async fn end_proxies(control: &ControlDirectory) -> Vec<EndedProxy> {
-    let met = orphans::meet_all(control).await.into_iter().map(|(network, met)| end(control, network, met));
+    let met = orphans::meet_all(control, Versions::default()).await.into_iter().map(|met| end(control, met));
     futures_util::future::join_all(met).await
 }
 
-async fn end(control: &ControlDirectory, network: Name, met: Result<Orphan, MeetingError>) -> EndedProxy {
+async fn end(control: &ControlDirectory, Met { network, socket, met }: Met) -> EndedProxy {
     match met {
         Ok(orphan) => EndedProxy {
             pid: Some(orphan.hello.pid),
@@ -36,10 +37,10 @@ async fn end(control: &ControlDirectory, network: Name, met: Result<Orphan, Meet
             network,
         },
         Err(error) => {
-            let peer = control.connect(&network).ok().and_then(|socket| Peer::of(&socket, &network).ok());
+            let peer = control.connect(&socket).ok().and_then(|socket| Peer::of(&socket, &network).ok());
             let pid = peer.and_then(|peer| u32::try_from(peer.pid).ok());
             let sandbox = pid.and_then(|pid| Namespace::open_path(Path::new(&format!("/proc/{pid}/ns/net"))).ok());
-            let ended = orphans::end_unmet(control, &network, &error).await;
+            let ended = orphans::end_unmet(control, &network, &socket, &error).await;
             EndedProxy { network, pid, sandbox, failure: ended.err().map(|reason| format!("{error}; {reason}")) }
         }
     }
@@ -48,13 +49,13 @@ async fn end(control: &ControlDirectory, network: Name, met: Result<Orphan, Meet
 /// Removes the control sockets of all networks but these; gives their paths, and what went wrong.
 pub(crate) fn remove_control_sockets(control: &ControlDirectory, kept: &HashSet<Name>) -> (Vec<PathBuf>, Vec<String>) {
     let (mut removed, mut errors) = (Vec::new(), Vec::new());
-    let networks = control.networks().unwrap_or_else(|error| {
+    let sockets = control.sockets().unwrap_or_else(|error| {
         errors.push(format!("cannot look for control sockets: {error}"));
         Vec::new()
     });
-    for network in networks.iter().filter(|network| !kept.contains(network.as_str())) {
-        let path = control.path_of(network);
-        match control.remove(network) {
+    for socket in sockets.iter().filter(|socket| !kept.contains(names::network_of_socket(socket))) {
+        let path = control.path_of(socket);
+        match control.remove(socket) {
             Ok(()) => removed.push(path),
             Err(error) => errors.push(format!("cannot remove {}: {error}", path.display())),
         }

@@ -1,6 +1,6 @@
 //! The control sockets' place in the file system.
 
-use crate::model::Name;
+use super::names;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen, socket, sockopt,
@@ -14,6 +14,9 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
 /// The directory of a daemon's control sockets, `control` in its run directory.
+///
+/// The socket of a network's proxy has the network's name. While a proxy takes another one's place, and as long as those that
+/// were replaced have connections, a network has more: their names go on with `@` and what they are.
 ///
 /// Sockets are bound and connected to by way of the open directory, so that their names may be as long as networks'
 /// names are, whatever the length of the path: `sun_path` has 108 bytes (unix(7)).
@@ -38,35 +41,43 @@ impl ControlDirectory {
         Ok(Self { path, directory })
     }
 
-    /// Where the control socket of a network is.
+    /// Where the control socket of that name is.
     #[must_use]
-    pub fn path_of(&self, network: &str) -> PathBuf {
-        self.path.join(format!("{network}.sock"))
+    pub fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(format!("{name}.sock"))
     }
 
-    /// Makes the control socket of a network and listens on it. One that is there already is replaced.
+    /// Makes the control socket of that name and listens on it. One that is there already is replaced.
     ///
     /// # Errors
     /// The kernel's answer.
-    pub fn listen(&self, network: &Name) -> io::Result<OwnedFd> {
+    pub fn listen(&self, name: &str) -> io::Result<OwnedFd> {
         let socket = seqpacket(SockFlag::SOCK_CLOEXEC)?;
         // The socket's file gets the descriptor's mode when it is bound (Linux, net/unix/af_unix.c, unix_bind_bsd), so there is
         // no moment in which others could connect.
         fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
-        self.remove(network)?;
-        bind(socket.as_raw_fd(), &self.address(network)?)?;
+        self.remove(name)?;
+        bind(socket.as_raw_fd(), &self.address(name)?)?;
         listen(&socket, Backlog::new(8)?)?;
         Ok(socket)
     }
 
-    /// Connects to the control socket of a network, without blocking.
+    /// Gives a control socket another name. One that has that name already is replaced.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn rename(&self, name: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path_of(name), self.path_of(to))
+    }
+
+    /// Connects to the control socket of that name, without blocking.
     ///
     /// # Errors
     /// The kernel's answer; [`io::ErrorKind::WouldBlock`] if too many connections wait to be accepted;
     /// [`io::ErrorKind::PermissionDenied`] if another user than this daemon's listens there.
-    pub fn connect(&self, network: &str) -> io::Result<OwnedFd> {
+    pub fn connect(&self, name: &str) -> io::Result<OwnedFd> {
         let socket = seqpacket(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
-        connect(socket.as_raw_fd(), &self.address(network)?)?;
+        connect(socket.as_raw_fd(), &self.address(name)?)?;
         // Those of whoever called listen(2), whatever user the proxy has become since (unix(7)).
         let user = getsockopt(&socket, sockopt::PeerCredentials)?.uid();
         if user != geteuid().as_raw() {
@@ -75,15 +86,24 @@ impl ControlDirectory {
         Ok(socket)
     }
 
-    /// Removes the control socket of a network, if it is there.
+    /// Removes the control socket of that name, if it is there.
     ///
     /// # Errors
     /// The kernel's answer.
-    pub fn remove(&self, network: &str) -> io::Result<()> {
-        match fs::remove_file(self.path_of(network)) {
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.path_of(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Removes all control sockets of a network.
+    ///
+    /// # Errors
+    /// The kernel's answer; the rest is removed.
+    pub fn remove_all(&self, network: &str) -> io::Result<()> {
+        let sockets = self.sockets()?.into_iter().filter(|name| names::network_of_socket(name) == network);
+        sockets.map(|name| self.remove(&name)).fold(Ok(()), io::Result::and)
     }
 
     /// Removes the directory, unless something is in it.
@@ -102,22 +122,34 @@ impl ControlDirectory {
     /// # Errors
     /// If the directory cannot be read.
     pub fn networks(&self) -> io::Result<Vec<String>> {
-        let mut networks = Vec::new();
+        let mut networks: Vec<_> =
+            self.sockets()?.iter().map(|name| names::network_of_socket(name).to_owned()).collect();
+        networks.sort_unstable();
+        networks.dedup();
+        Ok(networks)
+    }
+
+    /// The names of all control sockets.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn sockets(&self) -> io::Result<Vec<String>> {
+        let mut sockets = Vec::new();
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             if entry.file_type()?.is_socket()
                 && let Some(name) = entry.file_name().to_str().and_then(|name| name.strip_suffix(".sock"))
             {
-                networks.push(name.to_owned());
+                sockets.push(name.to_owned());
             }
         }
-        networks.sort_unstable();
-        Ok(networks)
+        sockets.sort_unstable();
+        Ok(sockets)
     }
 
-    fn address(&self, network: &str) -> Result<UnixAddr, Errno> {
+    fn address(&self, name: &str) -> Result<UnixAddr, Errno> {
         let directory = self.directory.as_raw_fd();
-        UnixAddr::new(format!("/proc/self/fd/{directory}/{network}.sock").as_str())
+        UnixAddr::new(format!("/proc/self/fd/{directory}/{name}.sock").as_str())
     }
 }
 
@@ -136,7 +168,7 @@ mod tests {
         let deep = directory.path().join("d".repeat(200));
         fs::create_dir(&deep).unwrap();
         let control = ControlDirectory::open(&deep).unwrap();
-        let name = Name::new(&"n".repeat(63)).unwrap();
+        let name = "n".repeat(63);
         assert!(control.connect(&name).is_err());
         let first = control.listen(&name).unwrap();
         drop(first);
@@ -145,9 +177,21 @@ mod tests {
         assert_eq!(mode(&control.path_of(&name)), 0o600);
         assert_eq!(mode(&deep.join("control")), 0o700);
         control.connect(&name).unwrap();
-        assert_eq!(control.networks().unwrap(), [name.to_string()]);
-        control.remove(&name).unwrap();
-        control.remove(&name).unwrap();
+        assert_eq!(control.networks().unwrap(), [name.as_str()]);
+        let next = names::successor_socket(&name);
+        let _third = control.listen(&next).unwrap();
+        let old = names::predecessor_socket(&name, Some(7));
+        control.rename(&name, &old).unwrap();
+        control.rename(&next, &name).unwrap();
+        control.connect(&old).unwrap();
+        control.connect(&name).unwrap();
+        assert_eq!(control.sockets().unwrap(), [name.clone(), old]);
+        assert_eq!(control.networks().unwrap(), [name.as_str()]);
+        let _other = control.listen("other").unwrap();
+        control.remove_all(&name).unwrap();
+        assert_eq!(control.sockets().unwrap(), ["other"]);
+        control.remove("other").unwrap();
+        control.remove("other").unwrap();
         assert!(control.networks().unwrap().is_empty());
     }
 }

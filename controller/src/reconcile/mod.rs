@@ -19,6 +19,8 @@ mod status;
 mod structure;
 pub mod table;
 mod takeover;
+mod totals;
+mod upgrade;
 mod worker;
 
 pub use channel::{Channel, ChannelError};
@@ -26,12 +28,14 @@ pub(crate) use cleanup::{end_proxies, remove_control_sockets, remove_memory_grou
 pub use control_socket::ControlDirectory;
 pub use memory::{MemoryError, MemoryGroups, MemoryLimit, MemoryLimitError, MemoryStatus};
 pub use names::name_prefix;
-pub use orphans::{Orphan, find_orphans};
+pub use orphans::{Orphans, find_orphans};
 pub use privileges::PrivilegeStatus;
-pub use status::{NetworkStatus, ProxyStatus, SandboxStatus, TakeoverStatus};
+pub use status::{DrainingStatus, NetworkStatus, ProxyStatus, SandboxStatus, TakeoverStatus};
+pub use upgrade::{Drained, Upgraded};
 
 use crate::model::{Name, Network, Shared};
 use ringlb_proxy::control::message::{Generation, Statistics};
+use ringlb_proxy::control::version::Versions;
 use ringlb_proxy::privileges::FirstUser;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -62,6 +66,10 @@ pub struct Settings {
     pub proxy_first_user: FirstUser,
     /// The control groups that limit the proxies' memory.
     pub memory: MemoryGroups,
+    /// Whether proxies of an earlier daemon are replaced that were started from another build of their program.
+    pub upgrade_proxies: bool,
+    /// The versions of the control protocol that are spoken.
+    pub versions: Versions,
     /// How long a caller waits for an acknowledgement.
     pub acknowledge_timeout: Duration,
 }
@@ -147,6 +155,8 @@ enum Command {
     Remove { reply: oneshot::Sender<Result<Generation, Unsettled>> },
     /// Say how it is.
     Status { reply: oneshot::Sender<(NetworkStatus, oneshot::Receiver<Statistics>)> },
+    /// Put another proxy in the place of the one that runs, which has so long for its connections.
+    Upgrade { drain: Option<Duration>, reply: oneshot::Sender<Result<Upgraded, Unsettled>> },
     /// End. With `keep` all stays as it is, else it is taken down.
     Stop { keep: bool, reply: oneshot::Sender<()> },
 }
@@ -160,7 +170,7 @@ pub struct Reconcilers {
     settings: Arc<Settings>,
     tasks: Arc<Mutex<HashMap<Name, mpsc::UnboundedSender<Command>>>>,
     /// The proxies of an earlier daemon that no task has yet.
-    orphans: Arc<Mutex<HashMap<Name, Orphan>>>,
+    orphans: Arc<Mutex<HashMap<Name, Orphans>>>,
 }
 
 impl Reconcilers {
@@ -172,7 +182,7 @@ impl Reconcilers {
 
     /// No task yet. Those of these networks take the proxies over that an earlier daemon has left behind.
     #[must_use]
-    pub fn taking_over(settings: Settings, orphans: Vec<(Name, Orphan)>) -> Self {
+    pub fn taking_over(settings: Settings, orphans: Vec<(Name, Orphans)>) -> Self {
         let orphans = Arc::new(Mutex::new(orphans.into_iter().collect()));
         Self { settings: Arc::new(settings), tasks: Arc::default(), orphans }
     }
@@ -181,7 +191,7 @@ impl Reconcilers {
     #[must_use]
     pub fn earlier_generations(&self) -> Vec<(Name, Generation)> {
         let orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
-        orphans.iter().map(|(name, orphan)| (name.clone(), orphan.hello.generation)).collect()
+        orphans.iter().map(|(name, orphan)| (name.clone(), orphan.generation())).collect()
     }
 
     /// Ends the proxies of an earlier daemon, and removes what it has left behind, of all networks that nobody has wished
@@ -240,6 +250,22 @@ impl Reconcilers {
         if sent { status.await.ok() } else { None }
     }
 
+    /// Puts another proxy in the place of that of network `name`, which keeps its connections for that time at most; for as long
+    /// as they take without one. Waits until the other one serves.
+    ///
+    /// # Errors
+    /// [`Unsettled::Failed`] if it cannot be: then the one that was there serves on. [`Unsettled::Removed`] if there is no such
+    /// network.
+    pub async fn upgrade(&self, name: &Name, drain: Option<Duration>) -> Result<Upgraded, Unsettled> {
+        let (reply, upgraded) = oneshot::channel();
+        let sent = {
+            let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            tasks.get(name).is_some_and(|task| task.send(Command::Upgrade { drain, reply }).is_ok())
+        };
+        let removed = || Unsettled::Removed { network: name.clone() };
+        if sent { upgraded.await.unwrap_or_else(|_| Err(removed())) } else { Err(removed()) }
+    }
+
     /// Ends all tasks and waits for their end. With `keep` the proxies go on as they are.
     pub async fn stop(&self, keep: bool) {
         if !keep {
@@ -270,8 +296,8 @@ impl Reconcilers {
         // Cannot fail: the receiving end is right here.
         let _ = task.send(command);
         tasks.insert(name.clone(), task);
-        let orphan = self.orphans.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-        tokio::spawn(Worker::new(name.clone(), Arc::clone(&self.settings), commands, self.clone(), orphan).run());
+        let orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner).remove(name).unwrap_or_default();
+        tokio::spawn(Worker::new(name.clone(), Arc::clone(&self.settings), commands, self.clone(), orphans).run());
     }
 
     /// Forgets the task of a removed network, unless it has been told something meanwhile.

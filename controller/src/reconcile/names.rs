@@ -33,6 +33,21 @@ pub(super) fn is_port_id(port: &str) -> bool {
     port.starts_with("a-")
 }
 
+/// The control socket of a proxy that is to take another one's place. No network's name has an `@`.
+pub(super) fn successor_socket(network: &str) -> String {
+    format!("{network}@next")
+}
+
+/// The control socket of a proxy that has been replaced.
+pub(super) fn predecessor_socket(network: &str, pid: Option<u32>) -> String {
+    format!("{network}@{}", pid.unwrap_or_default())
+}
+
+/// The network of a control socket.
+pub(super) fn network_of_socket(socket: &str) -> &str {
+    socket.split('@').next().unwrap_or(socket)
+}
+
 /// The network that a namespace of this daemon belongs to, if it is one of the two that a network has.
 pub(super) fn network_of<'a>(name_prefix: &str, namespace: &'a str) -> Option<&'a str> {
     let name = namespace.strip_prefix(name_prefix)?;

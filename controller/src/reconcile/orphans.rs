@@ -4,13 +4,15 @@
 use super::peer::Peer;
 use super::proxy::{Link, Process, Proxy, TableState};
 use super::structure::restore;
-use super::{Channel, ChannelError, ControlDirectory};
+use super::{Channel, ChannelError, ControlDirectory, names};
 use crate::model::{Name, Port};
 use ringlb_netns::{Namespace, SteeredSockets, Steering, SteeringKind, ThreadSockets};
-use ringlb_proxy::control::message::{DescriptorRole, Hello, Reply, Request};
+use ringlb_proxy::control::message::{DescriptorRole, Duty, Generation, Hello, Introduction, Reply, Request};
+use ringlb_proxy::control::version::Versions;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::time::{Instant, timeout};
@@ -35,11 +37,24 @@ pub(super) enum MeetingError {
     Late,
 }
 
+/// The proxies of a network that were left behind.
+#[derive(Debug, Default)]
+pub struct Orphans {
+    /// The one that serves.
+    pub(super) serving: Option<Orphan>,
+    /// Those that it has replaced, or is to replace.
+    pub(super) others: Vec<Orphan>,
+}
+
 /// A proxy that was left behind, with copies of all that it has.
 #[derive(Debug)]
-pub struct Orphan {
+pub(super) struct Orphan {
     channel: Channel,
+    /// The name of its control socket.
+    pub(super) socket: String,
     pub(super) hello: Hello,
+    /// What it says of itself; none if it speaks the oldest version only.
+    pub(super) introduction: Option<Introduction>,
     process: OwnedFd,
     control: Option<OwnedFd>,
     threads: BTreeMap<u32, Sockets>,
@@ -54,49 +69,106 @@ struct Sockets {
     datagrams: Vec<OwnedFd>,
 }
 
-/// Finds the proxies that an earlier daemon has left behind. One that cannot be understood is ended.
-pub async fn find_orphans(control: &ControlDirectory) -> Vec<(Name, Orphan)> {
+/// Finds the proxies that an earlier daemon has left behind. One that cannot be understood is ended, and so is one that was
+/// started and has not got as far as to accept a connection.
+pub async fn find_orphans(control: &ControlDirectory, versions: Versions) -> Vec<(Name, Orphans)> {
     // All at the same time: one that is stuck takes all the time that it is given.
-    let found = meet_all(control).await.into_iter().map(async |(network, met)| match met {
+    let met = meet_all(control, versions).await.into_iter().map(async |Met { network, socket, met }| match met {
         Ok(orphan) => {
             tracing::info!(%network, pid = orphan.hello.pid, "found a proxy of an earlier daemon");
             Some((network, orphan))
         }
         Err(error) => {
             tracing::warn!(%network, %error, "cannot take over a proxy of an earlier daemon, ending it");
-            if let Err(reason) = end_unmet(control, &network, &error).await {
+            if let Err(reason) = end_unmet(control, &network, &socket, &error).await {
                 tracing::error!(%network, reason, "cannot end a proxy of an earlier daemon");
             }
             None
         }
     });
-    futures_util::future::join_all(found).await.into_iter().flatten().collect()
+    let mut found = BTreeMap::<Name, Vec<Orphan>>::new();
+    for (network, orphan) in futures_util::future::join_all(met).await.into_iter().flatten() {
+        found.entry(network).or_default().push(orphan);
+    }
+    let mut orphans = Vec::new();
+    for (network, found) in found {
+        let (of_network, useless) = Orphans::sort(found);
+        for orphan in useless {
+            tracing::info!(%network, pid = orphan.hello.pid, "ending a proxy that was not ready when its daemon ended");
+            let socket = orphan.socket.clone();
+            if let Err(reason) = orphan.end_process().await {
+                tracing::error!(%network, reason, "cannot end a proxy of an earlier daemon");
+            } else if let Err(error) = control.remove(&socket) {
+                tracing::error!(%network, %error, "cannot remove a control socket");
+            }
+        }
+        orphans.push((network, of_network));
+    }
+    orphans
+}
+
+/// A proxy that was left behind, or why it is not understood.
+#[derive(Debug)]
+pub(super) struct Met {
+    pub(super) network: Name,
+    /// The name of its control socket.
+    pub(super) socket: String,
+    pub(super) met: Result<Orphan, MeetingError>,
 }
 
 /// Meets all proxies that an earlier daemon has left behind.
-pub(super) async fn meet_all(control: &ControlDirectory) -> Vec<(Name, Result<Orphan, MeetingError>)> {
-    let networks = control.networks().unwrap_or_else(|error| {
+pub(super) async fn meet_all(control: &ControlDirectory, versions: Versions) -> Vec<Met> {
+    let sockets = control.sockets().unwrap_or_else(|error| {
         tracing::error!(%error, "cannot look for control sockets of an earlier daemon");
         Vec::new()
     });
-    let met = networks.iter().filter_map(|network| Name::new(network).ok()).map(async |network| {
-        let met = match control.connect(&network) {
-            Ok(socket) => timeout(MEETING_TIMEOUT, meet(socket, &network)).await.unwrap_or(Err(MeetingError::Late)),
+    let met = sockets.into_iter().map(async |socket| {
+        let network = Name::new(names::network_of_socket(&socket)).ok()?;
+        let meeting = meet(control, versions, &socket, &network);
+        let met = match timeout(MEETING_TIMEOUT, meeting).await {
             // Nobody listens any more: the proxy is gone, too.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return None,
-            Err(error) => Err(error.into()),
+            Ok(Err(MeetingError::Connect(error))) if error.kind() == io::ErrorKind::ConnectionRefused => return None,
+            Ok(met) => met,
+            Err(_) => Err(MeetingError::Late),
         };
-        Some((network, met))
+        Some(Met { network, socket, met })
     });
     futures_util::future::join_all(met).await.into_iter().flatten().collect()
 }
 
-async fn meet(socket: OwnedFd, network: &Name) -> Result<Orphan, MeetingError> {
-    let mut channel = Channel::new(socket)?;
-    let hello = match channel.receive().await? {
-        Reply::Hello(hello) if hello.network == **network => hello,
-        _ => return Err(MeetingError::Unexpected),
-    };
+/// Connects to a proxy and hears who it is.
+async fn greet(
+    control: &ControlDirectory,
+    versions: Versions,
+    socket: &str,
+    network: &Name,
+) -> Result<(Channel, Hello, Option<Introduction>), MeetingError> {
+    let mut speaks_newer = true;
+    loop {
+        let mut channel = Channel::new(control.connect(socket)?, versions)?;
+        let hello = match channel.receive().await? {
+            Reply::Hello(hello) if hello.network == **network => hello,
+            _ => return Err(MeetingError::Unexpected),
+        };
+        if !channel.greeted(speaks_newer)? {
+            return Ok((channel, hello, None));
+        }
+        match channel.receive().await {
+            Ok(Reply::Introduction(introduction)) => return Ok((channel, hello, Some(introduction))),
+            Ok(_) => return Err(MeetingError::Unexpected),
+            Err(ChannelError::Closed) => speaks_newer = false,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn meet(
+    control: &ControlDirectory,
+    versions: Versions,
+    socket: &str,
+    network: &Name,
+) -> Result<Orphan, MeetingError> {
+    let (mut channel, hello, introduction) = greet(control, versions, socket, network).await?;
     channel.send(&Request::Descriptors)?;
     let mut process = None;
     let mut control = None;
@@ -123,18 +195,56 @@ async fn meet(socket: OwnedFd, network: &Name) -> Result<Orphan, MeetingError> {
     }
     let process = process.ok_or(MeetingError::Incomplete("process"))?;
     let control = Some(control.ok_or(MeetingError::Incomplete("control socket"))?);
-    Ok(Orphan { channel, hello, process, control, threads, kept, ports })
+    let socket = socket.to_owned();
+    Ok(Orphan { channel, socket, hello, introduction, process, control, threads, kept, ports })
+}
+
+impl Orphans {
+    /// Tells the one that serves from the others, whenever the daemon has ended that was replacing one of them; and those of which
+    /// nothing is needed.
+    fn sort(found: Vec<Orphan>) -> (Self, Vec<Orphan>) {
+        let (retiring, mut candidates): (Vec<_>, Vec<_>) = found.into_iter().partition(Orphan::is_retiring);
+        // One that was to take over and has a table has accepted connections, so it takes over. Without one it has not.
+        candidates.sort_by_key(|orphan| (orphan.hello.generation > 0, orphan.is_successor()));
+        let serving = candidates.pop();
+        let (others, useless) = candidates.into_iter().partition(|orphan| orphan.hello.generation > 0);
+        (Self { serving, others: retiring.into_iter().chain::<Vec<_>>(others).collect() }, useless)
+    }
+
+    /// The generation of the newest table.
+    pub(super) fn generation(&self) -> Generation {
+        let all = self.serving.iter().chain(&self.others);
+        all.map(|orphan| orphan.hello.generation).max().unwrap_or_default()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.serving.is_none() && self.others.is_empty()
+    }
+
+    /// Ends them all, and takes back what they and their daemon have left in their sandbox.
+    pub(super) async fn end(self, network: &Name) -> Result<(), String> {
+        let mut ended = Ok(());
+        for orphan in self.others.into_iter().chain(self.serving) {
+            ended = orphan.end(network).await.and(ended);
+        }
+        ended
+    }
 }
 
 /// Ends a proxy that could not be met: asks first, unless it does not even answer, and kills it if it does not end.
-pub(super) async fn end_unmet(control: &ControlDirectory, network: &Name, met: &MeetingError) -> Result<(), String> {
-    let socket = match control.connect(network) {
+pub(super) async fn end_unmet(
+    control: &ControlDirectory,
+    network: &Name,
+    socket: &str,
+    met: &MeetingError,
+) -> Result<(), String> {
+    let socket = match control.connect(socket) {
         Ok(socket) => socket,
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(()),
         Err(error) => return Err(format!("cannot connect to its control socket: {error}")),
     };
     let peer = Peer::of(&socket, network);
-    let mut channel = Channel::new(socket).map_err(|error| error.to_string())?;
+    let mut channel = Channel::new(socket, Versions::default()).map_err(|error| error.to_string())?;
     let asked = channel.send(&Request::Shutdown).is_ok();
     let answers = !matches!(met, MeetingError::Late);
     match peer {
@@ -158,7 +268,26 @@ async fn end(asked: bool, process: &mut Process) -> Result<(), String> {
 /// A published port and its sockets.
 type PortDescriptors = (Port, Vec<OwnedFd>);
 
+fn flattened(ports: BTreeMap<Port, BTreeMap<u32, Vec<OwnedFd>>>) -> Vec<PortDescriptors> {
+    ports.into_iter().map(|(port, threads)| (port, threads.into_values().flatten().collect())).collect()
+}
+
 impl Orphan {
+    /// Whether it has been replaced.
+    fn is_retiring(&self) -> bool {
+        self.introduction.as_ref().is_some_and(|introduction| matches!(introduction.duty, Duty::Retiring { .. }))
+    }
+
+    /// Whether it is yet to get the UDP sessions of the one that it replaces.
+    pub(super) fn awaits_sessions(&self) -> bool {
+        self.introduction.as_ref().is_some_and(|introduction| introduction.duty == Duty::AwaitingSessions)
+    }
+
+    /// Whether it was started to take another one's place.
+    fn is_successor(&self) -> bool {
+        self.socket == names::successor_socket(&self.hello.network)
+    }
+
     /// The namespace that its steered sockets are in, if it has as many as a proxy of so many data threads for so many
     /// address families.
     pub(super) fn namespace(&self, threads: usize, families: usize) -> Result<Namespace, String> {
@@ -184,15 +313,28 @@ impl Orphan {
         Ok((SteeredSockets { threads: threads.collect(), steering }, control))
     }
 
+    /// The sockets of the ports that it serves, unless they are in another namespace than this daemon. Only once.
+    pub(super) fn take_ports(&mut self) -> Vec<PortDescriptors> {
+        self.forget_foreign_ports();
+        flattened(std::mem::take(&mut self.ports))
+    }
+
     /// It as the proxy of a network, and the sockets of the ports that it serves.
     pub(super) fn into_proxy(self) -> io::Result<(Proxy, Vec<PortDescriptors>)> {
         let process = Process::adopted(self.process)?;
         let channel = Box::new(self.channel);
         // What of its table is right is seen when it is given a whole one: connections to backends that stay go on.
         let link = Link::Open { channel, table: TableState::Unknown };
-        let ports = self.ports.into_iter().map(|(port, sockets)| (port, sockets.into_values().flatten().collect()));
-        let proxy = Proxy { process, pid: Some(self.hello.pid), started: Instant::now(), link };
-        Ok((proxy, ports.collect()))
+        let ports = flattened(self.ports);
+        let proxy = Proxy {
+            process,
+            pid: Some(self.hello.pid),
+            started: Instant::now(),
+            link,
+            speaks_newer: self.introduction.is_some(),
+            introduction: self.introduction,
+        };
+        Ok((proxy, ports))
     }
 
     /// Ends it, and takes back what it and its daemon have left in its sandbox.
@@ -213,11 +355,14 @@ impl Orphan {
         end(asked, &mut process).await
     }
 
-    /// The namespace that its steered sockets are in.
+    /// The namespace that its steered sockets are in; that of its process if it has given them up.
     pub(super) fn any_namespace(&self) -> Result<Namespace, String> {
         let listener = self.threads.values().flat_map(|sockets| &sockets.listeners).next();
-        let listener = listener.ok_or("it has no listening socket")?;
-        Namespace::of_socket(listener).map_err(|error| error.to_string())
+        let namespace = match listener {
+            Some(listener) => Namespace::of_socket(listener),
+            None => Namespace::open_path(Path::new(&format!("/proc/{}/ns/net", self.hello.pid))),
+        };
+        namespace.map_err(|error| error.to_string())
     }
 
     /// Gives up its published ports that are not in the namespace that this daemon is in: they are made anew.

@@ -1,13 +1,17 @@
 //! A network's proxy process.
 
 use super::structure::Place;
-use super::{Channel, ChannelError, Settings};
+use super::{Channel, ChannelError, Settings, table};
 use crate::model::{Name, Network, Shared};
 use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
-use ringlb_proxy::control::message::{Generation, Hello, Request};
+use ringlb_proxy::control::message::{Generation, Hello, Introduction, Reply, Request};
+use ringlb_proxy::control::replacement::BUILD;
 use rustix::process::{Signal, pidfd_send_signal};
+use std::future::pending;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use thiserror::Error;
@@ -51,6 +55,19 @@ pub(super) struct Proxy {
     pub(super) pid: Option<u32>,
     pub(super) started: Instant,
     pub(super) link: Link,
+    /// Whether it may speak a newer version of the protocol than that of its greeting, as far as is known.
+    pub(super) speaks_newer: bool,
+    /// What it says of itself, if it does.
+    pub(super) introduction: Option<Introduction>,
+}
+
+/// What a proxy does.
+#[derive(Debug)]
+pub(super) enum Happening {
+    /// It ended in that way.
+    Ended(String),
+    /// It said something, or nothing more will come over its connection.
+    Said(Result<Reply, ChannelError>),
 }
 
 /// The process, and how its end is learned.
@@ -67,8 +84,8 @@ pub(super) enum Process {
 pub(super) enum Link {
     /// There is none; the next attempt is due then.
     Broken { retry: Instant },
-    /// The greeting is awaited.
-    Greeting { channel: Box<Channel>, since: Instant },
+    /// The greeting is awaited, or, once that is there, the introduction.
+    Greeting { channel: Box<Channel>, since: Instant, hello: Option<Hello> },
     /// Requests can be sent.
     Open { channel: Box<Channel>, table: TableState },
 }
@@ -85,9 +102,15 @@ pub(super) enum TableState {
 }
 
 impl Proxy {
-    /// Starts a proxy in the sandbox and connects to it.
-    pub(super) fn start(settings: &Settings, network: &Name, place: &Place) -> Result<Self, ProxyError> {
+    /// Starts a proxy in the sandbox, which is to listen on `control`.
+    pub(super) fn start(
+        settings: &Settings,
+        network: &Name,
+        place: &Place,
+        control: &OwnedFd,
+    ) -> Result<Self, ProxyError> {
         let mut command = std::process::Command::new(&settings.proxy_program);
+        command.env(BUILD, build(&settings.proxy_program));
         command.arg("--network").arg(network.as_ref());
         command.arg("--threads").arg(settings.threads.to_string());
         command.arg("--first-user").arg(settings.proxy_first_user.to_string());
@@ -100,7 +123,7 @@ impl Proxy {
         let datagrams = threads.iter().flat_map(|thread| &thread.datagrams);
         let datagrams = datagrams.map(|socket| ("--datagram-fd", socket.as_fd()));
         let kept = place.steered.steering.descriptors().into_iter().map(|descriptor| ("--keep-fd", descriptor));
-        let descriptors = std::iter::once(("--control-fd", place.control.as_fd()));
+        let descriptors = std::iter::once(("--control-fd", control.as_fd()));
         let descriptors = descriptors.chain(listeners).chain(datagrams).chain(kept);
         let mut mappings = Vec::new();
         for ((option, descriptor), child_fd) in descriptors.zip(FIRST_FD..) {
@@ -129,19 +152,41 @@ impl Proxy {
             pid,
             started: Instant::now(),
             link: Link::Broken { retry: Instant::now() },
+            speaks_newer: true,
+            introduction: None,
         })
     }
 
-    /// Connects to the control socket anew, if it is time.
-    pub(super) fn connect(&mut self, settings: &Settings, network: &Name) -> Result<(), ProxyError> {
+    /// The next thing that it does; its end before all that it has said. Can be given up and called again without a loss.
+    pub(super) async fn next_happening(&mut self) -> Happening {
+        let Self { process, link, .. } = self;
+        tokio::select! {
+            biased;
+            how = process.ended() => Happening::Ended(how),
+            said = link.receive() => Happening::Said(said),
+        }
+    }
+
+    /// The same, with its end after all that it has said: where its last words count.
+    pub(super) async fn next_word(&mut self) -> Happening {
+        let Self { process, link, .. } = self;
+        tokio::select! {
+            biased;
+            said = link.receive() => Happening::Said(said),
+            how = process.ended() => Happening::Ended(how),
+        }
+    }
+
+    /// Connects to the control socket of that name anew, if it is time.
+    pub(super) fn connect(&mut self, settings: &Settings, socket: &str) -> Result<(), ProxyError> {
         let now = Instant::now();
         if !matches!(self.link, Link::Broken { retry } if retry <= now) {
             return Ok(());
         }
-        let channel = settings.control.connect(network).and_then(Channel::new);
+        let channel = settings.control.connect(socket).and_then(|socket| Channel::new(socket, settings.versions));
         match channel {
             Ok(channel) => {
-                self.link = Link::Greeting { channel: Box::new(channel), since: now };
+                self.link = Link::Greeting { channel: Box::new(channel), since: now, hello: None };
                 Ok(())
             }
             Err(error) => {
@@ -151,17 +196,58 @@ impl Proxy {
         }
     }
 
-    /// Takes the greeting. `known` is a state of the network that the proxy may be at.
-    pub(super) fn greeted(&mut self, hello: &Hello, known: Option<&Shared<Network>>) {
-        let link = std::mem::replace(&mut self.link, Link::Broken { retry: Instant::now() });
-        self.link = match link {
-            Link::Greeting { channel, .. } => {
-                let known = known.filter(|known| known.generation() == hello.generation);
-                let table = known.map_or(TableState::Unknown, |known| TableState::At(known.clone()));
-                Link::Open { channel, table }
+    /// Takes a part of the greeting. When all of it has come, requests can be sent, and this gives who answers. `known` is a state
+    /// of the network that the proxy may be at.
+    pub(super) fn greeted(
+        &mut self,
+        said: Reply,
+        known: Option<&Shared<Network>>,
+    ) -> Result<Option<Hello>, ChannelError> {
+        let Link::Greeting { channel, hello, .. } = &mut self.link else { return Ok(None) };
+        match said {
+            Reply::Hello(greeting) => {
+                *hello = Some(greeting);
+                if channel.greeted(self.speaks_newer)? {
+                    return Ok(None);
+                }
+                self.introduction = None;
             }
-            other => other,
+            Reply::Introduction(introduction) => self.introduction = Some(introduction),
+            _ => return Ok(None),
+        }
+        let link = std::mem::replace(&mut self.link, Link::Broken { retry: Instant::now() });
+        let Link::Greeting { channel, hello: Some(hello), .. } = link else { return Ok(None) };
+        let known = known.filter(|known| known.generation() == hello.generation);
+        let table = known.map_or(TableState::Unknown, |known| TableState::At(known.clone()));
+        self.link = Link::Open { channel, table };
+        Ok(Some(hello))
+    }
+
+    /// Takes note that the control connection is gone. True if that is because the proxy speaks only the version of its
+    /// greeting: then it is connected to again at once, to speak that.
+    pub(super) fn lost_link(&mut self, pause: Duration) -> bool {
+        let is_older = self.speaks_newer && matches!(self.link, Link::Greeting { hello: Some(_), .. });
+        if is_older {
+            self.speaks_newer = false;
+        }
+        self.break_link(if is_older { Duration::ZERO } else { pause });
+        is_older
+    }
+
+    /// Sends what leads its table to that of `wish`, unless it is there or an earlier request is not answered yet.
+    pub(super) fn advance(&mut self, wish: &Shared<Network>) -> Result<bool, ChannelError> {
+        let Link::Open { channel, table } = &mut self.link else { return Ok(false) };
+        let (request, whole) = match table {
+            TableState::Asked { .. } => return Ok(false),
+            TableState::Unknown => (table::snapshot(wish), true),
+            TableState::At(network) => match table::step(network, wish) {
+                Some(request) => (request, false),
+                None => return Ok(false),
+            },
         };
+        *table = TableState::Asked { to: wish.clone(), since: Instant::now(), whole };
+        channel.send(&request)?;
+        Ok(true)
     }
 
     /// Drops the control connection, to be made again after `pause`.
@@ -210,6 +296,22 @@ impl Proxy {
             tracing::error!(%network, pid = self.pid, %error, "cannot kill the proxy");
         }
     }
+}
+
+impl Link {
+    async fn receive(&mut self) -> Result<Reply, ChannelError> {
+        match self {
+            Self::Open { channel, .. } | Self::Greeting { channel, .. } => channel.receive().await,
+            Self::Broken { .. } => pending().await,
+        }
+    }
+}
+
+/// Which build of a program there is, as far as its file tells without being read: its size and when it was written.
+pub(super) fn build(program: &Path) -> String {
+    program
+        .metadata()
+        .map_or_else(|_| String::new(), |file| format!("{}-{}.{:09}", file.size(), file.mtime(), file.mtime_nsec()))
 }
 
 impl Process {

@@ -11,7 +11,7 @@ use ringlb_netns::{PortProtocol, PortSockets};
 use ringlb_proxy::control::message::Request;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use tokio::time::Instant;
 
 /// The published ports of a network.
@@ -71,6 +71,13 @@ impl Published {
         for (port, sockets) in ports {
             self.proxy.insert(port, Progress::Served);
             self.sockets.insert(port, PortSockets::from_descriptors(sockets));
+        }
+    }
+
+    /// Takes over sockets of ports that another proxy than the running one serves, which is to get those that it does not have.
+    pub(super) fn adopt_sockets(&mut self, ports: impl IntoIterator<Item = (Port, Vec<OwnedFd>)>) {
+        for (port, sockets) in ports {
+            self.sockets.entry(port).or_insert_with(|| PortSockets::from_descriptors(sockets));
         }
     }
 
@@ -154,6 +161,17 @@ impl Published {
             self.proxy.insert(*port, Progress::Asked(Instant::now()));
         }
         Ok(())
+    }
+
+    /// The ports that another proxy of the network is to serve, with their sockets.
+    pub(super) fn served_sockets(&self) -> Vec<(Port, Vec<BorrowedFd<'_>>)> {
+        let wanted = self.wanted.iter().filter(|port| !self.failed.contains_key(*port));
+        wanted.filter_map(|port| Some((*port, self.sockets.get(port)?.descriptors()))).collect()
+    }
+
+    /// There is another proxy, which serves these.
+    pub(super) fn replaced_proxy(&mut self, served: Vec<Port>) {
+        self.proxy = served.into_iter().map(|port| (port, Progress::Served)).collect();
     }
 
     /// Takes the proxy's list of the ports that it serves.

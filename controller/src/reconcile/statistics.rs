@@ -27,6 +27,15 @@ impl StatisticsQuestion {
         statistics
     }
 
+    /// Asks another proxy, if somebody waits: the one that was asked has been replaced.
+    pub(super) fn ask_again(&mut self, proxy: Option<&mut Proxy>) {
+        self.waiting.retain(|waiting| !waiting.is_closed());
+        self.asked = !self.waiting.is_empty() && matches!(proxy.map(Proxy::ask_statistics), Some(Ok(true)));
+        if !self.asked {
+            self.forget();
+        }
+    }
+
     /// Gives the answer to all.
     pub(super) fn answer(&mut self, statistics: &Statistics) {
         self.asked = false;

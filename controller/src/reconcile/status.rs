@@ -16,6 +16,8 @@ pub struct NetworkStatus {
     pub sandbox: Option<SandboxStatus>,
     /// The proxy, while there is a sandbox for it.
     pub proxy: Option<ProxyStatus>,
+    /// The proxies that were replaced and still have connections, the oldest first.
+    pub draining: Vec<DrainingStatus>,
     /// The attachments that could not be made, with the reason.
     pub failed_attachments: BTreeMap<String, String>,
     /// The published ports that cannot be served, such as `8080/tcp`, with the service and the reason.
@@ -69,4 +71,19 @@ pub struct ProxyStatus {
     pub version: Option<String>,
     /// What it uses of the kernel, once it has said so.
     pub features: Option<Features>,
+    /// Why the last attempt to put another one in its place came to nothing, if it did.
+    pub upgrade_error: Option<String>,
+}
+
+/// A proxy that was replaced and still has connections.
+#[derive(Debug, Clone, Serialize)]
+pub struct DrainingStatus {
+    /// Its process.
+    pub pid: Option<u32>,
+    /// Its open connections, a second ago at most.
+    pub connections: u64,
+    /// Its UDP sessions, a second ago at most.
+    pub sessions: u64,
+    /// How much longer it has, in milliseconds; none: as long as its connections take.
+    pub deadline_in_ms: Option<u64>,
 }

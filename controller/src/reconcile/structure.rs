@@ -191,7 +191,7 @@ impl Structure {
     /// Removes the sandbox, in which there must be no proxy any more. Does all it can.
     pub(super) async fn remove_sandbox(&mut self, settings: &Settings, network: &Name) {
         let Some(place) = self.sandbox.take() else { return };
-        if let Err(error) = settings.control.remove(network) {
+        if let Err(error) = settings.control.remove_all(network) {
             tracing::error!(%network, %error, "cannot remove the control socket");
         }
         drop((place.steered, place.control));
@@ -374,7 +374,7 @@ impl Place {
 
 /// Removes all that an earlier daemon has left behind of a network. Does all it can.
 pub(super) async fn remove_leftovers(settings: &Settings, network: &Name) {
-    if let Err(error) = settings.control.remove(network) {
+    if let Err(error) = settings.control.remove_all(network) {
         tracing::error!(%network, %error, "cannot remove a control socket of an earlier daemon");
     }
     remove_memory_group(settings, network);

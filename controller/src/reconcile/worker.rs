@@ -1,18 +1,23 @@
 //! The task of one network: the only one that touches it.
 
+mod replace;
+
 use super::memory::Confinement;
-use super::orphans::Orphan;
-use super::proxy::{Link, Proxy, TableState};
+use super::orphans::Orphans;
+use super::proxy::{Happening, Link, Proxy, TableState};
 use super::published::Published;
 use super::statistics::StatisticsQuestion;
 use super::structure::{Structure, remove_leftovers};
 use super::takeover::{Takeover, served};
+use super::upgrade::{Predecessor, Successor};
 use super::{
     ChannelError, Command, Concern, NetworkStatus, PrivilegeStatus, ProxyStatus, Reconcilers, SandboxStatus, Settings,
-    Unsettled, table,
+    Unsettled, totals,
 };
 use crate::model::{Name, Network, Port, Shared};
-use ringlb_proxy::control::message::{Generation, Hello, Reply};
+use futures_util::future::select_all;
+use replace::name_sockets;
+use ringlb_proxy::control::message::{Generation, Hello, Reply, Statistics};
 use std::collections::VecDeque;
 use std::future::pending;
 use std::pin::Pin;
@@ -41,8 +46,18 @@ pub(super) struct Worker {
     structure: Option<Structure>,
     proxy: Option<Proxy>,
     published: Published,
-    /// A proxy of an earlier daemon that serves the network, until it is taken over.
-    orphan: Option<Orphan>,
+    /// A proxy that is to take the place of the one that runs.
+    successor: Option<Successor>,
+    /// The proxies that were replaced and have connections yet, the oldest first.
+    predecessors: Vec<Predecessor>,
+    /// What proxies have counted that were replaced and have ended.
+    past: Statistics,
+    /// Why the last attempt to replace the proxy came to nothing.
+    upgrade_error: Option<String>,
+    /// Whether the proxy may be of another build of its program, as an earlier daemon has started it.
+    outdated: bool,
+    /// The proxies of an earlier daemon that serve the network, until they are taken over.
+    orphans: Orphans,
     /// Whether something of an earlier daemon may be in the place of what is not needed.
     unexplored: bool,
     /// The newest state of the network that a proxy was asked to take.
@@ -83,8 +98,11 @@ struct Waiter {
 
 enum Event {
     Command(Option<Command>),
-    Reply(Result<Reply, ChannelError>),
-    Ended(String),
+    /// Of the proxy that serves.
+    Proxy(Happening),
+    Successor(Happening),
+    /// Of the one in that place.
+    Predecessor(usize, Happening),
     Deadline,
 }
 
@@ -100,7 +118,7 @@ impl Worker {
         settings: Arc<Settings>,
         commands: mpsc::UnboundedReceiver<Command>,
         reconcilers: Reconcilers,
-        orphan: Option<Orphan>,
+        orphans: Orphans,
     ) -> Self {
         Self {
             name,
@@ -112,7 +130,12 @@ impl Worker {
             structure: None,
             proxy: None,
             published: Published::default(),
-            orphan,
+            successor: None,
+            predecessors: Vec::new(),
+            past: Statistics::default(),
+            upgrade_error: None,
+            outdated: false,
+            orphans,
             unexplored: true,
             sent: None,
             acknowledged: 0,
@@ -143,41 +166,52 @@ impl Worker {
                 }
                 // The list of tasks holds the other end until this task ends.
                 Event::Command(None) => return,
-                Event::Reply(Ok(reply)) => self.take_reply(reply),
-                Event::Reply(Err(error)) => self.lost_link(&error),
-                Event::Ended(how) => self.proxy_ended(&how),
+                Event::Proxy(Happening::Said(Ok(reply))) => self.take_reply(reply),
+                Event::Proxy(Happening::Said(Err(error))) => self.lost_link(&error),
+                Event::Proxy(Happening::Ended(how)) => self.proxy_ended(&how),
+                Event::Successor(happening) => self.successor_did(happening).await,
+                Event::Predecessor(place, happening) => self.predecessor_did(place, happening),
                 Event::Deadline => {}
             }
             self.check_answer_time();
             // First: what is not to be served any more is left to IPVS before the proxy hears of it.
             self.take_over();
             self.reconcile().await;
+            // Also while the network cannot be made as it should be.
+            self.see_to_successor().await;
+            self.see_to_predecessors().await;
             self.answer();
         }
     }
 
     async fn next_event(&mut self) -> Event {
         let deadline = self.deadline();
-        let (process, link) = match &mut self.proxy {
-            Some(Proxy { process, link, .. }) => (Some(process), Some(link)),
-            None => (None, None),
-        };
-        let ended = async {
-            match process {
-                Some(process) => process.ended().await,
+        let proxy = async {
+            match &mut self.proxy {
+                Some(proxy) => proxy.next_happening().await,
                 None => pending().await,
             }
         };
-        let reply = async {
-            match link {
-                Some(Link::Open { channel, .. } | Link::Greeting { channel, .. }) => channel.receive().await,
-                Some(Link::Broken { .. }) | None => pending().await,
+        let successor = async {
+            match &mut self.successor {
+                Some(successor) => successor.proxy.next_happening().await,
+                None => pending().await,
             }
+        };
+        let predecessors = &mut self.predecessors;
+        let predecessor = async {
+            if predecessors.is_empty() {
+                return pending().await;
+            }
+            let all = predecessors.iter_mut().map(|predecessor| Box::pin(predecessor.proxy.next_word()));
+            let (happening, place, _) = select_all(all).await;
+            (place, happening)
         };
         tokio::select! {
             biased;
-            how = ended => Event::Ended(how),
-            reply = reply => Event::Reply(reply),
+            happening = proxy => Event::Proxy(happening),
+            happening = successor => Event::Successor(happening),
+            (place, happening) = predecessor => Event::Predecessor(place, happening),
             command = self.commands.recv() => Event::Command(command),
             () = self.alarm.ring_by(deadline) => Event::Deadline,
         }
@@ -204,7 +238,8 @@ impl Worker {
             .flatten()
             .map(after_building)
             .chain(self.building.due);
-        rest.chain(waiter).chain(self.takeover.due()).min()
+        let others = self.predecessors.iter().map(Predecessor::due).chain(self.successor_due());
+        rest.chain(waiter).chain(self.takeover.due()).chain(others).min()
     }
 
     /// Takes a command and all that have come behind it, so that one step serves them all.
@@ -250,8 +285,11 @@ impl Worker {
                 let statistics = self.statistics.ask(self.proxy.as_mut());
                 let _ = reply.send((self.status(), statistics));
             }
+            Command::Upgrade { drain, reply } => self.begin_upgrade(drain, Some(reply)),
             Command::Stop { keep, reply } => {
-                if !keep {
+                if keep {
+                    self.give_successor_up("the daemon ends").await;
+                } else {
                     self.take_down().await;
                 }
                 let _ = reply.send(());
@@ -284,6 +322,7 @@ impl Worker {
             return;
         }
         self.send_table(&wish);
+        self.replace_outdated();
     }
 
     async fn build(&mut self, wish: &Shared<Network>) -> Result<(), String> {
@@ -302,7 +341,7 @@ impl Worker {
             self.publishing.succeeded();
         }
         if wish.lb_address().is_none() {
-            self.end_orphan("the network needs no proxy").await;
+            self.end_orphans("the network needs no proxy").await;
         }
         if !wish.is_on_node() {
             self.remove_leftovers().await;
@@ -326,18 +365,28 @@ impl Worker {
             self.attaching.failed();
         }
         let Some(lb_address) = wish.lb_address() else { return Ok(()) };
-        if let Some(mut orphan) = self.orphan.take() {
+        let Orphans { serving, mut others } = std::mem::take(&mut self.orphans);
+        let mut awaits_sessions = false;
+        if let Some(mut orphan) = serving {
             match structure.adopt(&self.settings, wish, lb_address, &mut orphan).await {
                 Ok(()) => {
+                    awaits_sessions = orphan.awaits_sessions();
+                    name_sockets(&self.settings, &self.name, &orphan, &mut others);
                     self.greeting = Some(orphan.hello.clone());
                     self.privileges = PrivilegeStatus::of(orphan.hello.pid);
                     let (proxy, ports) = orphan.into_proxy().map_err(|error| error.to_string())?;
                     tracing::info!(network = %self.name, pid = proxy.pid, "took the proxy over");
                     self.published.adopt(ports);
                     self.confinement = confine(&self.settings, &self.name, proxy.pid).await;
+                    // One that was to take over may not have got them all.
+                    others.iter_mut().for_each(|other| self.published.adopt_sockets(other.take_ports()));
                     self.proxy = Some(proxy);
+                    self.outdated = true;
                 }
-                Err(reason) => end_orphan(&self.name, orphan, &reason).await,
+                Err(reason) => {
+                    let others = std::mem::take(&mut others);
+                    end_orphans(&self.name, Orphans { serving: Some(orphan), others }, &reason).await;
+                }
             }
         }
         if wish.observed_sandbox().is_some_and(|sandbox| sandbox.takeover) {
@@ -360,10 +409,12 @@ impl Worker {
             .await
             .map_err(|error| format!("cannot make the sandbox: {error}"))?;
         if self.proxy.is_none() && self.restart.is_due() {
-            let proxy = Proxy::start(&self.settings, &self.name, place).map_err(|error| error.to_string())?;
+            let proxy =
+                Proxy::start(&self.settings, &self.name, place, &place.control).map_err(|error| error.to_string())?;
             self.confinement = confine(&self.settings, &self.name, proxy.pid).await;
             self.proxy = Some(proxy);
         }
+        self.adopt_others(others, awaits_sessions).await;
         match &mut self.proxy {
             Some(proxy) => proxy.connect(&self.settings, &self.name).map_err(|error| error.to_string()),
             None => Ok(()),
@@ -373,20 +424,22 @@ impl Worker {
     /// Sends the one request that leads the proxy's table to the wish, unless an earlier one is not answered yet; before it
     /// what is to be said of ports that go, behind it what is to be said of those that come.
     fn send_table(&mut self, wish: &Shared<Network>) {
-        let Some(Proxy { link: Link::Open { channel, table }, .. }) = &mut self.proxy else { return };
-        let request = match table {
-            TableState::Asked { .. } => return,
-            TableState::Unknown => Some((table::snapshot(wish), true)),
-            TableState::At(network) => table::step(network, wish).map(|request| (request, false)),
-        };
-        let sent = self.published.withdraw(channel).and_then(|()| {
-            if let Some((request, whole)) = request {
-                *table = TableState::Asked { to: wish.clone(), since: Instant::now(), whole };
-                self.sent = Some(wish.clone());
-                channel.send(&request)?;
-            }
-            self.published.hand_over(channel)
-        });
+        let Some(proxy) = &mut self.proxy else { return };
+        let Link::Open { channel, table } = &mut proxy.link else { return };
+        if matches!(table, TableState::Asked { .. }) {
+            return;
+        }
+        let mut sent = self.published.withdraw(channel);
+        if sent.is_ok() {
+            sent = proxy.advance(wish).map(|asked| {
+                if asked {
+                    self.sent = Some(wish.clone());
+                }
+            });
+        }
+        if let (Ok(()), Link::Open { channel, .. }) = (&sent, &mut proxy.link) {
+            sent = self.published.hand_over(channel);
+        }
         if let Err(error) = sent {
             self.lost_link(&error);
         }
@@ -409,26 +462,36 @@ impl Worker {
 
     fn take_reply(&mut self, reply: Reply) {
         match reply {
-            Reply::Hello(hello) => self.take_greeting(hello),
+            said @ (Reply::Hello(_) | Reply::Introduction(_)) => self.take_greeting(said),
             Reply::Acknowledged { generation } => self.table_is_at(generation),
             Reply::Refused { generation, reason } => self.table_refused(generation, &reason),
-            Reply::Statistics(statistics) => self.statistics.answer(&statistics),
+            Reply::Statistics(statistics) => {
+                let mut total = *statistics;
+                totals::add(&mut total, &self.past);
+                self.predecessors.iter().for_each(|other| totals::add(&mut total, &other.counted));
+                self.statistics.answer(&total);
+            }
             Reply::Ports(ports) => self.published.served(&ports),
             Reply::PortRefused { port, reason } => {
                 self.published.refused(&self.name, port, &reason);
                 self.publishing.failed();
             }
-            Reply::Descriptors { .. } => {}
+            Reply::Descriptors { .. } | Reply::Retired(_) => {}
         }
     }
 
-    fn take_greeting(&mut self, hello: Hello) {
+    fn take_greeting(&mut self, said: Reply) {
+        let Some(proxy) = &mut self.proxy else { return };
+        let hello = match proxy.greeted(said, self.sent.as_ref()) {
+            Ok(Some(hello)) => hello,
+            Ok(None) => return,
+            Err(error) => return self.lost_link(&error),
+        };
         if hello.network != *self.name {
             let reason = format!("the control socket is answered by a proxy of network `{}`", hello.network);
             return self.distrust(reason);
         }
         if let Some(proxy) = &mut self.proxy {
-            proxy.greeted(&hello, self.sent.as_ref());
             if let Link::Open { table: TableState::At(network), .. } = &proxy.link {
                 self.serving = Some(network.clone());
             }
@@ -484,8 +547,10 @@ impl Worker {
         if !matches!(error, ChannelError::Closed) {
             tracing::warn!(network = %self.name, %error, "the control connection is lost");
         }
-        if let Some(proxy) = &mut self.proxy {
-            proxy.break_link(RESTART_PAUSE.first);
+        if let Some(proxy) = &mut self.proxy
+            && proxy.lost_link(RESTART_PAUSE.first)
+        {
+            tracing::info!(network = %self.name, pid = proxy.pid, "the proxy speaks the version before of the control protocol");
         }
         self.published.lost_link();
         self.statistics.forget();
@@ -623,6 +688,7 @@ impl Worker {
             memory: self.settings.memory.status(&self.name, &self.confinement),
             version: self.greeting.as_ref().map(|hello| hello.version.clone()),
             features: self.greeting.as_ref().map(|hello| hello.features.clone()),
+            upgrade_error: self.upgrade_error.clone(),
         });
         let failed = self.structure.as_ref().map(Structure::failed_attachments);
         NetworkStatus {
@@ -632,6 +698,7 @@ impl Worker {
             },
             sandbox,
             proxy,
+            draining: self.predecessors.iter().map(Predecessor::status).collect(),
             failed_attachments: failed
                 .into_iter()
                 .flatten()
@@ -653,11 +720,13 @@ impl Worker {
             self.takeover.end(&self.name, place.sandbox.namespace());
         }
         self.serving = None;
+        // In a namespace that somebody else has taken down, nobody is left to end politely.
+        let hurry = self.structure.as_ref().is_some_and(Structure::is_observed);
+        self.end_others(hurry).await;
         if let Some(proxy) = self.proxy.take() {
-            // In a namespace that somebody else has taken down, nobody is left to end politely.
-            let hurry = self.structure.as_ref().is_some_and(Structure::is_observed);
             proxy.stop(&self.name, hurry).await;
         }
+        (self.outdated, self.upgrade_error) = (false, None);
         self.sent = None;
         self.greeting = None;
         self.privileges = None;
@@ -675,9 +744,10 @@ impl Worker {
         self.attaching.succeeded();
     }
 
-    async fn end_orphan(&mut self, reason: &str) {
-        if let Some(orphan) = self.orphan.take() {
-            end_orphan(&self.name, orphan, reason).await;
+    async fn end_orphans(&mut self, reason: &str) {
+        let orphans = std::mem::take(&mut self.orphans);
+        if !orphans.is_empty() {
+            end_orphans(&self.name, orphans, reason).await;
         }
     }
 
@@ -689,7 +759,7 @@ impl Worker {
     }
 
     async fn take_down(&mut self) {
-        self.end_orphan("nobody wishes for its network").await;
+        self.end_orphans("nobody wishes for its network").await;
         self.remove_structure().await;
         self.remove_leftovers().await;
         self.published.close();
@@ -707,10 +777,10 @@ async fn confine(settings: &Arc<Settings>, network: &Name, pid: Option<u32>) -> 
     spawn_blocking(move || settings.memory.confine(&network, pid)).await.unwrap_or_default()
 }
 
-async fn end_orphan(network: &Name, orphan: Orphan, reason: &str) {
-    let pid = orphan.hello.pid;
-    tracing::info!(%network, pid, reason, "ending a proxy of an earlier daemon");
-    if let Err(error) = orphan.end(network).await {
+async fn end_orphans(network: &Name, orphans: Orphans, reason: &str) {
+    let pid = orphans.serving.as_ref().map(|orphan| orphan.hello.pid);
+    tracing::info!(%network, pid, reason, "ending the proxies of an earlier daemon");
+    if let Err(error) = orphans.end(network).await {
         tracing::error!(%network, pid, error, "cannot end a proxy of an earlier daemon");
     }
 }

@@ -708,6 +708,9 @@ const CASES: &[Case] = &[
     ),
     case("DELETE", "/v1/networks/web/attachments/c", "", 404, "networks.web.attachments.c", "does not exist"),
     // Whole states.
+    case("POST", "/v1/upgrade", r#"{"drain_timeout": "25h"}"#, 422, "drain_timeout", "is not a drain timeout"),
+    case("POST", "/v1/upgrade", r#"{"networks": []}"#, 422, "networks", "unknown field"),
+    case("POST", "/v1/upgrade", r#"{"network": "none"}"#, 404, "networks.none", "does not exist"),
     case("POST", "/v1/apply", r#"{"version": 2, "networks": []}"#, 422, "version", "version 1"),
     case("POST", "/v1/apply", r#"{"networks": []}"#, 422, "(document)", "missing field `version`"),
     case(

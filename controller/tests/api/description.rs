@@ -137,6 +137,10 @@ fn answers_are_described() {
     check("GET", "/v1/status", None, 200);
     check("PUT", attachment, Some(r#"{"netns": "/run/netns/described"}"#), 201);
     check("POST", &format!("{backend}/drain"), None, 200);
+    check("POST", "/v1/upgrade", None, 200);
+    check("POST", "/v1/upgrade", Some(r#"{"network": "web", "drain_timeout": "1h"}"#), 200);
+    check("POST", "/v1/upgrade", Some(r#"{"network": "other"}"#), 404);
+    check("POST", "/v1/upgrade", Some(r#"{"drain_timeout": 5}"#), 422);
     for path in [
         "/v1/networks",
         network,

@@ -5,8 +5,8 @@
 use ringlb_proxy::control::frame::{MAX_PACKET, Reassembler, encode};
 use ringlb_proxy::control::histogram::{self, Scale};
 use ringlb_proxy::control::message::{
-    BackendStatistics, DatagramStatistics, Features, Health, Hello, ProxyStatistics, Reply, Request, RingStatistics,
-    ServiceStatistics, Statistics, Times,
+    BackendStatistics, DatagramStatistics, Duty, Features, Health, Hello, Introduction, PROTOCOL_VERSION,
+    ProxyStatistics, Reply, Request, RingStatistics, ServiceStatistics, Statistics, Times,
 };
 use ringlb_proxy::inherited;
 use ringlb_proxy::table::Table;
@@ -122,7 +122,10 @@ impl Player {
                 Ok(length) => length,
             };
             let Some(request) = reassembler.push(&packet[..length]).unwrap() else { continue };
-            write(json!(&request));
+            // Belongs to the greeting.
+            if request != Request::Introduce {
+                write(json!(&request));
+            }
             if let Some(reply) = self.answer(&request, &mut stream) {
                 send(&mut stream, &reply);
             }
@@ -139,7 +142,12 @@ impl Player {
             Request::Delta(delta) => delta.to,
             Request::Statistics => return Some(Reply::Statistics(Box::new(statistics(&self.table)))),
             Request::Shutdown => std::process::exit(0),
-            Request::AddPort { .. } | Request::RemovePort(_) | Request::Descriptors => return None,
+            Request::Introduce => {
+                let introduction =
+                    Introduction { most_version: PROTOCOL_VERSION, build: String::new(), duty: Duty::Serving };
+                return Some(Reply::Introduction(introduction));
+            }
+            _ => return None,
         };
         let first = !std::mem::replace(&mut self.misbehaved, true);
         match self.behaviour.as_str() {

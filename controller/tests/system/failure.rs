@@ -60,7 +60,7 @@ fn pid_of(node: &Node, network: &str) -> i32 {
     let status = node.ringlb(&["status"]);
     let networks = find(&status, "networks").unwrap().as_array().unwrap();
     let network = networks.iter().find(|n| n["name"] == network).unwrap();
-    i32::try_from(find(network, "pid").and_then(serde_json::Value::as_i64).unwrap()).unwrap()
+    i32::try_from(network["proxy"]["pid"].as_i64().unwrap()).unwrap()
 }
 
 /// The table of a proxy that was started anew is the current one, changes made while it was dead included.

@@ -26,6 +26,7 @@ mod survival;
 mod system_calls;
 mod takeover;
 mod udp;
+mod upgrade;
 mod vip;
 
 ringlb_netns::isolate_before_main!();

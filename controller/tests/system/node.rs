@@ -143,7 +143,7 @@ impl Node {
     /// The process id of the proxy of network `net`.
     pub(crate) fn proxy_pid(&self) -> i32 {
         let status = self.ringlb(&["status"]);
-        let pid = find(&status, "pid").and_then(Value::as_i64);
+        let pid = find(&status, "proxy").and_then(|proxy| proxy["pid"].as_i64());
         i32::try_from(pid.unwrap_or_else(|| panic!("no proxy in {status:#}"))).unwrap()
     }
 

@@ -8,6 +8,7 @@ use ringlb::model::{
 use ringlb::reconcile::{ControlDirectory, MemoryGroups, Reconcilers, Settings, find_orphans, name_prefix};
 use ringlb::source::{Desired, WishError};
 use ringlb_netns::Namespace;
+use ringlb_proxy::control::version::Versions;
 use ringlb_proxy::privileges::FirstUser;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -69,6 +70,8 @@ fn settings(run_dir: &tempfile::TempDir) -> Settings {
         max_connections: None,
         proxy_first_user: FirstUser::default(),
         memory: MemoryGroups::new("unused-", None).unwrap(),
+        upgrade_proxies: true,
+        versions: Versions::default(),
         acknowledge_timeout: Duration::from_secs(20),
     }
 }
@@ -192,7 +195,7 @@ fn what_an_earlier_daemon_left_in_a_sandbox_is_taken_back() {
         echo(client.connect(vip));
 
         let settings = settings(&run_dir);
-        let orphans = find_orphans(&settings.control).await;
+        let orphans = find_orphans(&settings.control, settings.versions).await;
         assert_eq!(orphans.len(), 1);
         let reconcilers = Reconcilers::taking_over(settings, orphans);
         reconcilers.end_leftovers().await;

@@ -3,20 +3,22 @@
 use ringlb_proxy::balance;
 use ringlb_proxy::control::frame::{MAX_PACKET, Reassembler, encode};
 use ringlb_proxy::control::message::{Reply, Request};
+use ringlb_proxy::control::replacement::SessionBatch;
+use ringlb_proxy::control::version::Message;
 use ringlb_proxy::table::Table;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashSet;
 use std::fmt::Debug;
 
 /// Takes `input` as packets, each with its length before it (2 bytes, little-endian): once as what a daemon says to a proxy,
-/// once as what a proxy says to a daemon. Whether they make a message in one of the two ways. Panics if anything does not
+/// once as what a proxy says to a daemon, once as what it says to another proxy. Whether they make a message in one of these ways. Panics if anything does not
 /// hold.
 pub(crate) fn check(input: &[u8]) -> bool {
     let mut table = Table::default();
     let requests = converse(input, |request: Request| apply(&mut table, &request));
     let replies = converse(input, |_: Reply| {});
-    requests + replies > 0
+    let sessions = converse(input, |_: SessionBatch| {});
+    requests + replies + sessions > 0
 }
 
 fn packets(mut input: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -31,7 +33,7 @@ fn packets(mut input: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Reads messages until the connection would be closed; gives their number.
 fn converse<T>(input: &[u8], mut each: impl FnMut(T)) -> usize
 where
-    T: Serialize + DeserializeOwned + Debug + PartialEq,
+    T: Message + DeserializeOwned + Debug + PartialEq,
 {
     let (mut reassembler, mut messages) = (Reassembler::default(), 0);
     for packet in packets(input) {
@@ -54,7 +56,7 @@ where
 /// What has been decoded is encoded into packets that are decoded to the same.
 fn check_encoding<T>(message: &T)
 where
-    T: Serialize + DeserializeOwned + Debug + PartialEq,
+    T: Message + DeserializeOwned + Debug + PartialEq,
 {
     let mut packets = encode(message).unwrap_or_else(|error| panic!("{error}: {message:?}"));
     assert!(packets.iter().all(|packet| packet.len() <= MAX_PACKET));
@@ -73,7 +75,11 @@ fn apply(table: &mut Table, request: &Request) {
         | Request::AddPort { .. }
         | Request::RemovePort(_)
         | Request::Descriptors
-        | Request::Shutdown => return,
+        | Request::Shutdown
+        | Request::Introduce
+        | Request::AwaitSessions
+        | Request::ReceiveDatagrams
+        | Request::Retire { .. } => return,
     };
     match result {
         Ok(step) => {

@@ -70,6 +70,25 @@ impl Gate {
     /// # Errors
     /// The reason.
     pub fn admit(&self, service: &Service, client: Option<IpAddr>, now: Duration) -> Result<Admitted, Refusal> {
+        let admitted = self.readmit(service, client)?;
+        // Last, so that who is refused for another reason has not spent anything.
+        let rate = service.settings.client_rate;
+        if let (Some(client), per_second @ 1..) = (client.map(Client::from), rate.per_second.0) {
+            let limit = RateLimit { per_second, burst: rate.burst.0 };
+            let rates = self.rates.get_or_init(|| RateLimiter::new(RATES));
+            if !rates.check(service.state.scope, client, limit, now).is_admitted() {
+                self.leave(admitted);
+                return Err(Refusal::ClientRate);
+            }
+        }
+        Ok(admitted)
+    }
+
+    /// The same for what another proxy has let in before: it counts towards all limits but the rate.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn readmit(&self, service: &Service, client: Option<IpAddr>) -> Result<Admitted, Refusal> {
         let settings = &service.settings;
         if service.examines_clients() && !client.is_some_and(|client| service.clients.access.admits(client)) {
             return Err(Refusal::Denied);
@@ -88,18 +107,7 @@ impl Gate {
             }
             _ => None,
         };
-        let admitted = Admitted { service: Arc::clone(&service.state), client: counted };
-        // Last, so that who is refused for another reason has not spent anything.
-        let rate = settings.client_rate;
-        if let (Some(client), per_second @ 1..) = (client, rate.per_second.0) {
-            let limit = RateLimit { per_second, burst: rate.burst.0 };
-            let rates = self.rates.get_or_init(|| RateLimiter::new(RATES));
-            if !rates.check(service.state.scope, client, limit, now).is_admitted() {
-                self.leave(admitted);
-                return Err(Refusal::ClientRate);
-            }
-        }
-        Ok(admitted)
+        Ok(Admitted { service: Arc::clone(&service.state), client: counted })
     }
 
     /// Takes back what a connection held.

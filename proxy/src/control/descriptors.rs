@@ -98,13 +98,17 @@ async fn retry<T>(deadline: Instant, mut attempt: impl FnMut() -> rustix::io::Re
     loop {
         match attempt() {
             Ok(result) => return Ok(result),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) if Instant::now() < deadline => {
-                tokio::time::sleep(PAUSE).await;
-            }
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Err(DescriptorError::Late),
+            Err(error) if is_passing(error) && Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+            Err(error) if is_passing(error) => return Err(DescriptorError::Late),
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Whether it may be otherwise in a moment: as soon as the other end has read, where a user has too many descriptors in packets
+/// that nobody has read (unix(7), `ETOOMANYREFS`).
+fn is_passing(error: rustix::io::Errno) -> bool {
+    matches!(error, rustix::io::Errno::AGAIN | rustix::io::Errno::INTR | rustix::io::Errno::TOOMANYREFS)
 }
 
 fn send_packet(socket: BorrowedFd<'_>, descriptors: &[BorrowedFd<'_>]) -> rustix::io::Result<()> {

@@ -4,8 +4,7 @@
 //! of at most [`MAX_PACKET`] bytes, each with a header of 8 bytes: the magic number (4 bytes), the protocol version
 //! (2 bytes) and flags (2 bytes), all little-endian. Flag 1 says that more packets of the same message follow.
 
-use super::message::PROTOCOL_VERSION;
-use serde::Serialize;
+use super::version::{Message, PROTOCOL_VERSION, Versions};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
@@ -27,11 +26,21 @@ pub enum FrameError {
     /// Not one of our packets.
     #[error("a control packet does not start with the magic number")]
     Magic,
-    /// A packet of another protocol version.
-    #[error("a control packet has protocol version {found}, this program speaks {PROTOCOL_VERSION}")]
+    /// A packet of a protocol version that is not spoken here.
+    #[error("a control packet has protocol version {found}, this end speaks {} to {}", .spoken.least(), .spoken.most())]
     Version {
         /// The packet's version.
         found: u16,
+        /// What is spoken.
+        spoken: Versions,
+    },
+    /// A message that the other end does not know.
+    #[error("a control message is of protocol version {since}, the other end speaks {version}")]
+    TooNew {
+        /// The first version that has the message.
+        since: u16,
+        /// The version that was to be spoken.
+        version: u16,
     },
     /// Flags that this version does not define.
     #[error("a control packet has unknown flags {0:#06x}")]
@@ -47,11 +56,22 @@ pub enum FrameError {
     Encode(String),
 }
 
-/// The packets that carry `message`, to be sent one by one, in order.
+/// The packets that carry `message` in the newest version, to be sent one by one, in order.
 ///
 /// # Errors
 /// [`FrameError::TooLarge`] if the message is larger than [`MAX_MESSAGE`].
-pub fn encode<T: Serialize>(message: &T) -> Result<Vec<Vec<u8>>, FrameError> {
+pub fn encode<T: Message>(message: &T) -> Result<Vec<Vec<u8>>, FrameError> {
+    encode_in(PROTOCOL_VERSION, message)
+}
+
+/// The packets that carry `message` in that version.
+///
+/// # Errors
+/// [`FrameError::TooLarge`] if the message is larger than [`MAX_MESSAGE`]; [`FrameError::TooNew`] if the version does not have it.
+pub fn encode_in<T: Message>(version: u16, message: &T) -> Result<Vec<Vec<u8>>, FrameError> {
+    if message.since() > version {
+        return Err(FrameError::TooNew { since: message.since(), version });
+    }
     let body = postcard::to_stdvec(message).map_err(|error| FrameError::Encode(error.to_string()))?;
     if body.len() > MAX_MESSAGE {
         return Err(FrameError::TooLarge);
@@ -64,7 +84,7 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<Vec<u8>>, FrameError> {
         let flags = if index + 1 < parts { FLAG_MORE } else { 0 };
         let mut packet = Vec::with_capacity(HEADER + part.len());
         packet.extend_from_slice(&MAGIC);
-        packet.extend_from_slice(&PROTOCOL_VERSION.to_le_bytes());
+        packet.extend_from_slice(&version.to_le_bytes());
         packet.extend_from_slice(&flags.to_le_bytes());
         packet.extend_from_slice(part);
         packets.push(packet);
@@ -76,9 +96,23 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<Vec<u8>>, FrameError> {
 #[derive(Debug, Default)]
 pub struct Reassembler {
     body: Vec<u8>,
+    spoken: Versions,
+    version: u16,
 }
 
 impl Reassembler {
+    /// For an end that speaks these versions.
+    #[must_use]
+    pub fn new(spoken: Versions) -> Self {
+        Self { spoken, ..Self::default() }
+    }
+
+    /// The version of the last packet; 0 before the first.
+    #[must_use]
+    pub fn version(&self) -> u16 {
+        self.version
+    }
+
     /// Takes the next packet; gives the message that it completes, if it does.
     ///
     /// # Errors
@@ -89,9 +123,10 @@ impl Reassembler {
             return Err(FrameError::Magic);
         }
         let version = u16::from_le_bytes([header[4], header[5]]);
-        if version != PROTOCOL_VERSION {
-            return Err(FrameError::Version { found: version });
+        if !self.spoken.contains(version) {
+            return Err(FrameError::Version { found: version, spoken: self.spoken });
         }
+        self.version = version;
         let flags = u16::from_le_bytes([header[6], header[7]]);
         if flags & !FLAG_MORE != 0 {
             return Err(FrameError::Flags(flags));

@@ -61,7 +61,11 @@ impl Health {
             | Request::Shutdown
             | Request::AddPort { .. }
             | Request::RemovePort(_)
-            | Request::Descriptors => {}
+            | Request::Descriptors
+            | Request::Introduce
+            | Request::AwaitSessions
+            | Request::ReceiveDatagrams
+            | Request::Retire { .. } => {}
         }
         // Most changes concern no service with something to wait for: they cost no look at the clock.
         if self.next() != before {

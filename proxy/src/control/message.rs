@@ -1,21 +1,19 @@
 //! What the daemon and a proxy say to each other.
 //!
 //! The daemon speaks first with a [`Request::Snapshot`] or asks something; the proxy greets every new connection
-//! with [`Reply::Hello`]. Each table request is answered by [`Reply::Acknowledged`] or [`Reply::Refused`], in the
+//! with [`Reply::Hello`]. Which version of all this they speak is said in [`version`](super::version). Each table request is answered by [`Reply::Acknowledged`] or [`Reply::Refused`], in the
 //! order of the requests.
 
 pub use super::histogram::Times;
+pub use super::replacement::{Duty, Introduction, Retired};
 pub use super::settings::{Algorithm, ServiceSettings, UdpSettings};
+pub use super::version::PROTOCOL_VERSION;
 pub use crate::table::Health;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-
-/// The version of the messages below. Two ends that differ in it do not understand each other: a packet with
-/// another version closes the connection.
-pub const PROTOCOL_VERSION: u16 = 4;
 
 /// The number of a table. It only ever grows within one network.
 pub type Generation = u64;
@@ -48,6 +46,26 @@ pub enum Request {
     Descriptors,
     /// Stop: end the open connections with a reset and exit with status 0.
     Shutdown,
+    /// Answer with [`Reply::Introduction`].
+    Introduce,
+    /// Receive no datagrams from clients until the UDP sessions of the proxy that is to be replaced have come, over the
+    /// `SOCK_SEQPACKET` socket whose descriptor is in the next packet; see [`replacement`]. To be sent before the first table.
+    /// Answered by [`Reply::Introduction`].
+    ///
+    /// [`replacement`]: super::replacement
+    AwaitSessions,
+    /// Receive datagrams, whatever sessions have come. Answered by [`Reply::Introduction`].
+    ReceiveDatagrams,
+    /// Accept no more: another proxy has the same sockets. Close them, serve what is open, and exit with status 0 when nothing is.
+    /// Answered by [`Reply::Retired`] when the last connection is accepted that this proxy accepts; before it exits it
+    /// sends [`Reply::Statistics`] once more. What was said by an earlier such request does not hold any more.
+    Retire {
+        /// For how long connections may go on, in milliseconds; then they are reset. `None`: as long as they take.
+        drain_ms: Option<u64>,
+        /// Whether the UDP sessions go to the other proxy, by the socket whose descriptor is in the next packet. Those that stay
+        /// hear what their backends say until they have been idle for their time.
+        hands_over: bool,
+    },
 }
 
 /// What a proxy answers.
@@ -85,6 +103,10 @@ pub enum Reply {
         /// Whether more follow in another such reply.
         more: bool,
     },
+    /// The answer to [`Request::Introduce`] and to what changes a proxy's duty.
+    Introduction(Introduction),
+    /// The answer to [`Request::Retire`].
+    Retired(Retired),
 }
 
 /// What a descriptor is that a proxy hands over.

@@ -8,6 +8,7 @@ use crate::threads::{MOST_THREADS, Sockets, share_out};
 use crate::worker::{prepare_datagrams, prepare_listener};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use socket2::{SockRef, Type};
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,7 +34,9 @@ pub struct Inherited {
 pub(super) struct Ports {
     shared: Arc<Shared>,
     control: OwnedFd,
-    inherited: Inherited,
+    inherited: RefCell<Inherited>,
+    /// Whether another proxy has the same sockets.
+    retired: Cell<bool>,
     /// Locked until the data threads have done what a change asks for, so that changes happen one after the other.
     served: Mutex<BTreeMap<Port, Served>>,
 }
@@ -48,7 +51,13 @@ struct Served {
 
 impl Ports {
     pub(super) fn new(shared: Arc<Shared>, control: OwnedFd, inherited: Inherited) -> Self {
-        Self { shared, control, inherited, served: Mutex::default() }
+        Self {
+            shared,
+            control,
+            inherited: RefCell::new(inherited),
+            retired: Cell::new(false),
+            served: Mutex::default(),
+        }
     }
 
     /// Serves a port by the sockets that come over `channel`.
@@ -70,6 +79,9 @@ impl Ports {
             Err(error) => return Err(error),
         };
         let mut served = self.served.lock().await;
+        if self.retired.get() {
+            return refused("another proxy has taken over".to_owned());
+        }
         if served.len() >= MOST_PORTS && !served.contains_key(&port) {
             return refused(format!("a proxy serves at most {MOST_PORTS} published ports"));
         }
@@ -98,6 +110,15 @@ impl Ports {
         Reply::Ports(served.keys().copied().collect())
     }
 
+    /// Gives up the sockets that another proxy has: the data threads have closed theirs. The UDP ones of published ports stay if
+    /// clients are still answered by them.
+    pub(super) async fn retire(&self, hands_over: bool) {
+        let mut served = self.served.lock().await;
+        self.retired.set(true);
+        served.retain(|port, _| port.protocol == Protocol::Udp && !hands_over);
+        *self.inherited.borrow_mut() = Inherited { threads: Vec::new(), kept: Vec::new() };
+    }
+
     /// All that the next daemon needs, in parts: what is said of each descriptor, and the descriptors themselves.
     ///
     /// # Errors
@@ -105,12 +126,13 @@ impl Ports {
     pub(super) async fn parts(&self) -> io::Result<Vec<(Reply, Vec<OwnedFd>)>> {
         let served = self.served.lock().await;
         let process = pidfd_open(getpid(), PidfdFlags::empty())?;
+        let inherited = self.inherited.borrow();
         let mut all = vec![(DescriptorRole::Process, process.as_fd()), (DescriptorRole::Control, self.control.as_fd())];
-        for (thread, sockets) in (0u32..).zip(&self.inherited.threads) {
+        for (thread, sockets) in (0u32..).zip(&inherited.threads) {
             all.extend(sockets.listeners.iter().map(|socket| (DescriptorRole::Listener { thread }, socket.as_fd())));
             all.extend(sockets.datagrams.iter().map(|socket| (DescriptorRole::Datagram { thread }, socket.as_fd())));
         }
-        all.extend(self.inherited.kept.iter().map(|kept| (DescriptorRole::Kept, kept.as_fd())));
+        all.extend(inherited.kept.iter().map(|kept| (DescriptorRole::Kept, kept.as_fd())));
         for (&port, served) in &*served {
             for (thread, sockets) in (0u32..).zip(&served.sockets) {
                 let role = DescriptorRole::Port { port, thread };

@@ -3,16 +3,19 @@
 //! It runs tokio-uring on a thread of its own, so that nothing it does delays a packet.
 
 use super::descriptors::{self, DescriptorError};
-use super::frame::{FrameError, MAX_PACKET, Reassembler, encode};
+use super::frame::{FrameError, MAX_PACKET, Reassembler, encode_in};
 use super::health::Health;
 use super::memory;
 use super::message::{Hello, Reply, Request};
 use super::ports::{Inherited, Ports};
+use super::retirement::Duties;
+use super::version::Versions;
 use crate::privileges;
 use crate::ring;
 use crate::shared::Shared;
 use nix::sys::socket::{Backlog, listen};
 use nix::unistd::Uid;
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdListener;
@@ -22,6 +25,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::net::UnixListener;
+use tokio::sync::Mutex;
 use tokio_uring::net::UnixStream;
 
 /// The most control connections at once; a further one waits. There is one daemon, and one more at a hand-over.
@@ -31,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a control connection ended early.
 #[derive(Debug, Error)]
-enum ConnectionError {
+pub(super) enum ConnectionError {
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error(transparent)]
@@ -50,9 +54,24 @@ enum AcceptError {
 }
 
 /// A control connection, twice: for the ring, and for packets with descriptors.
-struct Channel {
+pub(super) struct Channel {
     stream: UnixStream,
     socket: OwnedFd,
+    /// The version that its daemon speaks.
+    version: Cell<u16>,
+    /// Held while a message is sent, so that the packets of two do not mix.
+    sending: Mutex<()>,
+}
+
+/// How this end of the control channel behaves.
+#[derive(Debug)]
+pub struct Manners {
+    /// Processes of this user are listened to, and no others.
+    pub daemon: Uid,
+    /// The versions of the protocol that are spoken.
+    pub versions: Versions,
+    /// From which build of its program the daemon has started this process.
+    pub build: String,
 }
 
 /// Listens on the control socket as this process and its present user. Who listened last is who a connection is said to be
@@ -71,17 +90,17 @@ pub fn listen_as_this_process(listener: &OwnedFd) -> io::Result<()> {
 pub struct ControlThread(Sender<()>);
 
 impl ControlThread {
-    /// Starts the control thread for `listener`, a listening `SOCK_SEQPACKET` socket, and waits until it is ready. It listens
-    /// to processes of the user `daemon` only, and keeps what was `inherited` for the next daemon.
+    /// Starts the control thread for `listener`, a listening `SOCK_SEQPACKET` socket, and waits until it is ready. It keeps what
+    /// was `inherited` for the next daemon.
     ///
     /// # Errors
     /// If the thread cannot be started or does not get what it needs, such as a ring. A proxy that nobody can tell anything
     /// must not go on: the daemon starts another one.
-    pub fn start(listener: OwnedFd, daemon: Uid, inherited: Inherited, shared: Arc<Shared>) -> io::Result<Self> {
+    pub fn start(listener: OwnedFd, manners: Manners, inherited: Inherited, shared: Arc<Shared>) -> io::Result<Self> {
         let (ready, is_ready) = channel();
         let (go, told) = channel();
         std::thread::Builder::new().name("control".into()).spawn(move || {
-            if let Err(error) = run(listener, daemon, inherited, shared, &ready, &told) {
+            if let Err(error) = run(listener, manners, inherited, shared, &ready, &told) {
                 // Nobody listens any more only if the process is ending.
                 let _ = ready.send(Err(error));
             }
@@ -99,7 +118,7 @@ impl ControlThread {
 
 fn run(
     listener: OwnedFd,
-    daemon: Uid,
+    manners: Manners,
     inherited: Inherited,
     shared: Arc<Shared>,
     ready: &Sender<io::Result<()>>,
@@ -119,7 +138,7 @@ fn run(
             // The process is ending.
             return Ok(());
         }
-        serve(listener, daemon, ports, shared).await
+        serve(listener, manners, ports, shared).await
     })
 }
 
@@ -130,34 +149,47 @@ fn disabled_runtime() -> io::Result<tokio_uring::Runtime> {
     tokio_uring::Runtime::new(tokio_uring::builder().uring_builder(&ring))
 }
 
-async fn serve(listener: UnixListener, daemon: Uid, ports: Ports, shared: Arc<Shared>) -> io::Result<()> {
+/// What the tasks of all connections have in common.
+struct Parts {
+    shared: Arc<Shared>,
+    health: Rc<Health>,
+    ports: Rc<Ports>,
+    duties: Rc<Duties>,
+    versions: Versions,
+}
+
+async fn serve(listener: UnixListener, manners: Manners, ports: Ports, shared: Arc<Shared>) -> io::Result<()> {
+    let Manners { daemon, versions, build } = manners;
     let health = Health::start(Arc::clone(&shared));
     let ports = Rc::new(ports);
+    let duties = Duties::new(Arc::clone(&shared), Rc::clone(&health), Rc::clone(&ports), build, versions.most());
+    let parts = Rc::new(Parts { shared, health, ports, duties: Rc::new(duties), versions });
     let places = Arc::new(tokio::sync::Semaphore::new(MOST_CONNECTIONS));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
-        match accept(&listener, daemon).await {
+        match accept(&listener, daemon, versions).await {
             Ok(channel) => {
-                let (shared, health, ports) = (Arc::clone(&shared), Rc::clone(&health), Rc::clone(&ports));
+                let parts = Rc::clone(&parts);
                 tokio_uring::spawn(async move {
-                    if let Err(error) = converse(&channel, &shared, &health, &ports).await {
-                        tracing::warn!(network = %shared.network, %error, "a control connection is closed");
+                    if let Err(error) = converse(&Rc::new(channel), &parts).await {
+                        tracing::warn!(network = %parts.shared.network, %error, "a control connection is closed");
                     }
                     drop(place);
                 });
             }
             Err(AcceptError::Stranger { user }) => {
-                tracing::warn!(network = %shared.network, user, "a control connection of another user is refused");
+                let network = &parts.shared.network;
+                tracing::warn!(%network, user, "a control connection of another user is refused");
             }
             Err(AcceptError::Io(error)) => {
-                tracing::warn!(network = %shared.network, %error, "cannot accept a control connection");
+                tracing::warn!(network = %parts.shared.network, %error, "cannot accept a control connection");
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 }
 
-async fn accept(listener: &UnixListener, daemon: Uid) -> Result<Channel, AcceptError> {
+async fn accept(listener: &UnixListener, daemon: Uid, versions: Versions) -> Result<Channel, AcceptError> {
     let stream = listener.accept().await?.0;
     // Who has connected, whatever became of the descriptor since (SO_PEERCRED, unix(7)).
     let user = stream.peer_cred()?.uid();
@@ -167,12 +199,15 @@ async fn accept(listener: &UnixListener, daemon: Uid) -> Result<Channel, AcceptE
     let stream = stream.into_std()?;
     // A read of a non-blocking descriptor would not wait in the ring either.
     stream.set_nonblocking(false)?;
-    Ok(Channel { socket: stream.try_clone()?.into(), stream: UnixStream::from_std(stream) })
+    let socket = stream.try_clone()?.into();
+    // Whoever speaks no newer version understands the oldest.
+    let version = Cell::new(versions.least());
+    Ok(Channel { stream: UnixStream::from_std(stream), socket, version, sending: Mutex::default() })
 }
 
 /// Answers the requests of one connection, in order, until it ends.
-async fn converse(channel: &Channel, shared: &Shared, health: &Health, ports: &Ports) -> Result<(), ConnectionError> {
-    let Channel { stream, socket } = channel;
+async fn converse(channel: &Rc<Channel>, parts: &Parts) -> Result<(), ConnectionError> {
+    let Parts { shared, health, ports, duties, versions } = parts;
     let hello = Hello {
         network: shared.network.clone(),
         pid: std::process::id(),
@@ -180,35 +215,50 @@ async fn converse(channel: &Channel, shared: &Shared, health: &Health, ports: &P
         version: env!("CARGO_PKG_VERSION").to_owned(),
         features: shared.features.clone(),
     };
-    send(stream, &Reply::Hello(hello)).await?;
-    let mut reassembler = Reassembler::default();
+    channel.send(&Reply::Hello(hello)).await?;
+    let mut reassembler = Reassembler::new(*versions);
     let mut buffer = Vec::with_capacity(MAX_PACKET);
     // Bytes since the last answer.
     let mut received = 0;
     loop {
-        let (result, used) = stream.read(buffer).await;
+        let (result, used) = channel.stream.read(buffer).await;
         buffer = used;
         let length = result?;
         if length == 0 {
             return Ok(());
         }
         received += length;
-        let reply = match reassembler.push(&buffer[..length])? {
+        let request = reassembler.push(&buffer[..length])?;
+        channel.version.set(reassembler.version());
+        let reply = match request {
             None => None,
-            Some(Request::AddPort { port, sockets }) => Some(ports.add(socket.as_fd(), port, sockets).await?),
+            Some(Request::AddPort { port, sockets }) => Some(ports.add(channel.socket.as_fd(), port, sockets).await?),
             Some(Request::RemovePort(port)) => Some(ports.remove(port).await),
             Some(Request::Descriptors) => {
                 for (reply, descriptors) in ports.parts().await? {
-                    send(stream, &reply).await?;
+                    channel.send(&reply).await?;
                     let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-                    descriptors::send(socket.as_fd(), &descriptors).await?;
+                    descriptors::send(channel.socket.as_fd(), &descriptors).await?;
                 }
                 None
+            }
+            Some(Request::Introduce) => Some(duties.introduction()),
+            Some(Request::AwaitSessions) => {
+                duties.await_sessions(channel.receive_descriptor().await?);
+                Some(duties.introduction())
+            }
+            Some(Request::ReceiveDatagrams) => {
+                duties.receive_datagrams();
+                Some(duties.introduction())
+            }
+            Some(Request::Retire { drain_ms, hands_over }) => {
+                let heir = if hands_over { Some(channel.receive_descriptor().await?) } else { None };
+                Some(duties.retire(drain_ms.map(Duration::from_millis), heir, Rc::clone(channel)).await)
             }
             Some(request) => answer(&request, shared, health),
         };
         if let Some(reply) = reply {
-            send(stream, &reply).await?;
+            channel.send(&reply).await?;
             if std::mem::take(&mut received) > memory::LARGE {
                 memory::give_back();
             }
@@ -217,11 +267,19 @@ async fn converse(channel: &Channel, shared: &Shared, health: &Health, ports: &P
     }
 }
 
-async fn send(stream: &UnixStream, reply: &Reply) -> Result<(), ConnectionError> {
-    for packet in encode(reply)? {
-        stream.write_all(packet).await.0?;
+impl Channel {
+    pub(super) async fn send(&self, reply: &Reply) -> Result<(), ConnectionError> {
+        let packets = encode_in(self.version.get(), reply)?;
+        let _sending = self.sending.lock().await;
+        for packet in packets {
+            self.stream.write_all(packet).await.0?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    async fn receive_descriptor(&self) -> Result<OwnedFd, DescriptorError> {
+        descriptors::receive(self.socket.as_fd(), 1).await?.pop().ok_or(DescriptorError::Ended)
+    }
 }
 
 /// Does what is asked of the table or of the whole proxy. There is no answer to a shutdown: the end of the process is.
@@ -239,7 +297,13 @@ fn answer(request: &Request, shared: &Shared, health: &Health) -> Option<Reply> 
             return None;
         }
         // Not about the table: answered by `converse`.
-        Request::AddPort { .. } | Request::RemovePort(_) | Request::Descriptors => return None,
+        Request::AddPort { .. }
+        | Request::RemovePort(_)
+        | Request::Descriptors
+        | Request::Introduce
+        | Request::AwaitSessions
+        | Request::ReceiveDatagrams
+        | Request::Retire { .. } => return None,
     };
     if result.is_ok() {
         health.follow(request);

@@ -1,5 +1,6 @@
 //! What the control thread tells a data thread.
 
+use super::Parcel;
 use crate::control::message::Port;
 use crate::ring::Slot;
 use crate::table::Identity;
@@ -49,6 +50,20 @@ pub enum Order {
         /// This thread's sockets, of the port's protocol and ready to be used.
         sockets: Vec<PortSocket>,
         /// Told when that is done.
+        done: Done,
+    },
+    /// Receive no datagrams from clients until told otherwise.
+    HoldDatagrams,
+    /// Take these UDP sessions, and receive datagrams.
+    ReleaseDatagrams {
+        /// The sessions of this thread.
+        sessions: Parcel,
+    },
+    /// Accept nothing more, and close what is accepted from: another proxy has it.
+    Retire {
+        /// Where the UDP sessions go, if they go.
+        parcel: Option<Parcel>,
+        /// Told when nothing more is accepted, and the sessions are there.
         done: Done,
     },
     /// End all connections, then the thread.

@@ -4,6 +4,7 @@
 mod budget;
 mod counters;
 mod mailbox;
+mod parcel;
 mod statistics;
 mod suspects;
 mod thread;
@@ -11,6 +12,7 @@ mod thread;
 pub use budget::Budget;
 pub use counters::{Counter, Counters, LostDatagrams};
 pub use mailbox::{AllDone, Done, Mailbox, Order, PortSocket};
+pub use parcel::{HandedSession, Parcel};
 pub use suspects::{Suspect, Suspects};
 pub use thread::DataThread;
 
@@ -204,6 +206,34 @@ impl Shared {
             thread.mailbox.put(&[Order::ServePort { port, sockets, done: done.clone() }], true);
         }
         all_done
+    }
+
+    /// Makes the data threads receive no datagrams from clients until [`Self::release_datagrams`].
+    pub fn hold_datagrams(&self) {
+        self.tell(&[Order::HoldDatagrams], Wake::Everybody);
+    }
+
+    /// Gives the data threads the UDP sessions that another proxy had, and lets them receive datagrams.
+    pub fn release_datagrams(&self, sessions: Vec<HandedSession>) {
+        let mut shares: Vec<_> = self.threads.iter().map(|_| Vec::new()).collect();
+        for session in sessions {
+            // One of a thread that is not there begins anew with its client's next datagram.
+            if let Some(share) = shares.get_mut(session.spec.thread as usize) {
+                share.push(session);
+            }
+        }
+        for (thread, share) in self.threads.iter().zip(shares) {
+            thread.mailbox.put(&[Order::ReleaseDatagrams { sessions: Parcel::of(share) }], true);
+        }
+    }
+
+    /// Makes the data threads accept nothing more and close the sockets that they accept from. The answer waits until they
+    /// have; with `hands_over` their UDP sessions are in the parcel then.
+    pub fn retire(&self, hands_over: bool) -> (AllDone, Parcel) {
+        let (done, all_done) = Done::new();
+        let parcel = Parcel::default();
+        self.tell(&[Order::Retire { parcel: hands_over.then(|| parcel.clone()), done }], Wake::Everybody);
+        (all_done, parcel)
     }
 
     /// Makes every data thread end its connections and then itself.

@@ -71,6 +71,20 @@ impl Worker {
         (0..operations).try_for_each(|_| self.arm_accept(listener))
     }
 
+    /// Looks again what waits in the listeners' queues, once another proxy has stopped accepting from them. Of those that wait for
+    /// a connection the kernel wakes one alone (io_uring's polls for accepting are exclusive), and that was the other proxy's,
+    /// perhaps, at the moment in which it stopped.
+    pub(super) fn accept_anew(&mut self) -> Result<(), Error> {
+        if !self.accepting {
+            return Ok(());
+        }
+        // An accept that was cancelled is armed again, and looks first.
+        for listener in self.listeners.places() {
+            self.ring.cancel(Token::Accept { listener })?;
+        }
+        Ok(())
+    }
+
     /// Adds a listener of a published port; gives its place.
     pub(super) fn add_listener(&mut self, listener: Arc<OwnedFd>) -> Result<u32, Error> {
         let place = self.listeners.insert(Accepting::published(listener));

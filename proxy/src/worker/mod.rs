@@ -4,7 +4,7 @@
 //! what the connection's flow asks for; splice; fire timers; read orders. A connection's story, in the order of the
 //! files: `accept` takes it in, `introduce` reads who it is, `admit` lets it in, `connect` finds it a backend, `relay` moves
 //! its data and closes it, `record` keeps what remains. UDP has its own story in `datagrams`. The sockets of published ports come
-//! and go in `ports`.
+//! and go in `ports`; all sockets go in `retire`, when another proxy has taken over.
 
 mod accept;
 mod admit;
@@ -20,6 +20,7 @@ mod pipes;
 mod ports;
 mod record;
 mod relay;
+mod retire;
 mod sockets;
 mod timers;
 
@@ -190,6 +191,8 @@ impl Worker {
             if self.thread.mailbox.is_full() {
                 self.read_orders()?;
             }
+            // Last: an order can be the only thing that has happened.
+            self.go_on_handing_over()?;
             self.publish_counts();
         }
         Ok(())

@@ -27,6 +27,9 @@ impl Worker {
                     self.timers.add(self.now, after, Timer::Drain { identity, note });
                 }
                 Order::ServePort { port, sockets, done } => self.serve_port(port, sockets, &done)?,
+                Order::HoldDatagrams => self.hold_datagrams(),
+                Order::ReleaseDatagrams { sessions } => self.release_datagrams(&sessions)?,
+                Order::Retire { parcel, done } => self.retire(parcel, &done)?,
                 Order::Shutdown => self.shut_down()?,
             }
         }

@@ -3,15 +3,16 @@
 use ringlb_proxy::control::frame::encode;
 use ringlb_proxy::control::histogram::{self, Scale};
 use ringlb_proxy::control::message::{
-    Algorithm, BackendSpec, Change, Delta, DescriptorRole, Features, Generation, Hello, PROTOCOL_VERSION, Port,
-    Protocol, PublishedPort, Reply, Request, ServiceSettings, ServiceSpec, ServiceStatistics, Snapshot, Statistics,
-    Times,
+    Algorithm, BackendSpec, Change, Delta, DescriptorRole, Duty, Features, Generation, Hello, Introduction,
+    PROTOCOL_VERSION, Port, Protocol, PublishedPort, Reply, Request, Retired, ServiceSettings, ServiceSpec,
+    ServiceStatistics, Snapshot, Statistics, Times,
 };
+use ringlb_proxy::control::replacement::{SessionBatch, SessionSpec};
 use ringlb_proxy::control::settings::{
     ClientRate, ConnectTimeout, DrainTimeout, MaxConnections, MaxConnectionsPerBackend, MaxConnectionsPerClient,
     Prefixes, ProxyProtocol, Queue, QueueLength, QueueTimeout, RateBurst, RatePerSecond,
 };
-use serde::Serialize;
+use ringlb_proxy::control::version::Message;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ const HEADER: usize = 8;
 
 /// Writes all files, under the names of those that are there.
 pub(crate) fn write(directory: &Path) {
-    let files = [snapshots(), deltas(), ports(), replies(), packets(), malformed()].concat();
+    let files = [snapshots(), deltas(), ports(), replies(), replacements(), packets(), malformed()].concat();
     for (name, bytes) in files {
         std::fs::write(directory.join(name), bytes).unwrap();
     }
@@ -212,6 +213,43 @@ fn ports_replies() -> [Reply; 3] {
     [Reply::Ports(vec![port]), refused, Reply::Descriptors { roles, more: true }]
 }
 
+/// What is said when a proxy takes another one's place.
+fn replacements() -> Vec<(String, Vec<u8>)> {
+    let requests = [
+        Request::Introduce,
+        Request::AwaitSessions,
+        Request::ReceiveDatagrams,
+        Request::Retire { drain_ms: None, hands_over: true },
+        Request::Retire { drain_ms: Some(u64::MAX), hands_over: false },
+    ];
+    let introduction = |duty| Reply::Introduction(Introduction { most_version: 5, build: "1-2".into(), duty });
+    let replies = [
+        introduction(Duty::Serving),
+        introduction(Duty::AwaitingSessions),
+        introduction(Duty::Retiring { left_ms: Some(1) }),
+        Reply::Retired(Retired { connections: 500, sessions: 0, handed_over: 7 }),
+    ];
+    let session = SessionSpec {
+        thread: 1,
+        client: "[::ffff:10.0.0.9]:4711".parse().unwrap(),
+        target: "10.0.1.1:53".parse().unwrap(),
+        published: false,
+        backend: address(1),
+        port: 53,
+        expected: Some(1),
+        steered: None,
+    };
+    let batches = [
+        SessionBatch { sessions: vec![session.clone(), SessionSpec { steered: Some(1), ..session }], last: false },
+        SessionBatch { sessions: Vec::new(), last: true },
+    ];
+    vec![
+        taken("replacement", "requests", messages(&requests)),
+        taken("replacement", "replies", messages(&replies)),
+        taken("replacement", "sessions", messages(&batches)),
+    ]
+}
+
 fn port(protocol: Protocol, number: u16) -> Port {
     Port { protocol, number }
 }
@@ -259,7 +297,7 @@ fn malformed() -> Vec<(String, Vec<u8>)> {
         refused("name-of-4-billion-bytes", raw(b"\x00\x01\x01\xff\xff\xff\xff\x0fweb")),
         refused("delta-of-4-billion-changes", raw(b"\x01\x01\x02\xff\xff\xff\xff\x0f")),
         refused("integer-too-long", raw(b"\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x00")),
-        refused("unknown-request", raw(b"\x09")),
+        refused("unknown-request", raw(b"\x20")),
         refused("name-not-utf8", vec![name]),
         refused("no-boolean", vec![no_boolean]),
     ]
@@ -279,7 +317,7 @@ fn with_lengths(packets: Packets) -> Vec<u8> {
     packets.into_iter().flat_map(with_length).collect()
 }
 
-fn messages<T: Serialize>(messages: &[T]) -> Packets {
+fn messages<T: Message>(messages: &[T]) -> Packets {
     messages.iter().flat_map(|message| encode(message).unwrap()).collect()
 }
 

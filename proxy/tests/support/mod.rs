@@ -2,9 +2,10 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use command_fds::{CommandFdExt, FdMapping};
-use ringlb_proxy::control::frame::{MAX_PACKET, Reassembler, encode};
+use ringlb_proxy::control::frame::{MAX_PACKET, Reassembler, encode_in};
 use ringlb_proxy::control::message::{
-    Algorithm, BackendSpec, Change, Delta, Hello, Reply, Request, ServiceSettings, ServiceSpec, Snapshot, Statistics,
+    Algorithm, BackendSpec, Change, Delta, Hello, PROTOCOL_VERSION, Reply, Request, ServiceSettings, ServiceSpec,
+    Snapshot, Statistics,
 };
 use ringlb_proxy::control::settings::DrainTimeout;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -39,7 +40,7 @@ pub(crate) struct Proxy {
     pub(crate) target: SocketAddr,
     pub(crate) generation: u64,
     pub(crate) hello: Hello,
-    control: Control,
+    pub(crate) control: Control,
     control_address: SockAddr,
     listeners: Vec<TcpListener>,
     directory: tempfile::TempDir,
@@ -48,6 +49,8 @@ pub(crate) struct Proxy {
 /// The daemon's end of a control channel.
 pub(crate) struct Control {
     pub(crate) socket: Socket,
+    /// What it speaks.
+    pub(crate) version: u16,
     reassembler: Reassembler,
 }
 
@@ -122,6 +125,11 @@ impl Proxy {
         let Reply::Hello(hello) = control.receive() else { panic!("the proxy does not say hello") };
         let child = starting.0.take().unwrap();
         Self { child, target, generation: 0, hello, control, control_address, listeners, directory }
+    }
+
+    /// Leaves the process alone with its listeners.
+    pub(crate) fn drop_listeners(&mut self) {
+        self.listeners.clear();
     }
 
     /// Another control channel.
@@ -263,11 +271,11 @@ impl Control {
         let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
         socket.connect(address).unwrap();
         socket.set_read_timeout(Some(patience())).unwrap();
-        Self { socket, reassembler: Reassembler::default() }
+        Self { socket, version: PROTOCOL_VERSION, reassembler: Reassembler::default() }
     }
 
     pub(crate) fn send(&mut self, request: &Request) {
-        for packet in encode(request).unwrap() {
+        for packet in encode_in(self.version, request).unwrap() {
             self.socket.send(&packet).unwrap();
         }
     }
@@ -281,6 +289,11 @@ impl Control {
                 return reply;
             }
         }
+    }
+
+    /// The version of what was received last.
+    pub(crate) fn heard_version(&self) -> u16 {
+        self.reassembler.version()
     }
 
     /// Whether the proxy has closed the channel.

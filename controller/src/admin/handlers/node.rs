@@ -1,8 +1,10 @@
 //! The node as a whole.
 
-use super::{Answer, await_disk};
+use super::{Answer, await_disk, existing_network};
 use crate::admin::problem::Problem;
-use crate::admin::resource::{Applied, AppliedNetwork, NetworkStatusResource, NodeResource, Outcome};
+use crate::admin::resource::{
+    Applied, AppliedNetwork, NetworkStatusResource, NodeResource, Outcome, UpgradedNetwork, UpgradedNode,
+};
 use crate::admin::{Context, body};
 use crate::model::{DesiredState, Model, Name, Network, Shared};
 use crate::reconcile::NetworkStatus;
@@ -15,6 +17,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use futures_util::future::join_all;
 use ringlb_proxy::control::memory;
+use ringlb_proxy::control::settings::DrainTimeout;
+use serde::Deserialize;
 use serde_json::json;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -66,6 +70,40 @@ async fn replace(context: &Context, headers: &HeaderMap, body: Body) -> Answer {
     await_disk(&mut taken).await?;
     let acknowledged_in_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(Json(Applied { acknowledged_in_us, networks }).into_response())
+}
+
+/// What is to be upgraded.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct UpgradeSpec {
+    /// This network only.
+    network: Option<String>,
+    /// How long the proxies that are replaced keep their connections.
+    drain_timeout: Option<DrainTimeout>,
+}
+
+/// Replaces the proxies of all networks at the same time, or that of one.
+pub(in crate::admin) async fn upgrade(State(context): State<Context>, headers: HeaderMap, body: Body) -> Answer {
+    let UpgradeSpec { network, drain_timeout } = body::json_or_default(&headers, body, "").await?;
+    if !context.ready.load(Ordering::Relaxed) {
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is starting or shutting down"));
+    }
+    let model = context.desired.model();
+    let names: Vec<_> = match network {
+        Some(network) => vec![existing_network(&model, &network)?.name().clone()],
+        None => model.networks().keys().cloned().collect(),
+    };
+    let drain = drain_timeout.and_then(|DrainTimeout(drain)| drain);
+    let reconcilers = context.desired.reconcilers();
+    let upgrades = names.iter().map(async |name| (name, reconcilers.upgrade(name, drain).await));
+    let (mut networks, mut failed) = (Vec::new(), Vec::new());
+    for (name, upgraded) in join_all(upgrades).await {
+        match upgraded {
+            Ok(upgraded) => networks.push(UpgradedNetwork { name: name.to_string(), upgraded }),
+            Err(error) => failed.push(error),
+        }
+    }
+    if failed.is_empty() { Ok(Json(UpgradedNode { networks }).into_response()) } else { Err(Problem::failed(&failed)) }
 }
 
 /// What is made here, with all addresses that were chosen.

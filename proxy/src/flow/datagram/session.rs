@@ -131,6 +131,22 @@ impl Session {
         Self { phase: Phase::New, attempts: 0, kept: false, expected, responses, retries }
     }
 
+    /// A session that goes on where another proxy has left it: it has a socket to a backend, and ends after so many more replies
+    /// as that one [expected](Self::expected).
+    #[must_use]
+    pub fn resumed(retries: u8, responses: u16, expected: Option<u64>) -> Self {
+        let phase = Phase::Connected { waiting: true };
+        // Where there are none left it would have ended; a service that waits for none by now waits for none.
+        let expected = if responses > 0 { Some(expected.unwrap_or(0).max(1)) } else { None };
+        Self { phase, attempts: 0, kept: false, expected, responses, retries }
+    }
+
+    /// After how many more replies it ends; `None` if replies do not end it.
+    #[must_use]
+    pub fn expected(&self) -> Option<u64> {
+        self.expected
+    }
+
     /// Takes an event in and adds what is to be done, in this order, to `operations`.
     pub fn on(&mut self, event: Event, operations: &mut Vec<Operation>) {
         match (self.phase, event) {
@@ -265,5 +281,37 @@ impl Session {
         }
         self.phase = Phase::Closed;
         operations.push(Operation::Close { ending });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on(session: &mut Session, event: Event) -> Vec<Operation> {
+        let mut operations = Vec::new();
+        session.on(event, &mut operations);
+        operations
+    }
+
+    #[test]
+    fn a_session_goes_on_where_another_proxy_has_left_it() {
+        let mut first = Session::new(2, 1);
+        on(&mut first, Event::Received { count: 3 });
+        on(&mut first, Event::Connected);
+        on(&mut first, Event::Replied { count: 1 });
+        assert_eq!(first.expected(), Some(2));
+        let mut second = Session::resumed(2, 1, first.expected());
+        assert_eq!(on(&mut second, Event::Replied { count: 1 }), [Operation::Deliver]);
+        assert_eq!(on(&mut second, Event::Received { count: 1 }), [Operation::Keep, Operation::Forward]);
+        let last = on(&mut second, Event::Replied { count: 2 });
+        let over = [Operation::Disconnect { failed: false }, Operation::Close { ending: Ending::Answered }];
+        assert_eq!(last, [&[Operation::DropKept, Operation::Deliver][..], &over].concat());
+        // The setting may be another one by now.
+        assert_eq!(Session::resumed(2, 0, Some(7)).expected(), None);
+        assert_eq!(Session::resumed(2, 1, None).expected(), Some(1));
+        let mut moved = Session::resumed(2, 0, None);
+        let gone = on(&mut moved, Event::BackendGone);
+        assert_eq!(gone, [Operation::Disconnect { failed: false }, Operation::ForgetTried, Operation::Connect]);
     }
 }

@@ -108,7 +108,13 @@ impl World<'_> {
                 Order::DrainDeadline { identity, note, after } => {
                     self.drains.push(Drain { deadline: self.now + after, identity, note });
                 }
-                Order::Accept | Order::WatchAges | Order::ServePort { .. } | Order::Shutdown => {
+                Order::Accept
+                | Order::WatchAges
+                | Order::ServePort { .. }
+                | Order::HoldDatagrams
+                | Order::ReleaseDatagrams { .. }
+                | Order::Retire { .. }
+                | Order::Shutdown => {
                     unreachable!("nobody gives this order")
                 }
             }

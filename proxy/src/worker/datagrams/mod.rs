@@ -2,8 +2,9 @@
 //!
 //! A session's story, in the order of the files: `receive` receives what clients send and finds or opens the session,
 //! `upstream` finds it a backend and hears what that says, `send` sends to both, `replies` has the sockets by which clients
-//! are answered. This file carries out what a session's flow asks for, and ends sessions.
+//! are answered, `handover` hands sessions over to another proxy and takes those of another. This file carries out what a session's flow asks for, and ends sessions.
 
+mod handover;
 mod receive;
 mod replies;
 mod send;
@@ -20,6 +21,7 @@ use crate::flow::{Chunk, Slot};
 use crate::ring::Datagram;
 use crate::shared::{Counter, LostDatagrams};
 use crate::table::{Destination, Identity, ServiceState};
+use handover::Leaving;
 use replies::{Reply, ReplySockets};
 use send::Outcome;
 use std::collections::HashMap;
@@ -35,6 +37,10 @@ pub(super) struct Datagrams {
     published: HashMap<(u16, bool), u32>,
     sessions: Sessions<Key, OpenSession>,
     replies: ReplySockets,
+    /// Whether nothing is received from clients until the sessions of another proxy have come.
+    holding: bool,
+    /// Where the sessions go, while they go to another proxy.
+    leaving: Option<Leaving>,
     /// Kept from event to event, so that none allocates.
     operations: Vec<Operation>,
 }
@@ -107,6 +113,8 @@ impl Datagrams {
             published: HashMap::new(),
             sessions: Sessions::default(),
             replies: ReplySockets::default(),
+            holding: false,
+            leaving: None,
             operations: Vec::new(),
         }
     }

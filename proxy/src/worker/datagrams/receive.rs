@@ -28,15 +28,17 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(in crate::worker) struct Receiving {
     pub(super) socket: Arc<OwnedFd>,
     /// Its own port. Who sends to this very port of a VIP is answered by this socket.
-    port: u16,
+    pub(super) port: u16,
     /// Whether it is one of a published port, not a steered one.
-    published: bool,
+    pub(super) published: bool,
     /// Whether a receive is under way.
-    armed: bool,
+    pub(super) armed: bool,
     /// Failures since the last datagram.
     failures: u32,
     /// Who is told when it is closed, if it is to be.
     closing: Option<Done>,
+    /// Who is told when nothing is received from it any more, if it is only for replies from then on.
+    muted: Option<Option<Done>>,
 }
 
 impl Receiving {
@@ -47,7 +49,7 @@ impl Receiving {
     }
 
     fn new(socket: Arc<OwnedFd>, port: u16, published: bool) -> Self {
-        Self { socket, port, published, armed: false, failures: 0, closing: None }
+        Self { socket, port, published, armed: false, failures: 0, closing: None, muted: None }
     }
 }
 
@@ -85,7 +87,7 @@ impl Worker {
     pub(in crate::worker) fn receive_datagrams(&mut self, socket: u32) -> Result<(), Error> {
         let Some(receiving) = self.datagrams.sockets.get_mut(socket) else { return Ok(()) };
         // A timer can be of a socket that had this place before.
-        if receiving.armed || receiving.closing.is_some() {
+        if receiving.armed || receiving.closing.is_some() || receiving.muted.is_some() || self.datagrams.holding {
             return Ok(());
         }
         receiving.armed = true;
@@ -119,6 +121,16 @@ impl Worker {
         Ok(())
     }
 
+    /// Receives nothing more from the socket, by which clients are still answered.
+    pub(super) fn mute(&mut self, socket: u32, done: Done) -> Result<(), Error> {
+        let Some(receiving) = self.datagrams.sockets.get_mut(socket) else { return Ok(()) };
+        receiving.muted = Some(receiving.armed.then_some(done));
+        if receiving.armed {
+            self.ring.cancel(Token::Datagrams { socket })?;
+        }
+        Ok(())
+    }
+
     /// The receive of a steered or published socket has reported.
     pub(in crate::worker) fn datagrams_came(&mut self, socket: u32, completion: &Completion) -> Result<(), Error> {
         if let Some(datagram) = self.ring.datagram(completion)
@@ -140,6 +152,10 @@ impl Worker {
         receiving.armed = false;
         if receiving.closing.is_some() {
             self.datagrams.sockets.remove(socket);
+            return Ok(());
+        }
+        if let Some(muted) = &mut receiving.muted {
+            drop(muted.take());
             return Ok(());
         }
         if self.stopping {
@@ -297,7 +313,7 @@ fn failed(error: io::Error) -> Error {
 }
 
 /// IPv4 addresses as such.
-fn canonical(address: SocketAddr) -> SocketAddr {
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some() => {
             SocketAddr::new(address.ip().to_canonical(), address.port())

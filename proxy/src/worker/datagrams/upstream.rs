@@ -89,6 +89,9 @@ impl Worker {
                 }
                 session.backend = Some(seat);
                 self.ring.receive_datagrams(Token::Session { slot }, descriptor)?;
+                if self.datagrams.leaving.is_some() {
+                    self.ring.cancel(Token::Session { slot })?;
+                }
                 Ok(Event::Connected)
             }
             // Descriptors, ports or memory are short here: that is not the backend's fault, and no other one can help.
@@ -170,6 +173,10 @@ impl Worker {
         // What was said of a socket that the session no longer has is not for it: its slot is another one then.
         let Some(OpenSession { upstream: Some(socket), .. }) = self.datagrams.sessions.get(slot) else { return Ok(()) };
         if completion.more {
+            return Ok(());
+        }
+        if self.datagrams.leaving.is_some() {
+            self.hand_over(slot);
             return Ok(());
         }
         match completion.result {
