@@ -126,8 +126,15 @@ pub(super) async fn meet_all(control: &ControlDirectory, versions: Versions) -> 
         let network = Name::new(names::network_of_socket(&socket)).ok()?;
         let meeting = meet(control, versions, &socket, &network);
         let met = match timeout(MEETING_TIMEOUT, meeting).await {
-            // Nobody listens any more: the proxy is gone, too.
-            Ok(Err(MeetingError::Connect(error))) if error.kind() == io::ErrorKind::ConnectionRefused => return None,
+            // Nobody listens any more: the proxy is gone, too. The network's own name is needed again, the others are not.
+            Ok(Err(MeetingError::Connect(error))) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                if socket != *network
+                    && let Err(error) = control.remove(&socket)
+                {
+                    tracing::error!(%network, %error, "cannot remove a control socket");
+                }
+                return None;
+            }
             Ok(met) => met,
             Err(_) => Err(MeetingError::Late),
         };

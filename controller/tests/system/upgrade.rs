@@ -347,6 +347,8 @@ fn a_daemon_killed_in_the_middle_costs_nothing() {
         wait_until("the proxy has its table", || is_current(&node));
         node.ringlb(&["backend", "add", "net", "web", "10.0.0.11", "--weight", &(round + 2).to_string()]);
         assert_eq!(sockets.iter().map(ask).collect::<Vec<_>>(), named, "round {round}");
+        let status = network(&node);
+        assert!(draining(&node).iter().all(|one| one["sessions"] == 0), "round {round}: {status:#}");
         replaced += u32::from(node.proxy_pid() != before);
     }
     load.stop();

@@ -292,11 +292,12 @@ impl Worker {
                 }
             };
             tracing::info!(network = %self.name, pid, "took a proxy over that was replaced");
-            let heir = if awaits_sessions { self.hand_ports_over().await } else { None };
-            if is_retiring && heir.is_none() {
+            if is_retiring {
+                // It hands its sessions over without a daemon.
                 self.predecessors.push(Predecessor::new(old, socket, drain, false));
                 continue;
             }
+            let heir = if awaits_sessions { self.hand_ports_over().await } else { None };
             let hands_over = heir.is_some();
             let left = retire(&mut old, drain, heir, patience).await;
             awaits_sessions &= !(hands_over && left.is_ok());
