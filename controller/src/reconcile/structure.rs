@@ -170,6 +170,11 @@ impl Structure {
     /// Removes the legs, and the sandbox, that an earlier daemon has left behind and that `network` does not need.
     pub(super) async fn remove_leftovers(&self, settings: &Settings, network: &Network) {
         let name = network.name();
+        if network.lb_address().is_none() {
+            // What is left of a proxy that died while its sandbox was being removed.
+            remove_control_sockets(settings, name);
+            remove_memory_group(settings, name);
+        }
         let Ground::Made(fabric) = &self.ground else { return remove_namespaces(settings, name).await };
         if network.lb_address().is_none() {
             let errors = remove_leftover(&fabric.plan().sandbox_namespace()).await;
@@ -191,9 +196,7 @@ impl Structure {
     /// Removes the sandbox, in which there must be no proxy any more. Does all it can.
     pub(super) async fn remove_sandbox(&mut self, settings: &Settings, network: &Name) {
         let Some(place) = self.sandbox.take() else { return };
-        if let Err(error) = settings.control.remove_all(network) {
-            tracing::error!(%network, %error, "cannot remove the control socket");
-        }
+        remove_control_sockets(settings, network);
         drop((place.steered, place.control));
         remove_memory_group(settings, network);
         abandon(&self.ground, place.sandbox, network).await;
@@ -374,11 +377,16 @@ impl Place {
 
 /// Removes all that an earlier daemon has left behind of a network. Does all it can.
 pub(super) async fn remove_leftovers(settings: &Settings, network: &Name) {
-    if let Err(error) = settings.control.remove_all(network) {
-        tracing::error!(%network, %error, "cannot remove a control socket of an earlier daemon");
-    }
+    remove_control_sockets(settings, network);
     remove_memory_group(settings, network);
     remove_namespaces(settings, network).await;
+}
+
+/// Removes the control sockets of proxies that have ended.
+fn remove_control_sockets(settings: &Settings, network: &Name) {
+    if let Err(error) = settings.control.remove_all(network) {
+        tracing::error!(%network, %error, "cannot remove a control socket");
+    }
 }
 
 /// Removes the control group of a proxy that has ended.

@@ -197,3 +197,19 @@ fn is_running(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     !stat.is_empty() && !stat.contains(") Z ")
 }
+
+/// Both died while the sandbox was being removed that the network does not need any more.
+#[test]
+fn the_control_socket_of_a_proxy_that_died_with_its_daemon_does_not_stay() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let arguments = ["--state-dir", state_dir.path().to_str().unwrap()];
+    let mut node = Node::start_with(&arguments);
+    node.create_network(&["10.0.0.0/16"]);
+    let _attached = node.container(11);
+    node.daemon.signal(Signal::SIGKILL);
+    node.daemon.wait();
+    let socket = node.run_dir.path().join("control/net.sock");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    node.daemon = Node::start_daemon(node.run_dir.path(), &arguments);
+    wait_until("the control socket is gone", || !socket.exists());
+}
