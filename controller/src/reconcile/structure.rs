@@ -174,12 +174,12 @@ impl Structure {
             // What is left of a proxy that died while its sandbox was being removed.
             remove_control_sockets(settings, name);
             remove_memory_group(settings, name);
+            if let Ground::Made(fabric) = &self.ground {
+                let errors = remove_leftover(&fabric.plan().sandbox_namespace()).await;
+                log_all(name, "cannot remove the sandbox of an earlier daemon", &errors);
+            }
         }
         let Ground::Made(fabric) = &self.ground else { return remove_namespaces(settings, name).await };
-        if network.lb_address().is_none() {
-            let errors = remove_leftover(&fabric.plan().sandbox_namespace()).await;
-            log_all(name, "cannot remove the sandbox of an earlier daemon", &errors);
-        }
         let wanted: HashSet<_> = network.attachments().keys().map(|name| names::port_id(name)).collect();
         let ports = fabric.ports().await.unwrap_or_else(|error| {
             log_all(name, "cannot look for legs of an earlier daemon", &[error]);

@@ -339,8 +339,6 @@ impl Worker {
         if wish.lb_address().is_none() {
             self.published.close();
             self.publishing.succeeded();
-        }
-        if wish.lb_address().is_none() {
             self.end_orphans("the network needs no proxy").await;
         }
         if !wish.is_on_node() {

@@ -1,7 +1,6 @@
 //! The benchmark, for the shortest time: that every system works and its figures are there. How fast is not asked.
 
-use crate::support::{descendants, wait_until};
-use nix::sys::signal::{Signal, kill};
+use crate::support::{descendants, is_refused, kill_with_all_it_started, wait_until};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
@@ -148,7 +147,7 @@ fn a_killed_benchmark_leaves_its_results_and_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let arguments = ["--workloads", "w2-1", "--peers", "haproxy", "--rounds", "1000", "--duration", "100ms"];
     let mut command = bench(directory.path(), &arguments);
-    let mut child = command.args(["--warm-up", "0"]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let child = command.args(["--warm-up", "0"]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let has_runs = || {
         let text = fs::read(directory.path().join("out/bench.json")).unwrap_or_default();
         let results: Option<Value> = serde_json::from_slice(&text).ok();
@@ -158,12 +157,10 @@ fn a_killed_benchmark_leaves_its_results_and_nothing_else() {
     wait_until("two runs have been made", has_runs);
     wait_until("a system runs", || !descendants(pid).is_empty());
     let systems = descendants(pid);
-    kill(pid, Signal::SIGKILL).unwrap();
-    child.wait().unwrap();
+    kill_with_all_it_started(child, &systems);
     let results = results(directory.path());
     assert_eq!(results["complete"], false);
     assert!(results["ratios"].as_array().is_some_and(|ratios| !ratios.is_empty()));
-    wait_until("no process is left", || systems.iter().all(|pid| kill(*pid, None).is_err()));
 }
 
 #[test]
@@ -175,9 +172,6 @@ fn what_makes_no_sense_is_refused_before_anything_happens() {
         (["--duration", "0"], "--duration"),
     ] {
         let directory = tempfile::tempdir().unwrap();
-        let output = bench(directory.path(), &arguments).output().unwrap();
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains(named), "{arguments:?}");
-        assert!(!directory.path().join("out").exists());
+        is_refused(&mut bench(directory.path(), &arguments), named, &directory.path().join("out"));
     }
 }

@@ -1,8 +1,7 @@
 //! `ringlb-load scale` at small sizes: that all figures are there and agree with each other, and that nothing is left. How
 //! large they are is not asked.
 
-use crate::support::{descendants, wait_until};
-use nix::sys::signal::{Signal, kill};
+use crate::support::{descendants, is_refused, kill_with_all_it_started, wait_until};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
@@ -105,7 +104,7 @@ fn a_killed_run_leaves_its_results_and_nothing_else() {
     let sizes = vec!["2x3x2"; 50].join(",");
     let arguments = ["--steps", &sizes, "--changes", "10", "--duration", "50ms"];
     let mut command = scale(directory.path(), &arguments);
-    let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let has_a_step = || {
         let text = fs::read(directory.path().join("out/scale.json")).unwrap_or_default();
         let results: Option<Value> = serde_json::from_slice(&text).ok();
@@ -116,10 +115,8 @@ fn a_killed_run_leaves_its_results_and_nothing_else() {
     // The daemon and two proxies.
     wait_until("a daemon runs with its proxies", || descendants(pid).len() >= 3);
     let processes = descendants(pid);
-    kill(pid, Signal::SIGKILL).unwrap();
-    child.wait().unwrap();
+    kill_with_all_it_started(child, &processes);
     assert_eq!(results(directory.path())["complete"], false);
-    wait_until("no process is left", || processes.iter().all(|pid| kill(*pid, None).is_err()));
 }
 
 #[test]
@@ -133,10 +130,6 @@ fn what_makes_no_sense_is_refused_before_anything_happens() {
         (["--networks", "1001"], "more than a daemon takes"),
     ] {
         let directory = tempfile::tempdir().unwrap();
-        let output = scale(directory.path(), &arguments).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
-        assert!(said.contains(named), "{arguments:?}: {said}");
-        assert!(!directory.path().join("out").exists());
+        is_refused(&mut scale(directory.path(), &arguments), named, &directory.path().join("out"));
     }
 }

@@ -1,9 +1,12 @@
 //! What the tests share.
 
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ringlb_load::{Load, LoadOptions, Report, Server, ServerHandle, ServerOptions, Workload};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -60,6 +63,22 @@ pub(crate) fn descendants(pid: Pid) -> Vec<Pid> {
         .flat_map(|list| list.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect::<Vec<_>>())
         .collect();
     children.iter().copied().chain(children.iter().flat_map(|child| descendants(*child))).collect()
+}
+
+/// Kills a program, which has started these processes; all of them are to end by that.
+pub(crate) fn kill_with_all_it_started(mut program: Child, started: &[Pid]) {
+    kill(Pid::from_raw(program.id().cast_signed()), Signal::SIGKILL).unwrap();
+    program.wait().unwrap();
+    wait_until("no process is left", || started.iter().all(|pid| kill(*pid, None).is_err()));
+}
+
+/// Runs a program that is to refuse its arguments, and to name one of them; nothing is to be made at `output`.
+pub(crate) fn is_refused(program: &mut Command, named: &str, output: &Path) {
+    let refused = program.output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{program:?}: {said}");
+    assert!(said.contains(named), "{program:?}: {said}");
+    assert!(!output.exists());
 }
 
 /// A server that does whatever a test wants, each connection on a thread.

@@ -1,9 +1,9 @@
 //! Proxies that are killed under load.
 
 use super::fresh::{Attempt, Fresh};
-use super::site::{Site, settled_proxy};
+use super::site::Site;
 use super::{chance, number, print_times};
-use crate::node::{Node, wait_until};
+use crate::node::Node;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -45,19 +45,14 @@ fn a_proxy_that_is_killed_again_and_again_costs_its_own_connections() {
     let mut held: Vec<_> = victims.iter().map(hold).collect();
     let mut alive_since = vec![Instant::now(); victims.len()];
     let (mut done, mut probes, mut times) = (Vec::new(), Vec::new(), Vec::new());
-    let mut admin = node.admin();
     for round in 0..kills {
         let index = round % victims.len();
         let site = &victims[index];
         let moment = alive_since[index] + LIFE + Duration::from_millis(chance.u64(..50));
         std::thread::sleep(moment.saturating_duration_since(Instant::now()));
-        let mut pid = None;
-        wait_until("the network is as it should be", || {
-            pid = settled_proxy(site.of(&admin.get("/v1/status")));
-            pid.is_some()
-        });
+        let pid = site.proxy(&node);
         held.iter_mut().for_each(|stream| assert!(echoes(stream), "a connection of another network has ended"));
-        let (kill, attempts) = kill_and_probe(index, pid.unwrap(), site);
+        let (kill, attempts) = kill_and_probe(index, pid, site);
         times.push(attempts.last().unwrap().ended - kill.killed);
         assert!(!echoes(&mut held[index]), "the connection goes on without its proxy");
         held[index] = hold(site);
@@ -78,7 +73,7 @@ fn a_proxy_that_is_killed_again_and_again_costs_its_own_connections() {
     steady.stop();
     let report = steady.join().unwrap();
     assert_eq!((report.failures, report.connections_opened), (0, report.connections), "{report}");
-    let status = admin.get("/v1/status");
+    let status = node.admin().get("/v1/status");
     for (index, site) in sites.iter().enumerate() {
         let restarts = done.iter().filter(|kill| kill.site == index).count();
         assert_eq!(site.of(&status)["proxy"]["restarts"], restarts);

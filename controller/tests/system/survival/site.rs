@@ -1,6 +1,6 @@
 //! A network with two servers and a client on it.
 
-use crate::node::{Container, Node};
+use crate::node::{Container, Node, wait_until};
 use ringlb_load::ServerHandle;
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
@@ -50,6 +50,16 @@ impl Site {
         let backends = [0, 1].map(|index| format!(r#"{{"ip": "{}"}}"#, self.server(index))).join(", ");
         let body = format!(r#"{{"vip": "{}", "backends": [{backends}]}}"#, self.vip(index));
         admin.done("PUT", &format!("/v1/networks/{}/services/{name}", self.network), &body);
+    }
+
+    /// The process of the proxy, once the network is as it should be.
+    pub(super) fn proxy(&self, node: &Node) -> i32 {
+        let mut proxy = None;
+        wait_until("the network is as it should be", || {
+            proxy = settled_proxy(self.of(&node.admin().get("/v1/status")));
+            proxy.is_some()
+        });
+        proxy.unwrap()
     }
 
     /// What is said of the network in the answer to a status.

@@ -57,12 +57,7 @@ impl Scene {
     }
 
     fn proxy(&self) -> i32 {
-        let mut pid = None;
-        wait_until("the network is as it should be", || {
-            pid = settled_proxy(self.bad.of(&self.status()));
-            pid.is_some()
-        });
-        pid.unwrap()
+        self.bad.proxy(&self.node)
     }
 }
 

@@ -8,7 +8,7 @@ mod counters;
 mod process;
 mod tally;
 
-use super::site::{PORT, Site, settled_proxy};
+use super::site::{PORT, Site};
 use super::{chance, number};
 use crate::node::{Admin, Container, Node, wait_until};
 use clients::{ABANDONED, CHURNED, ECHO, FULL, HOLED, IDLE_TIMEOUT, KINDS, RESET, SLOW, STEADY};
@@ -136,12 +136,7 @@ impl<'a> Stage<'a> {
     }
 
     fn proxy(&self) -> i32 {
-        let mut proxy = None;
-        wait_until("the proxy is there", || {
-            proxy = settled_proxy(self.site.of(&self.status()));
-            proxy.is_some()
-        });
-        proxy.unwrap()
+        self.site.proxy(self.node)
     }
 
     /// The status when nobody is connected any more.
