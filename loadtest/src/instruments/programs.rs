@@ -18,6 +18,8 @@ impl Found {
     /// The program there, asked for its version by that argument. An error says what is wrong with it.
     pub(crate) fn at(path: PathBuf, version: &str) -> Result<Self, String> {
         let said = output(Command::new(&path).arg(version)).map_err(|error| error.to_string())?;
+        // Some say first how they were called, which is about this machine.
+        let said = said.replace(&*path.to_string_lossy(), "");
         let version = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned();
         Ok(Self { path, version })
     }
@@ -36,5 +38,20 @@ fn beside_this_program(name: &str) -> Result<PathBuf, String> {
         Ok(path)
     } else {
         Err(format!("there is no {}; `make build` puts all programs into one directory", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_version_does_not_tell_where_the_program_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("balancer");
+        std::fs::write(&path, "#!/bin/sh\necho; echo \"$0  version: 1.2/$1\"\n").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(Found::at(path, "--version").unwrap().version, "version: 1.2/--version");
     }
 }
