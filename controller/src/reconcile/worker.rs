@@ -28,7 +28,7 @@ use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use waiters::Waiter;
 
@@ -61,7 +61,9 @@ pub(super) struct Worker {
     upgrade_error: Option<String>,
     /// Whether the proxy may be of another build of its program, as an earlier daemon has started it.
     outdated: bool,
-    /// The proxies of an earlier daemon that serve the network, until they are taken over.
+    /// The proxies of an earlier daemon that may serve the network, until they have been met. Nothing is done before.
+    meeting: Option<oneshot::Receiver<Orphans>>,
+    /// The same, from then on until they are taken over.
     orphans: Orphans,
     /// Whether something of an earlier daemon may be in the place of what is not needed.
     unexplored: bool,
@@ -99,6 +101,8 @@ enum Event {
     Successor(Happening),
     /// Of the one in that place.
     Predecessor(usize, Happening),
+    /// The proxies of an earlier daemon have been met.
+    Met(Orphans),
     Deadline,
 }
 
@@ -114,7 +118,7 @@ impl Worker {
         settings: Arc<Settings>,
         commands: mpsc::UnboundedReceiver<Command>,
         reconcilers: Reconcilers,
-        orphans: Orphans,
+        meeting: Option<oneshot::Receiver<Orphans>>,
     ) -> Self {
         Self {
             name,
@@ -131,7 +135,8 @@ impl Worker {
             past: Statistics::default(),
             upgrade_error: None,
             outdated: false,
-            orphans,
+            meeting,
+            orphans: Orphans::default(),
             unexplored: true,
             sent: None,
             acknowledged: 0,
@@ -167,6 +172,13 @@ impl Worker {
                 Event::Proxy(Happening::Ended(how)) => self.proxy_ended(&how),
                 Event::Successor(happening) => self.successor_did(happening).await,
                 Event::Predecessor(place, happening) => self.predecessor_did(place, happening),
+                Event::Met(orphans) => {
+                    (self.meeting, self.orphans) = (None, orphans);
+                    // What goes on after their table has been wished for by now.
+                    if self.take_waiting().await == Next::End {
+                        return;
+                    }
+                }
                 Event::Deadline => {}
             }
             self.check_answer_time();
@@ -194,6 +206,13 @@ impl Worker {
                 None => pending().await,
             }
         };
+        let met = async {
+            match &mut self.meeting {
+                // There are none to be had from whoever has given the meeting up.
+                Some(meeting) => meeting.await.unwrap_or_default(),
+                None => pending().await,
+            }
+        };
         let predecessors = &mut self.predecessors;
         let predecessor = async {
             if predecessors.is_empty() {
@@ -208,6 +227,7 @@ impl Worker {
             happening = proxy => Event::Proxy(happening),
             happening = successor => Event::Successor(happening),
             (place, happening) = predecessor => Event::Predecessor(place, happening),
+            orphans = met => Event::Met(orphans),
             command = self.commands.recv() => Event::Command(command),
             () = self.alarm.ring_by(deadline) => Event::Deadline,
         }

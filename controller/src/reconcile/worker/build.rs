@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 impl Worker {
     /// Makes what is missing, removes what is too much, and sends the table, if it is time for it.
     pub(super) async fn reconcile(&mut self) {
-        let Some(wish) = self.wish.clone() else { return };
+        let Some(wish) = self.wish.clone().filter(|_| self.meeting.is_none()) else { return };
         if self.building.is_due() {
             match self.build(&wish).await {
                 Ok(()) if self.building.due.is_some() => {

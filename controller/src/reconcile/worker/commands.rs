@@ -8,12 +8,18 @@ use tokio::time::Instant;
 impl Worker {
     /// Takes a command and all that have come behind it, so that one step serves them all.
     pub(super) async fn take_all(&mut self, first: Command) -> Next {
-        let mut next = Ok(first);
-        while let Ok(command) = next {
+        match self.take(first).await {
+            Next::End => Next::End,
+            Next::GoOn => self.take_waiting().await,
+        }
+    }
+
+    /// Takes all commands that have come.
+    pub(super) async fn take_waiting(&mut self) -> Next {
+        while let Ok(command) = self.commands.try_recv() {
             if self.take(command).await == Next::End {
                 return Next::End;
             }
-            next = self.commands.try_recv();
         }
         Next::GoOn
     }

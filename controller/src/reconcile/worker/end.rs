@@ -49,7 +49,11 @@ impl Worker {
         }
     }
 
+    /// Takes all of the network down, also what is still to be met.
     pub(super) async fn take_down(&mut self) {
+        if let Some(meeting) = self.meeting.take() {
+            self.orphans = meeting.await.unwrap_or_default();
+        }
         self.end_orphans("nobody wishes for its network").await;
         self.remove_structure().await;
         self.remove_leftovers().await;

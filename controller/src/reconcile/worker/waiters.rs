@@ -47,7 +47,9 @@ impl Worker {
                 Concern::Everything => failed.keys().next().and_then(reason),
             });
         }
-        let settled = if wish.lb_address().is_none() {
+        let settled = if self.meeting.is_some() {
+            0
+        } else if wish.lb_address().is_none() {
             wish.generation()
         } else if self.published.is_settled() {
             self.acknowledged
