@@ -10,6 +10,7 @@ mod pipe;
 pub mod probe;
 mod provided;
 mod restrictions;
+mod spin;
 mod token;
 
 pub use buffers::{BUFFER_SIZE, PRIVATE_BUFFERS, SHARED_BUFFERS};
@@ -25,6 +26,7 @@ use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use nix::errno::Errno;
 use socket2::SockAddr;
+use spin::{Spin, Wait};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -132,36 +134,6 @@ pub struct Ring {
     counts: Counts,
 }
 
-/// When to look for completions for a moment before sleeping.
-///
-/// A wake-up costs tens of microseconds; when completions come back to back, looking is faster and costs no more. At low
-/// rates it would only burn time. So the ring spins while spinning has paid lately, and tries again now and then.
-#[derive(Debug)]
-struct Spin {
-    longest: Duration,
-    credit: i32,
-    sleeps: u32,
-}
-
-impl Spin {
-    const MOST_CREDIT: i32 = 16;
-    const COST_OF_MISS: i32 = 4;
-    const SLEEPS_BETWEEN_TRIALS: u32 = 64;
-
-    fn is_worth_it(&mut self) -> bool {
-        if self.longest.is_zero() {
-            return false;
-        }
-        self.sleeps += 1;
-        self.credit > 0 || self.sleeps.is_multiple_of(Self::SLEEPS_BETWEEN_TRIALS)
-    }
-
-    fn learn(&mut self, paid: bool) {
-        let change = if paid { 2 } else { -Self::COST_OF_MISS };
-        self.credit = (self.credit + change).clamp(0, Self::MOST_CREDIT);
-    }
-}
-
 /// A ring of the kind that the data path uses, without buffers. It cannot be used before it is enabled (`restrictions`).
 fn set_up(submissions: u32, completions: u32) -> Result<IoUring, Error> {
     IoUring::builder()
@@ -213,7 +185,7 @@ impl Ring {
             next_address: 0,
             wake_count: Box::leak(Box::new(0)),
             reaped: VecDeque::new(),
-            spin: Spin { longest: spin, credit: 0, sleeps: 0 },
+            spin: Spin::new(spin, Instant::now()),
             counts: Counts::default(),
         })
     }
@@ -373,21 +345,26 @@ impl Ring {
     /// [`Error::Enter`] if the kernel refuses for good.
     pub fn turn(&mut self, deadline: Option<Instant>, may_wait: bool) -> Result<(), Error> {
         self.reap();
-        if !self.reaped.is_empty() || !may_wait {
+        // Most of what was pushed completes as soon as it is submitted, which is no wait.
+        if self.has_work() || !self.reaped.is_empty() || !may_wait {
             self.enter(0, None)?;
             self.reap();
-            return Ok(());
-        }
-        if self.spin.is_worth_it() {
-            let paid = self.spin()?;
-            self.spin.learn(paid);
-            if paid {
+            if !self.reaped.is_empty() || !may_wait {
                 return Ok(());
             }
         }
-        let now = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        self.enter(1, now)?;
+        let began = Instant::now();
+        let wait = if !self.spin.begin(began) {
+            Wait::Slept
+        } else if self.spin(began)? {
+            self.spin.end(began, Instant::now(), Wait::Paid);
+            return Ok(());
+        } else {
+            Wait::Missed
+        };
+        self.enter(1, deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())))?;
         self.reap();
+        self.spin.end(began, Instant::now(), wait);
         Ok(())
     }
 
@@ -397,24 +374,26 @@ impl Ring {
         self.push(opcode::PollAdd::new(Fd(socket), mask).build(), token)
     }
 
-    /// Looks for completions; true if some came.
-    fn spin(&mut self) -> Result<bool, Error> {
-        let start = Instant::now();
-        self.enter(0, None)?;
-        loop {
+    /// Looks for completions from then on; true if some came.
+    fn spin(&mut self, start: Instant) -> Result<bool, Error> {
+        while start.elapsed() < self.spin.longest() {
+            if self.has_work() {
+                self.enter(0, None)?;
+            }
             self.reap();
             if !self.reaped.is_empty() {
                 return Ok(true);
             }
-            if start.elapsed() > self.spin.longest {
-                return Ok(false);
-            }
-            if self.ring.submission().taskrun() {
-                self.enter(0, None)?;
-            } else {
-                std::hint::spin_loop();
-            }
+            std::hint::spin_loop();
         }
+        Ok(false)
+    }
+
+    /// Whether there is something to submit, or the kernel has put work off until the ring is entered
+    /// (`IORING_SETUP_DEFER_TASKRUN`).
+    fn has_work(&mut self) -> bool {
+        let queue = self.ring.submission();
+        !queue.is_empty() || queue.taskrun()
     }
 
     fn push(&mut self, entry: squeue::Entry, token: Token) -> Result<(), Error> {
