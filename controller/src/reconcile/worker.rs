@@ -102,7 +102,7 @@ enum Event {
     /// Of the one in that place.
     Predecessor(usize, Happening),
     /// The proxies of an earlier daemon have been met.
-    Met(Orphans),
+    Met(Box<Orphans>),
     Deadline,
 }
 
@@ -173,7 +173,7 @@ impl Worker {
                 Event::Successor(happening) => self.successor_did(happening).await,
                 Event::Predecessor(place, happening) => self.predecessor_did(place, happening),
                 Event::Met(orphans) => {
-                    (self.meeting, self.orphans) = (None, orphans);
+                    (self.meeting, self.orphans) = (None, *orphans);
                     // What goes on after their table has been wished for by now.
                     if self.take_waiting().await == Next::End {
                         return;
@@ -227,7 +227,7 @@ impl Worker {
             happening = proxy => Event::Proxy(happening),
             happening = successor => Event::Successor(happening),
             (place, happening) = predecessor => Event::Predecessor(place, happening),
-            orphans = met => Event::Met(orphans),
+            orphans = met => Event::Met(Box::new(orphans)),
             command = self.commands.recv() => Event::Command(command),
             () = self.alarm.ring_by(deadline) => Event::Deadline,
         }

@@ -106,6 +106,10 @@ impl Desired {
     }
 
     fn go_on_after(&self, network: &Name, generation: Generation) {
+        // None of them has had a table.
+        if generation == 0 {
+            return;
+        }
         let mut inner = self.lock();
         inner.model = std::mem::take(&mut inner.model).going_on_after([(network.clone(), generation)]);
         if let Some(network) = inner.model.network(network) {

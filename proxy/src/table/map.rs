@@ -212,7 +212,7 @@ impl<K: Hash + Eq + Clone, V: Clone, const WIDTH: usize> Branch<K, V, WIDTH> {
     {
         let rest = match self.place(hash) {
             Place::Entry((there, _)) if there.borrow() == key => Place::Empty,
-            Place::Branch(branch) => branch.without(hash >> Self::BITS, key)?.as_place(),
+            Place::Branch(branch) => branch.without(hash >> Self::BITS, key)?.into_place(),
             Place::Same(entries) => {
                 let rest: Vec<_> = entries.iter().filter(|(there, _)| there.borrow() != key).cloned().collect();
                 match rest.as_slice() {
@@ -229,7 +229,7 @@ impl<K: Hash + Eq + Clone, V: Clone, const WIDTH: usize> Branch<K, V, WIDTH> {
     }
 
     /// Its place in the branch above. A lone entry moves up, so that the trie does not stay deeper than its entries need.
-    fn as_place(self) -> Place<K, V, WIDTH> {
+    fn into_place(self) -> Place<K, V, WIDTH> {
         let mut filled = self.places.iter().filter(|place| !matches!(place, Place::Empty));
         match (filled.next(), filled.next()) {
             (None, _) => Place::Empty,

@@ -111,7 +111,7 @@ impl Table {
     /// Any [`TransitionError`]; this table is unchanged in any case.
     pub fn replaced_by(&self, snapshot: &Snapshot) -> Result<Transition, TransitionError> {
         let mut step = Step::new(self, snapshot.generation)?;
-        step.table = Table { generation: snapshot.generation, ..Table::default() };
+        step.table = Self { generation: snapshot.generation, ..Self::default() };
         let mut kept = HashSet::with_capacity(snapshot.services.len());
         for spec in &snapshot.services {
             if !kept.insert(spec.name.as_str()) {
