@@ -229,6 +229,6 @@ mod tests {
     fn an_interrupted_benchmark_says_so() {
         let mut results = sample();
         results.complete = false;
-        assert!(document(&results).contains("not been run to its end"));
+        assert!(document(&results).contains("has not been made to its end"));
     }
 }
