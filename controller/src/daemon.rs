@@ -3,9 +3,7 @@
 use crate::admin::auth::{Token, TokenError};
 use crate::admin::metrics::{self, Metrics};
 use crate::admin::{self, Context, server};
-use crate::reconcile::{
-    ControlDirectory, MemoryError, MemoryGroups, MemoryLimit, Reconcilers, Settings, find_orphans, name_prefix,
-};
+use crate::reconcile::{ControlDirectory, MemoryError, MemoryGroups, MemoryLimit, Reconcilers, Settings, name_prefix};
 use crate::run_dir::{RunDir, RunDirError};
 use crate::source::status::SharedStatus;
 use crate::source::{Desired, Journal, JournalError, docker};
@@ -175,7 +173,6 @@ pub async fn run(
         .map_err(|cause| RunDirError::Unusable { path: run_dir.path().to_owned(), cause })?;
     let name_prefix = name_prefix(run_dir.path());
     let memory = MemoryGroups::new(&name_prefix, options.proxy_memory_limit)?;
-    let orphans = find_orphans(&control, options.protocol).await;
 
     let admin_socket = run_dir.admin_socket();
     // The lock is ours, so whoever made this socket is gone.
@@ -214,11 +211,12 @@ pub async fn run(
         versions: options.protocol,
         acknowledge_timeout,
     };
-    let reconcilers = Reconcilers::taking_over(settings, orphans);
+    let (reconcilers, meetings) = Reconcilers::taking_over(settings);
     let desired = Arc::new(match kept {
         Some((journal, model)) => Desired::kept(reconcilers.clone(), journal, model),
         None => Desired::new(reconcilers.clone()),
     });
+    desired.meet(meetings);
     let names = options.docker.iter().flat_map(|_| [docker::NAME, docker::compose::NAME]);
     desired.await_sources(names).await;
     let metrics = Metrics::start(Arc::clone(&desired), started);

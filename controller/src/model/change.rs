@@ -180,7 +180,7 @@ impl Model {
 
     fn edit(&self, name: &str, edit: impl FnOnce(&mut Network) -> Result<(), Rejection>) -> Result<Self, Rejection> {
         let before = self.networks.get(name).ok_or_else(|| Rejection::not_found(format!("networks.{name}")))?;
-        let mut network = Network::clone(before);
+        let mut network = before.begin_change();
         edit(&mut network)?;
         network.settle_lb_endpoint()?;
         let network = network.numbered_after(before);

@@ -18,6 +18,7 @@ mod observation;
 mod observed;
 mod published;
 mod rejection;
+mod services;
 mod subnet;
 
 pub use change::{BackendChange, Change, Model, ServiceChange};
@@ -31,6 +32,7 @@ pub(crate) use rejection::shortened;
 pub use rejection::{FieldError, Rejection, RejectionKind};
 pub use ringlb_proxy::control::message::{Generation, Port, Protocol, PublishedPort};
 pub use ringlb_proxy::control::settings::Weight;
+pub use services::{Difference, Services};
 
 #[cfg(test)]
 pub(crate) mod tests;

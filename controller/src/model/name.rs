@@ -7,18 +7,26 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
+use std::sync::Arc;
 
 /// A valid name: a lower-case letter or digit, then up to 62 lower-case letters, digits, `_`, `.` and `-`.
 ///
 /// Such a name is safe as a file name and as a part of a namespace's name.
 ///
-/// It lies where it is used, and not behind a pointer: a change of a persistent map copies some nodes with all their keys,
-/// and with pointers it would touch as many places in memory, which in a large map no cache has.
+/// All but long ones lie where they are used, and not behind a pointer: a change of a persistent map copies some nodes with all
+/// their keys, and with pointers it would touch as many places in memory, which in a large map no cache has. A name that took
+/// its greatest length everywhere would make those nodes so large that the allocator has to search for them.
 #[derive(Clone)]
-pub struct Name {
-    length: u8,
-    bytes: [u8; MAX_NAME],
+pub struct Name(Text);
+
+#[derive(Clone)]
+enum Text {
+    Short { length: u8, bytes: [u8; SHORT] },
+    Long(Arc<str>),
 }
+
+/// The longest name that lies where it is used.
+const SHORT: usize = 30;
 
 impl Name {
     /// Takes `text` as a name.
@@ -30,19 +38,26 @@ impl Name {
         let valid = text.len() <= MAX_NAME
             && text.bytes().next().is_some_and(plain)
             && text.bytes().all(|byte| plain(byte) || matches!(byte, b'_' | b'.' | b'-'));
-        if valid {
-            let mut bytes = [0; MAX_NAME];
-            bytes[..text.len()].copy_from_slice(text.as_bytes());
-            Ok(Self { length: u8::try_from(text.len()).unwrap_or_default(), bytes })
-        } else {
-            Err(format!(
+        if !valid {
+            return Err(format!(
                 "{text:?} is not a valid name: 1 to {MAX_NAME} characters out of a-z, 0-9, `_`, `.` and `-`, the first a letter or digit"
-            ))
+            ));
         }
+        let mut bytes = [0; SHORT];
+        Ok(Self(match bytes.get_mut(..text.len()) {
+            Some(place) => {
+                place.copy_from_slice(text.as_bytes());
+                Text::Short { length: u8::try_from(text.len()).unwrap_or_default(), bytes }
+            }
+            None => Text::Long(text.into()),
+        }))
     }
 
     fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+        match &self.0 {
+            Text::Short { length, bytes } => bytes.get(..usize::from(*length)).unwrap_or_default(),
+            Text::Long(text) => text.as_bytes(),
+        }
     }
 }
 
@@ -50,8 +65,11 @@ impl Deref for Name {
     type Target = str;
 
     fn deref(&self) -> &str {
-        // It was made from a text of ASCII characters.
-        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+        match &self.0 {
+            // It was made from a text of ASCII characters.
+            Text::Short { .. } => std::str::from_utf8(self.as_bytes()).unwrap_or_default(),
+            Text::Long(text) => text,
+        }
     }
 }
 
@@ -110,5 +128,28 @@ impl fmt::Display for Name {
 impl Serialize for Name {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node of a persistent map has sixteen entries, of a name and a pointer; the allocator has those of up to 1,032 bytes
+    /// at hand (glibc's per-thread cache).
+    #[test]
+    fn a_name_is_small() {
+        assert!(size_of::<Name>() <= 32);
+    }
+
+    #[test]
+    fn names_of_all_lengths_are_what_they_were_made_from() {
+        for length in 1..=MAX_NAME {
+            let (text, next) = ("a".repeat(length), format!("{}b", "a".repeat(length - 1)));
+            let (name, later) = (Name::new(&text).unwrap(), Name::new(&next).unwrap());
+            assert_eq!((&*name, name.as_bytes()), (text.as_str(), text.as_bytes()));
+            assert!(name == name.clone() && name != later && name < later);
+        }
+        assert!(Name::new(&"a".repeat(MAX_NAME + 1)).is_err() && Name::new("").is_err());
     }
 }

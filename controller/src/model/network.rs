@@ -8,7 +8,7 @@ use super::document::{BackendDocument, ServiceDocument};
 use super::limits::{MAX_ATTACHMENTS, MAX_BACKENDS, MAX_SERVICES};
 use super::published;
 use super::subnet::Subnet;
-use super::{AttachmentSpec, BackendSpec, Families, Name, ObservedSandbox, Rejection, ServiceSpec, Weight};
+use super::{AttachmentSpec, BackendSpec, Families, Name, ObservedSandbox, Rejection, ServiceSpec, Services, Weight};
 use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 use ringlb_proxy::control::message::{Generation, PublishedPort, ServiceSettings};
@@ -33,7 +33,7 @@ pub struct Network {
     /// Empty while there is no LB endpoint.
     lb_address: Families<IpAddr>,
     attachments: OrdMap<Name, Shared<Attachment>>,
-    services: OrdMap<Name, Shared<Service>>,
+    services: Services,
     /// The services that prefer local backends: those that an attachment may matter to.
     local_first: OrdSet<Name>,
     /// How many ports its services publish.
@@ -149,7 +149,7 @@ impl Network {
 
     /// The services by name.
     #[must_use]
-    pub fn services(&self) -> &OrdMap<Name, Shared<Service>> {
+    pub fn services(&self) -> &Services {
         &self.services
     }
 
@@ -161,17 +161,24 @@ impl Network {
             generation: 1,
             lb_address: Families::default(),
             attachments: OrdMap::new(),
-            services: OrdMap::new(),
+            services: Services::default(),
             local_first: OrdSet::new(),
             published: 0,
         }
     }
 
     /// A network as a source observes it.
-    pub(super) fn observed(name: Name, observation: Observation, services: OrdMap<Name, Shared<Service>>) -> Self {
+    pub(super) fn observed(name: Name, observation: Observation, services: Services) -> Self {
         let lb_address = observation.sandbox.as_ref().map(|sandbox| sandbox.lb_address).unwrap_or_default();
         let lb_address = if services.is_empty() { Families::default() } else { lb_address };
         Self { observation: Some(observation), lb_address, services, ..Self::new(name, Families::default()) }
+    }
+
+    /// A copy to be changed, which can be compared with this network at the cost of what is changed.
+    pub(super) fn begin_change(&self) -> Self {
+        let mut network = self.clone();
+        network.services.begin_change();
+        network
     }
 
     pub(super) fn observation(&self) -> Option<&Observation> {
@@ -291,7 +298,7 @@ impl Network {
         self.published -= before.as_ref().map_or(0, |before| before.published.len());
         let service = Service { name: name.clone(), vip, settings: spec.settings.clone(), published: ports, backends };
         if before.as_deref() != Some(&service) {
-            self.services.insert(name.clone(), Shared::new(service));
+            self.services.put(Shared::new(service));
         }
         Ok(())
     }
@@ -326,7 +333,7 @@ impl Network {
         }
         let mut service = Service::clone(&before);
         service.backends.insert(address, backend);
-        self.services.insert(service.name.clone(), Shared::new(service));
+        self.services.put(Shared::new(service));
         Ok(())
     }
 
@@ -345,7 +352,7 @@ impl Network {
             return Err(Rejection::not_found(self.field(&format!("services.{service}.backends.{address}"))));
         }
         self.addresses.remove_backend(address);
-        self.services.insert(changed.name.clone(), Shared::new(changed));
+        self.services.put(Shared::new(changed));
         Ok(())
     }
 
@@ -363,7 +370,7 @@ impl Network {
 
     /// This network in the generation after `before`, if it differs from it in what a table shows.
     pub(super) fn numbered_after(mut self, before: &Self) -> Self {
-        let changed = self.services.diff(&before.services).next().is_some();
+        let changed = self.services.differences(&before.services).next().is_some();
         self.generation = before.generation + u64::from(changed);
         self
     }
@@ -382,7 +389,7 @@ impl Network {
         if let Some(before) = before
             && self.services.get(&before.name).is_some_and(|now| **now == **before)
         {
-            self.services.insert(before.name.clone(), before.clone());
+            self.services.put(before.clone());
         }
     }
 
@@ -422,7 +429,7 @@ impl Network {
             };
             let mut changed = Service::clone(service);
             changed.backends.insert(address, Backend { local, ..*backend });
-            self.services.insert(name.clone(), Shared::new(changed));
+            self.services.put(Shared::new(changed));
         }
     }
 

@@ -134,6 +134,7 @@ impl Model {
         let before = self.networks.get(&name);
         // Built on the earlier map, so that the two can be compared at the cost of what differs.
         let mut map = before.map(|before| before.services().clone()).unwrap_or_default();
+        map.begin_change();
         let names: HashSet<_> = services.iter().map(|service| service.name.clone()).collect();
         for gone in before.into_iter().flat_map(|it| it.services().keys()).filter(|name| !names.contains(*name)) {
             map.remove(gone);
@@ -141,14 +142,14 @@ impl Model {
         for service in services {
             let service = taken(service);
             if map.get(&service.name).is_none_or(|before| **before != service) {
-                map.insert(service.name.clone(), Shared::new(service));
+                map.put(Shared::new(service));
             }
         }
         let observation = Observation { source, subnet, sandbox };
         let network = Network::observed(name, observation, map);
         let Some(before) = before else { return Shared::new(self.numbered_first(network)) };
         let unchanged = before.observation() == network.observation()
-            && before.services().diff(network.services()).next().is_none();
+            && network.services().differences(before.services()).next().is_none();
         if unchanged { before.clone() } else { Shared::new(network.at_least(before.generation() + 1)) }
     }
 }

@@ -2,9 +2,8 @@
 
 use super::document::PublishedDocument;
 use super::limits::MAX_PUBLISHED;
-use super::{Name, Network, Port, PublishedPort, Rejection, Service, Shared};
+use super::{Name, Network, Port, PublishedPort, Rejection, Service, Services, Shared};
 use imbl::OrdMap;
-use imbl::ordmap::DiffItem;
 
 /// Which service of which network publishes a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,18 +19,14 @@ pub(super) struct Ports(OrdMap<Port, Publisher>);
 impl Ports {
     /// These ports with those of a network as it is now instead of as it was before. Its cost grows with what differs.
     pub(super) fn with(&self, before: Option<&Network>, now: Option<&Network>) -> Result<Self, Rejection> {
-        let none = OrdMap::new();
-        let services = |network: Option<&Network>| network.map_or_else(|| none.clone(), |it| it.services().clone());
-        let (earlier, later) = (services(before), services(now));
+        let none = Services::default();
+        let [earlier, later] = [before, now].map(|network| network.map_or(&none, Network::services));
         let mut ports = self.clone();
         let mut added = Vec::new();
-        for difference in earlier.diff(&later) {
-            let (old, new) = match difference {
-                DiffItem::Add(_, new) => (None, Some(new)),
-                DiffItem::Remove(_, old) => (Some(old), None),
-                DiffItem::Update { old: (_, old), new: (_, new) } if old.published == new.published => continue,
-                DiffItem::Update { old: (_, old), new: (_, new) } => (Some(old), Some(new)),
-            };
+        for (old, new) in later.differences(earlier) {
+            if old.zip(new).is_some_and(|(old, new)| old.published == new.published) {
+                continue;
+            }
             for port in old.iter().flat_map(|service| &service.published) {
                 ports.0.remove(&port.published);
             }

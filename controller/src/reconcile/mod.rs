@@ -7,6 +7,7 @@
 mod channel;
 mod cleanup;
 mod control_socket;
+mod meeting;
 mod memory;
 mod names;
 mod orphans;
@@ -26,14 +27,15 @@ mod worker;
 pub use channel::{Channel, ChannelError};
 pub(crate) use cleanup::{end_proxies, remove_control_sockets, remove_memory_groups, remove_namespaces};
 pub use control_socket::ControlDirectory;
+pub use meeting::{Found, Meeting};
 pub use memory::{MemoryError, MemoryGroups, MemoryLimit, MemoryLimitError, MemoryStatus};
 pub use names::name_prefix;
-pub use orphans::{Orphans, find_orphans};
 pub use privileges::PrivilegeStatus;
 pub use status::{DrainingStatus, NetworkStatus, ProxyStatus, SandboxStatus, TakeoverStatus};
 pub use upgrade::{Drained, Upgraded};
 
 use crate::model::{Name, Network, Shared};
+use orphans::{Orphans, sockets_left};
 use ringlb_proxy::control::message::{Generation, Statistics};
 use ringlb_proxy::control::version::Versions;
 use ringlb_proxy::privileges::FirstUser;
@@ -169,29 +171,32 @@ enum Command {
 pub struct Reconcilers {
     settings: Arc<Settings>,
     tasks: Arc<Mutex<HashMap<Name, mpsc::UnboundedSender<Command>>>>,
-    /// The proxies of an earlier daemon that no task has yet.
-    orphans: Arc<Mutex<HashMap<Name, Orphans>>>,
+    /// The proxies of an earlier daemon that are to be met and that no task waits for yet.
+    orphans: Arc<Mutex<HashMap<Name, oneshot::Receiver<Orphans>>>>,
 }
 
 impl Reconcilers {
     /// No task yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self::taking_over(settings, Vec::new())
+        Self { settings: Arc::new(settings), tasks: Arc::default(), orphans: Arc::default() }
     }
 
-    /// No task yet. Those of these networks take the proxies over that an earlier daemon has left behind.
-    #[must_use]
-    pub fn taking_over(settings: Settings, orphans: Vec<(Name, Orphans)>) -> Self {
-        let orphans = Arc::new(Mutex::new(orphans.into_iter().collect()));
-        Self { settings: Arc::new(settings), tasks: Arc::default(), orphans }
-    }
-
-    /// The generations of the tables that proxies of an earlier daemon have.
-    #[must_use]
-    pub fn earlier_generations(&self) -> Vec<(Name, Generation)> {
-        let orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
-        orphans.iter().map(|(name, orphan)| (name.clone(), orphan.generation())).collect()
+    /// No task yet. Those of networks of which an earlier daemon has left proxies behind begin when these have been met, and take
+    /// them over.
+    pub fn taking_over(settings: Settings) -> (Self, Vec<Meeting>) {
+        let reconcilers = Self::new(settings);
+        let mut meetings = Vec::new();
+        {
+            let mut orphans = reconcilers.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+            for (network, sockets) in sockets_left(&reconcilers.settings.control) {
+                let settings = Arc::clone(&reconcilers.settings);
+                let (meeting, met) = Meeting::new(network.clone(), sockets, settings);
+                meetings.push(meeting);
+                orphans.insert(network, met);
+            }
+        }
+        (reconcilers, meetings)
     }
 
     /// Ends the proxies of an earlier daemon, and removes what it has left behind, of all networks that nobody has wished
@@ -296,7 +301,7 @@ impl Reconcilers {
         // Cannot fail: the receiving end is right here.
         let _ = task.send(command);
         tasks.insert(name.clone(), task);
-        let orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner).remove(name).unwrap_or_default();
+        let orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         tokio::spawn(Worker::new(name.clone(), Arc::clone(&self.settings), commands, self.clone(), orphans).run());
     }
 

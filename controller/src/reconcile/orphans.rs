@@ -39,7 +39,7 @@ pub(super) enum MeetingError {
 
 /// The proxies of a network that were left behind.
 #[derive(Debug, Default)]
-pub struct Orphans {
+pub(super) struct Orphans {
     /// The one that serves.
     pub(super) serving: Option<Orphan>,
     /// Those that it has replaced, or is to replace.
@@ -69,40 +69,56 @@ struct Sockets {
     datagrams: Vec<OwnedFd>,
 }
 
-/// Finds the proxies that an earlier daemon has left behind. One that cannot be understood is ended, and so is one that was
-/// started and has not got as far as to accept a connection.
-pub async fn find_orphans(control: &ControlDirectory, versions: Versions) -> Vec<(Name, Orphans)> {
-    // All at the same time: one that is stuck takes all the time that it is given.
-    let met = meet_all(control, versions).await.into_iter().map(async |Met { network, socket, met }| match met {
-        Ok(orphan) => {
-            tracing::info!(%network, pid = orphan.hello.pid, "found a proxy of an earlier daemon");
-            Some((network, orphan))
+/// The control sockets that an earlier daemon has left behind, by network.
+pub(super) fn sockets_left(control: &ControlDirectory) -> BTreeMap<Name, Vec<String>> {
+    let sockets = control.sockets().unwrap_or_else(|error| {
+        tracing::error!(%error, "cannot look for control sockets of an earlier daemon");
+        Vec::new()
+    });
+    let mut networks = BTreeMap::<_, Vec<_>>::new();
+    for socket in sockets {
+        if let Ok(network) = Name::new(names::network_of_socket(&socket)) {
+            networks.entry(network).or_default().push(socket);
         }
-        Err(error) => {
-            tracing::warn!(%network, %error, "cannot take over a proxy of an earlier daemon, ending it");
-            if let Err(reason) = end_unmet(control, &network, &socket, &error).await {
-                tracing::error!(%network, reason, "cannot end a proxy of an earlier daemon");
+    }
+    networks
+}
+
+/// Meets the proxies of a network that an earlier daemon has left behind. One that cannot be understood is ended, and so is one
+/// that was started and has not got as far as to accept a connection.
+pub(super) async fn meet_network(
+    control: &ControlDirectory,
+    versions: Versions,
+    network: &Name,
+    sockets: Vec<String>,
+) -> Orphans {
+    // All at the same time: one that is stuck takes all the time that it is given.
+    let met = sockets.into_iter().map(async |socket| {
+        let Met { socket, met, .. } = meet_in_time(control, versions, network.clone(), socket).await?;
+        match met {
+            Ok(orphan) => {
+                tracing::info!(%network, pid = orphan.hello.pid, "found a proxy of an earlier daemon");
+                Some(orphan)
             }
-            None
+            Err(error) => {
+                tracing::warn!(%network, %error, "cannot take over a proxy of an earlier daemon, ending it");
+                if let Err(reason) = end_unmet(control, network, &socket, &error).await {
+                    tracing::error!(%network, reason, "cannot end a proxy of an earlier daemon");
+                }
+                None
+            }
         }
     });
-    let mut found = BTreeMap::<Name, Vec<Orphan>>::new();
-    for (network, orphan) in futures_util::future::join_all(met).await.into_iter().flatten() {
-        found.entry(network).or_default().push(orphan);
-    }
-    let mut orphans = Vec::new();
-    for (network, found) in found {
-        let (of_network, useless) = Orphans::sort(found);
-        for orphan in useless {
-            tracing::info!(%network, pid = orphan.hello.pid, "ending a proxy that was not ready when its daemon ended");
-            let socket = orphan.socket.clone();
-            if let Err(reason) = orphan.end_process().await {
-                tracing::error!(%network, reason, "cannot end a proxy of an earlier daemon");
-            } else if let Err(error) = control.remove(&socket) {
-                tracing::error!(%network, %error, "cannot remove a control socket");
-            }
+    let found = futures_util::future::join_all(met).await.into_iter().flatten().collect();
+    let (orphans, useless) = Orphans::sort(found);
+    for orphan in useless {
+        tracing::info!(%network, pid = orphan.hello.pid, "ending a proxy that was not ready when its daemon ended");
+        let socket = orphan.socket.clone();
+        if let Err(reason) = orphan.end_process().await {
+            tracing::error!(%network, reason, "cannot end a proxy of an earlier daemon");
+        } else if let Err(error) = control.remove(&socket) {
+            tracing::error!(%network, %error, "cannot remove a control socket");
         }
-        orphans.push((network, of_network));
     }
     orphans
 }
@@ -118,29 +134,30 @@ pub(super) struct Met {
 
 /// Meets all proxies that an earlier daemon has left behind.
 pub(super) async fn meet_all(control: &ControlDirectory, versions: Versions) -> Vec<Met> {
-    let sockets = control.sockets().unwrap_or_else(|error| {
-        tracing::error!(%error, "cannot look for control sockets of an earlier daemon");
-        Vec::new()
-    });
-    let met = sockets.into_iter().map(async |socket| {
-        let network = Name::new(names::network_of_socket(&socket)).ok()?;
-        let meeting = meet(control, versions, &socket, &network);
-        let met = match timeout(MEETING_TIMEOUT, meeting).await {
-            // Nobody listens any more: the proxy is gone, too. The network's own name is needed again, the others are not.
-            Ok(Err(MeetingError::Connect(error))) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                if socket != *network
-                    && let Err(error) = control.remove(&socket)
-                {
-                    tracing::error!(%network, %error, "cannot remove a control socket");
-                }
-                return None;
-            }
-            Ok(met) => met,
-            Err(_) => Err(MeetingError::Late),
-        };
-        Some(Met { network, socket, met })
-    });
+    let sockets = sockets_left(control).into_iter();
+    let sockets =
+        sockets.flat_map(|(network, sockets)| sockets.into_iter().map(move |socket| (network.clone(), socket)));
+    let met = sockets.map(|(network, socket)| meet_in_time(control, versions, network, socket));
     futures_util::future::join_all(met).await.into_iter().flatten().collect()
+}
+
+/// Meets the proxy behind a control socket; none if it is gone.
+async fn meet_in_time(control: &ControlDirectory, versions: Versions, network: Name, socket: String) -> Option<Met> {
+    let meeting = meet(control, versions, &socket, &network);
+    let met = match timeout(MEETING_TIMEOUT, meeting).await {
+        // Nobody listens any more: the proxy is gone, too. The network's own name is needed again, the others are not.
+        Ok(Err(MeetingError::Connect(error))) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            if socket != *network
+                && let Err(error) = control.remove(&socket)
+            {
+                tracing::error!(%network, %error, "cannot remove a control socket");
+            }
+            return None;
+        }
+        Ok(met) => met,
+        Err(_) => Err(MeetingError::Late),
+    };
+    Some(Met { network, socket, met })
 }
 
 /// Connects to a proxy and hears who it is.

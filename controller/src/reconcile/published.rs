@@ -4,9 +4,7 @@
 //! while a proxy is started again.
 
 use super::{Channel, ChannelError};
-use crate::model::{Name, Network, Port, Protocol, Service, Shared};
-use imbl::OrdMap;
-use imbl::ordmap::DiffItem;
+use crate::model::{Name, Network, Port, Protocol, Service, Services};
 use ringlb_netns::{PortProtocol, PortSockets};
 use ringlb_proxy::control::message::Request;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +16,7 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub(super) struct Published {
     /// The services whose ports are known.
-    services: OrdMap<Name, Shared<Service>>,
+    services: Services,
     wanted: BTreeSet<Port>,
     /// The sockets of ports, wanted or not wanted any more.
     sockets: BTreeMap<Port, PortSockets>,
@@ -40,15 +38,10 @@ impl Published {
     /// Takes what `network` publishes as what is wanted. Its cost grows with what differs from the time before.
     pub(super) fn want(&mut self, network: &Network) {
         let mut added = Vec::new();
-        for difference in self.services.diff(network.services()) {
-            let (before, after) = match difference {
-                DiffItem::Add(_, service) => (None, Some(service)),
-                DiffItem::Remove(_, service) => (Some(service), None),
-                DiffItem::Update { old: (_, before), new: (_, after) } if before.published == after.published => {
-                    continue;
-                }
-                DiffItem::Update { old: (_, before), new: (_, after) } => (Some(before), Some(after)),
-            };
+        for (before, after) in network.services().differences(&self.services) {
+            if before.zip(after).is_some_and(|(before, after)| before.published == after.published) {
+                continue;
+            }
             for port in before.iter().flat_map(|service| &service.published) {
                 self.wanted.remove(&port.published);
             }
@@ -61,7 +54,7 @@ impl Published {
 
     /// Wants no port: they are served in another way.
     pub(super) fn want_nothing(&mut self) {
-        self.services = OrdMap::new();
+        self.services = Services::default();
         self.wanted.clear();
         self.failed.clear();
     }

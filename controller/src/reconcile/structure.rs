@@ -3,7 +3,7 @@
 
 use super::orphans::Orphan;
 use super::{Settings, names};
-use crate::model::{Attachment, Families, Name, Network, ObservedSandbox, Service, Shared};
+use crate::model::{Attachment, Families, Name, Network, ObservedSandbox, Service, Services, Shared};
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use ipnet::IpNet;
@@ -54,7 +54,7 @@ pub(super) struct Place {
     pub(super) control: OwnedFd,
     vip_prefix: Families<IpNet>,
     /// The services whose VIPs have a route.
-    routed: OrdMap<Name, Shared<Service>>,
+    routed: Services,
 }
 
 impl Structure {
@@ -279,7 +279,7 @@ impl Place {
                 return Err(error);
             }
         };
-        let (vip_prefix, routed) = (network.vip_prefix(), OrdMap::new());
+        let (vip_prefix, routed) = (network.vip_prefix(), Services::default());
         let mut place = Self { sandbox, lb_address, steered, control, vip_prefix, routed };
         // An earlier daemon may have left some behind, of VIPs that are somebody else's addresses by now.
         if let Err(error) = place.renew_routes(network).await {
@@ -301,7 +301,7 @@ impl Place {
     ) -> Result<Self, String> {
         let sandbox = ground.sandbox(lb_address).await.map_err(|error| error.to_string())?;
         let (steered, control) = orphan.take_sockets()?;
-        let (vip_prefix, routed) = (network.vip_prefix(), OrdMap::new());
+        let (vip_prefix, routed) = (network.vip_prefix(), Services::default());
         let mut place = Self { sandbox, lb_address, steered, control, vip_prefix, routed };
         place.renew_routes(network).await.map_err(|error| error.to_string())?;
         Ok(place)
@@ -355,12 +355,7 @@ impl Place {
         };
         let mut added = HashSet::new();
         let mut removed = HashSet::new();
-        for difference in self.routed.diff(network.services()) {
-            let (before, after) = match difference {
-                DiffItem::Add(_, service) => (None, Some(service)),
-                DiffItem::Remove(_, service) => (Some(service), None),
-                DiffItem::Update { old: (_, before), new: (_, after) } => (Some(before), Some(after)),
-            };
+        for (before, after) in network.services().differences(&self.routed) {
             removed.extend(own_routes(before));
             added.extend(own_routes(after));
         }

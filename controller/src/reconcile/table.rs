@@ -28,17 +28,14 @@ pub fn step(old: &Network, new: &Network) -> Option<Request> {
 fn changes(old: &Network, new: &Network) -> Vec<Change> {
     let mut removed = Vec::new();
     let mut put = Vec::new();
-    for difference in old.services().diff(new.services()) {
+    for difference in new.services().differences(old.services()) {
         match difference {
-            DiffItem::Remove(name, _) => removed.push(Change::RemoveService { service: name.to_string() }),
-            DiffItem::Add(_, service) => put.push(Change::PutService(Arc::new(service_spec(service)))),
-            DiffItem::Update { old: (_, before), new: (_, service) } => {
-                if same_settings(before, service) {
-                    backend_changes(before, service, &mut put);
-                } else {
-                    put.push(Change::PutService(Arc::new(service_spec(service))));
-                }
+            (Some(before), None) => removed.push(Change::RemoveService { service: before.name.to_string() }),
+            (Some(before), Some(service)) if same_settings(before, service) => {
+                backend_changes(before, service, &mut put);
             }
+            (_, Some(service)) => put.push(Change::PutService(Arc::new(service_spec(service)))),
+            (None, None) => {}
         }
     }
     removed.append(&mut put);

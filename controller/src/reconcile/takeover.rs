@@ -98,7 +98,7 @@ impl Takeover {
 pub(super) fn served(wish: &Network, acknowledged: Option<&Shared<Network>>) -> TakenOver {
     let mut taken = TakenOver::default();
     let Some(acknowledged) = acknowledged else { return taken };
-    for (name, service) in wish.services() {
+    for (name, service) in wish.services().iter() {
         let Some(there) = acknowledged.services().get(name) else { continue };
         let vips = service.vip.iter().filter(|vip| there.vip.iter().any(|served| served == *vip));
         taken.vips.extend(vips.filter_map(|vip| match vip {

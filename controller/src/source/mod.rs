@@ -11,12 +11,19 @@ pub mod status;
 
 pub use journal::{DiskError, Durable, Journal, JournalError};
 
-use crate::model::{Change, DesiredState, Model, Name, Network, ObservedNetwork, Rejection, ServiceChange, Shared};
-use crate::reconcile::{Concern, Receipt, Reconcilers};
+use crate::model::{
+    Change, DesiredState, Generation, Model, Name, Network, ObservedNetwork, Rejection, ServiceChange, Shared,
+};
+use crate::reconcile::{Concern, Meeting, Receipt, Reconcilers};
 use imbl::ordmap::DiffItem;
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use thiserror::Error;
+use tokio::time::timeout;
+
+/// How long what an earlier daemon has left behind is waited for, where nobody wishes for it any more.
+const LEFTOVERS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What should be on this node.
 #[derive(Debug)]
@@ -70,14 +77,12 @@ impl Desired {
     /// Nothing is desired yet, and nothing is kept.
     #[must_use]
     pub fn new(reconcilers: Reconcilers) -> Self {
-        let model = Model::default().going_on_after(reconcilers.earlier_generations());
-        Self { inner: Mutex::new(Inner { model, ..Inner::default() }), reconcilers }
+        Self { inner: Mutex::default(), reconcilers }
     }
 
     /// What was kept is desired, and what will be is kept.
     #[must_use]
     pub fn kept(reconcilers: Reconcilers, journal: Journal, model: Model) -> Self {
-        let model = model.going_on_after(reconcilers.earlier_generations());
         let inner = Inner { model, journal: Some(journal), ..Inner::default() };
         let desired = Self { inner: Mutex::new(inner), reconcilers };
         for network in desired.model().networks().values() {
@@ -87,16 +92,44 @@ impl Desired {
         desired
     }
 
+    /// Meets the proxies that an earlier daemon has left behind, each network's by themselves, and has their networks go on after
+    /// the tables that they have.
+    pub fn meet(self: &Arc<Self>, meetings: Vec<Meeting>) {
+        for meeting in meetings {
+            let desired = Arc::clone(self);
+            tokio::spawn(async move {
+                let found = meeting.meet().await;
+                desired.go_on_after(found.network(), found.generation());
+                found.hand_over();
+            });
+        }
+    }
+
+    fn go_on_after(&self, network: &Name, generation: Generation) {
+        // None of them has had a table.
+        if generation == 0 {
+            return;
+        }
+        let mut inner = self.lock();
+        inner.model = std::mem::take(&mut inner.model).going_on_after([(network.clone(), generation)]);
+        if let Some(network) = inner.model.network(network) {
+            // Nobody waits for it.
+            drop(self.tell(network, Some(network), Concern::Table));
+        }
+    }
+
     /// Says that these sources are all that there are beside the API. Once each of them has observed for the first time,
     /// nobody wishes any more for what an earlier daemon has left behind and no task has taken over: it is ended and
-    /// removed. Returns when that is done, if there is no source to wait for.
+    /// removed. Returns when that is done, if there is no source to wait for, but does not wait for what is stuck.
     pub async fn await_sources(&self, sources: impl IntoIterator<Item = &'static str>) {
         let sources: HashSet<_> = sources.into_iter().collect();
         if !sources.is_empty() {
             self.lock().awaited = Some(sources);
             return;
         }
-        self.reconcilers.end_leftovers().await;
+        if timeout(LEFTOVERS_PATIENCE, self.reconcilers.end_leftovers()).await.is_err() {
+            tracing::warn!("what an earlier daemon has left behind is not ended yet");
+        }
     }
 
     /// What is desired now.

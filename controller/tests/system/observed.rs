@@ -5,7 +5,7 @@ use ringlb::model::{
     Change, Families, Name, ObservedBackend, ObservedNetwork, ObservedSandbox, ObservedService, Port, Protocol,
     PublishedPort, RejectionKind, Weight,
 };
-use ringlb::reconcile::{ControlDirectory, MemoryGroups, Reconcilers, Settings, find_orphans, name_prefix};
+use ringlb::reconcile::{ControlDirectory, MemoryGroups, Reconcilers, Settings, name_prefix};
 use ringlb::source::{Desired, WishError};
 use ringlb_netns::Namespace;
 use ringlb_proxy::control::version::Versions;
@@ -14,6 +14,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 200);
@@ -194,10 +195,9 @@ fn what_an_earlier_daemon_left_in_a_sandbox_is_taken_back() {
         drop(desired);
         echo(client.connect(vip));
 
-        let settings = settings(&run_dir);
-        let orphans = find_orphans(&settings.control, settings.versions).await;
-        assert_eq!(orphans.len(), 1);
-        let reconcilers = Reconcilers::taking_over(settings, orphans);
+        let (reconcilers, meetings) = Reconcilers::taking_over(settings(&run_dir));
+        assert_eq!(meetings.len(), 1);
+        Arc::new(Desired::new(reconcilers.clone())).meet(meetings);
         reconcilers.end_leftovers().await;
         assert!(!std::path::Path::new(&format!("/proc/{proxy}")).exists());
         let links = sandbox.links().await.unwrap();

@@ -35,6 +35,15 @@ impl Host {
         }
     }
 
+    /// All of it in a line, with what was on which processor.
+    pub(crate) fn line(&self, system: &str, load: &str) -> String {
+        let Self { kernel, processor, processor_count, processors, .. } = self;
+        format!(
+            "kernel {kernel}, {processor_count} processors ({processor}); {system} on processor {}, {load} on {}",
+            processors.system, processors.load
+        )
+    }
+
     /// Made up for tests.
     #[cfg(test)]
     pub(crate) fn sample() -> Self {

@@ -4,6 +4,7 @@
 pub(crate) mod accounting;
 pub(crate) mod api;
 pub(crate) mod containers;
+pub(crate) mod document;
 mod error;
 pub(crate) mod files;
 pub(crate) mod host;

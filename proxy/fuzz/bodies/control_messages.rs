@@ -97,11 +97,11 @@ fn check_table(table: &Table) {
     let mut random = fastrand::Rng::with_seed(table.generation());
     for service in table.services() {
         assert!(!service.vips.is_empty() || !service.published.is_empty(), "{} cannot be reached", service.name);
-        for vip in service.vips.iter() {
+        for vip in &service.vips {
             assert!(vips.insert(*vip), "{vip} is there twice");
             assert_eq!(table.service_at(*vip).map(|found| &found.name), Some(&service.name));
         }
-        for port in service.published.iter() {
+        for port in &service.published {
             assert!(ports.insert(port.published), "{} is there twice", port.published);
             assert!(port.published.number > 0 && port.target > 0);
             let found = table.published(port.published).map(|(found, target)| (&found.name, target));

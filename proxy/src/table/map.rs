@@ -1,38 +1,70 @@
 //! A persistent hash map: a changed copy shares all that did not change.
 //!
-//! A hash array mapped trie with 32 children a node (Bagwell, "Ideal Hash Trees", 2001). One change copies one path,
-//! at most a few nodes, so that a change costs the same in a table of ten services and of ten thousand.
+//! A hash trie (Bagwell, "Ideal Hash Trees", 2001). One change copies one path, at most a few branches, so that a change costs
+//! about the same in a table of ten services and of ten thousand.
+//!
+//! About: far down there are many branches, which no cache has, and each thing that is looked at there has to come from memory.
+//! So a branch is one piece of memory with its entries in it. And as a copy of a branch raises the counts of all that it
+//! refers to, what is looked up more often than it is changed has 32 places in a branch, what is changed often has
+//! [few](Changing).
 
 use std::borrow::Borrow;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::sync::Arc;
 
-const BITS: u32 = 5;
-const MASK: u64 = (1 << BITS) - 1;
-
-/// A map whose clones are cheap and independent.
+/// A map whose clones are cheap and independent. A branch has `WIDTH` places, a power of two.
 #[derive(Debug, Clone)]
-pub struct Map<K, V> {
-    root: Arc<Node<K, V>>,
+pub struct Map<K, V, S = RandomState, const WIDTH: usize = 32> {
+    root: Arc<Branch<K, V, WIDTH>>,
     length: usize,
-    hasher: RandomState,
+    hasher: S,
 }
 
-#[derive(Debug)]
-enum Node<K, V> {
-    /// `children` holds a child for each bit that is set in `present`, in the order of the bits.
-    Branch { present: u32, children: Vec<Arc<Self>> },
-    /// More than one entry only if whole hashes are equal.
-    Leaf { hash: u64, entries: Vec<(K, V)> },
-}
+/// A map whose values change often, by numbers that were given one after the other: such numbers spread by themselves.
+pub type Changing<V> = Map<u64, V, BuildHasherDefault<Itself>, 8>;
 
-impl<K, V> Default for Map<K, V> {
-    fn default() -> Self {
-        Self { root: Arc::new(Node::EMPTY), length: 0, hasher: RandomState::new() }
+/// The hash of a number: the number.
+#[derive(Debug, Default)]
+pub struct Itself(u64);
+
+impl Hasher for Itself {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0 << 8 | u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
     }
 }
 
-impl<K: Hash + Eq + Clone, V: Clone> Map<K, V> {
+#[derive(Debug, Clone)]
+struct Branch<K, V, const WIDTH: usize> {
+    places: [Place<K, V, WIDTH>; WIDTH],
+}
+
+#[derive(Debug, Clone)]
+enum Place<K, V, const WIDTH: usize> {
+    Empty,
+    Entry((K, V)),
+    /// All entries whose hashes lead here.
+    Branch(Arc<Branch<K, V, WIDTH>>),
+    /// Entries whose whole hashes are equal.
+    Same(Arc<[(K, V)]>),
+}
+
+impl<K, V, S: Default, const WIDTH: usize> Default for Map<K, V, S, WIDTH> {
+    fn default() -> Self {
+        Self { root: Arc::new(Branch::EMPTY), length: 0, hasher: S::default() }
+    }
+}
+
+impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher, const WIDTH: usize> Map<K, V, S, WIDTH> {
     /// The number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -51,25 +83,25 @@ impl<K: Hash + Eq + Clone, V: Clone> Map<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let hash = self.hasher.hash_one(key);
-        let mut node = self.root.as_ref();
-        let mut shift = 0;
+        let mut left = self.hasher.hash_one(key);
+        let mut branch = self.root.as_ref();
         loop {
-            match node {
-                Node::Branch { present, children } => node = children.get(slot(*present, hash, shift).ok()?)?,
-                Node::Leaf { hash: of_leaf, entries } if *of_leaf == hash => {
-                    return entries.iter().find(|(k, _)| k.borrow() == key).map(|(_, value)| value);
+            match branch.place(left) {
+                Place::Entry((found, value)) if found.borrow() == key => return Some(value),
+                Place::Branch(next) => branch = next,
+                Place::Same(entries) => {
+                    return entries.iter().find(|(found, _)| found.borrow() == key).map(|(_, value)| value);
                 }
-                Node::Leaf { .. } => return None,
+                Place::Empty | Place::Entry(_) => return None,
             }
-            shift += BITS;
+            left >>= Branch::<K, V, WIDTH>::BITS;
         }
     }
 
     /// Puts `value` at `key`, in place of what was there.
     pub fn insert(&mut self, key: K, value: V) {
-        let hash = self.hasher.hash_one(&key);
-        let (root, added) = self.root.with(hash, 0, key, value);
+        let hash = Remaining::of(self.hasher.hash_one(&key));
+        let (root, added) = self.root.with(&self.hasher, hash, (key, value));
         self.root = Arc::new(root);
         self.length += usize::from(added);
     }
@@ -80,136 +112,154 @@ impl<K: Hash + Eq + Clone, V: Clone> Map<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let hash = self.hasher.hash_one(key);
-        if let Some(root) = self.root.without(hash, 0, key) {
-            self.root = root.unwrap_or_else(|| Arc::new(Node::EMPTY));
-            self.length -= 1;
-        }
+        let Some(root) = self.root.without(self.hasher.hash_one(key), key) else { return };
+        self.root = Arc::new(root);
+        self.length -= 1;
     }
 
     /// All entries, in no particular order.
-    pub fn iter(&self) -> Iter<'_, K, V> {
-        Iter { nodes: vec![self.root.as_ref()], entries: [].iter() }
+    pub fn iter(&self) -> Iter<'_, K, V, WIDTH> {
+        Iter { branches: vec![self.root.places.iter()], same: [].iter() }
     }
 }
 
-impl<'a, K: Hash + Eq + Clone, V: Clone> IntoIterator for &'a Map<K, V> {
+impl<'a, K: Hash + Eq + Clone, V: Clone, S: BuildHasher, const WIDTH: usize> IntoIterator for &'a Map<K, V, S, WIDTH> {
     type Item = &'a (K, V);
-    type IntoIter = Iter<'a, K, V>;
+    type IntoIter = Iter<'a, K, V, WIDTH>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
     }
 }
 
-/// Where the child for `hash` is (`Ok`) or belongs (`Err`) among the children of a branch.
-fn slot(present: u32, hash: u64, shift: u32) -> Result<usize, usize> {
-    let bit = bit(hash, shift);
-    let index = (present & (bit - 1)).count_ones() as usize;
-    if present & bit == 0 { Err(index) } else { Ok(index) }
+/// What is left of a hash at some level of the trie.
+#[derive(Clone, Copy)]
+struct Remaining {
+    hash: u64,
+    /// How many bits have led here.
+    used: u32,
 }
 
-fn bit(hash: u64, shift: u32) -> u32 {
-    1 << ((hash >> shift) & MASK)
-}
-
-impl<K, V> Node<K, V> {
-    const EMPTY: Self = Self::Branch { present: 0, children: Vec::new() };
-}
-
-impl<K: Eq + Clone, V: Clone> Node<K, V> {
-    /// A copy with the entry in it, and whether it was not there before.
-    fn with(&self, hash: u64, shift: u32, key: K, value: V) -> (Self, bool) {
-        match self {
-            Self::Branch { present, children } => match slot(*present, hash, shift) {
-                Ok(index) => {
-                    let mut children = children.clone();
-                    let (child, added) = children[index].with(hash, shift + BITS, key, value);
-                    children[index] = Arc::new(child);
-                    (Self::Branch { present: *present, children }, added)
-                }
-                Err(index) => {
-                    let mut children = children.clone();
-                    children.insert(index, Arc::new(Self::Leaf { hash, entries: vec![(key, value)] }));
-                    (Self::Branch { present: present | bit(hash, shift), children }, true)
-                }
-            },
-            Self::Leaf { hash: of_leaf, entries } if *of_leaf == hash => {
-                let mut entries = entries.clone();
-                match entries.iter_mut().find(|(k, _)| *k == key) {
-                    Some(entry) => {
-                        entry.1 = value;
-                        (Self::Leaf { hash, entries }, false)
-                    }
-                    None => {
-                        entries.push((key, value));
-                        (Self::Leaf { hash, entries }, true)
-                    }
-                }
-            }
-            // Two different hashes part at some level further down: push the leaf there and go on.
-            Self::Leaf { hash: of_leaf, entries } => {
-                let leaf = Arc::new(Self::Leaf { hash: *of_leaf, entries: entries.clone() });
-                Self::Branch { present: bit(*of_leaf, shift), children: vec![leaf] }.with(hash, shift, key, value)
-            }
-        }
+impl Remaining {
+    fn of(hash: u64) -> Self {
+        Self { hash, used: 0 }
     }
 
-    /// `None` if the key is not there; else what is left of the node, which may be nothing.
-    fn without<Q>(&self, hash: u64, shift: u32, key: &Q) -> Option<Option<Arc<Self>>>
+    fn after(self, bits: u32) -> Self {
+        Self { hash: self.hash >> bits, used: self.used + bits }
+    }
+}
+
+impl<K, V, const WIDTH: usize> Branch<K, V, WIDTH> {
+    const BITS: u32 = WIDTH.trailing_zeros();
+    const EMPTY: Self = Self { places: [const { Place::Empty }; WIDTH] };
+
+    fn index(hash: u64) -> usize {
+        hash as usize % WIDTH
+    }
+
+    fn place(&self, hash: u64) -> &Place<K, V, WIDTH> {
+        &self.places[Self::index(hash)]
+    }
+}
+
+impl<K: Hash + Eq + Clone, V: Clone, const WIDTH: usize> Branch<K, V, WIDTH> {
+    /// A copy with the entry in it, and whether its key was not there before.
+    fn with(&self, hasher: &impl BuildHasher, hash: Remaining, entry: (K, V)) -> (Self, bool) {
+        let mut copy = self.clone();
+        let place = &mut copy.places[Self::index(hash.hash)];
+        let below = hash.after(Self::BITS);
+        let added = match place {
+            Place::Empty => {
+                *place = Place::Entry(entry);
+                true
+            }
+            Place::Entry(there) if there.0 == entry.0 => {
+                *there = entry;
+                false
+            }
+            Place::Entry(there) if below.used < u64::BITS => {
+                let of_there = hasher.hash_one(&there.0) >> hash.used >> Self::BITS;
+                let (lower, _) = Self::EMPTY.with(hasher, Remaining { hash: of_there, ..below }, there.clone());
+                *place = Place::Branch(Arc::new(lower.with(hasher, below, entry).0));
+                true
+            }
+            Place::Entry(there) => {
+                *place = Place::Same([there.clone(), entry].into());
+                true
+            }
+            Place::Branch(branch) => {
+                let (branch, added) = branch.with(hasher, below, entry);
+                *place = Place::Branch(Arc::new(branch));
+                added
+            }
+            Place::Same(entries) => {
+                let mut all: Vec<_> = entries.iter().filter(|there| there.0 != entry.0).cloned().collect();
+                let added = all.len() == entries.len();
+                all.push(entry);
+                *place = Place::Same(all.into());
+                added
+            }
+        };
+        (copy, added)
+    }
+
+    /// A copy without the key; `None` if it is not there.
+    fn without<Q>(&self, hash: u64, key: &Q) -> Option<Self>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        match self {
-            Self::Branch { present, children } => {
-                let index = slot(*present, hash, shift).ok()?;
-                let rest = children[index].without(hash, shift + BITS, key)?;
-                let mut children = children.clone();
-                let mut present = *present;
-                match rest {
-                    Some(child) => children[index] = child,
-                    None => {
-                        children.remove(index);
-                        present &= !bit(hash, shift);
-                    }
+        let rest = match self.place(hash) {
+            Place::Entry((there, _)) if there.borrow() == key => Place::Empty,
+            Place::Branch(branch) => branch.without(hash >> Self::BITS, key)?.into_place(),
+            Place::Same(entries) => {
+                let rest: Vec<_> = entries.iter().filter(|(there, _)| there.borrow() != key).cloned().collect();
+                match rest.as_slice() {
+                    rest if rest.len() == entries.len() => return None,
+                    [only] => Place::Entry(only.clone()),
+                    _ => Place::Same(rest.into()),
                 }
-                // A lone leaf moves up, so that the trie does not stay deeper than its entries need.
-                Some(match children.as_slice() {
-                    [] => None,
-                    [only] if shift > 0 && matches!(**only, Self::Leaf { .. }) => Some(Arc::clone(only)),
-                    _ => Some(Arc::new(Self::Branch { present, children })),
-                })
             }
-            Self::Leaf { hash: of_leaf, entries } if *of_leaf == hash => {
-                let index = entries.iter().position(|(k, _)| k.borrow() == key)?;
-                let mut entries = entries.clone();
-                entries.remove(index);
-                Some((!entries.is_empty()).then(|| Arc::new(Self::Leaf { hash, entries })))
-            }
-            Self::Leaf { .. } => None,
+            Place::Empty | Place::Entry(_) => return None,
+        };
+        let mut copy = self.clone();
+        copy.places[Self::index(hash)] = rest;
+        Some(copy)
+    }
+
+    /// Its place in the branch above. A lone entry moves up, so that the trie does not stay deeper than its entries need.
+    fn into_place(self) -> Place<K, V, WIDTH> {
+        let mut filled = self.places.iter().filter(|place| !matches!(place, Place::Empty));
+        match (filled.next(), filled.next()) {
+            (None, _) => Place::Empty,
+            (Some(only @ Place::Entry(_)), None) => only.clone(),
+            _ => Place::Branch(Arc::new(self)),
         }
     }
 }
 
 /// The entries of a [`Map`].
 #[derive(Debug)]
-pub struct Iter<'a, K, V> {
-    nodes: Vec<&'a Node<K, V>>,
-    entries: std::slice::Iter<'a, (K, V)>,
+pub struct Iter<'a, K, V, const WIDTH: usize> {
+    branches: Vec<std::slice::Iter<'a, Place<K, V, WIDTH>>>,
+    same: std::slice::Iter<'a, (K, V)>,
 }
 
-impl<'a, K, V> Iterator for Iter<'a, K, V> {
+impl<'a, K, V, const WIDTH: usize> Iterator for Iter<'a, K, V, WIDTH> {
     type Item = &'a (K, V);
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some(entry) = self.entries.next() {
+            if let Some(entry) = self.same.next() {
                 return Some(entry);
             }
-            match self.nodes.pop()? {
-                Node::Branch { children, .. } => self.nodes.extend(children.iter().map(Arc::as_ref)),
-                Node::Leaf { entries, .. } => self.entries = entries.iter(),
+            match self.branches.last_mut()?.next() {
+                Some(Place::Entry(entry)) => return Some(entry),
+                Some(Place::Branch(branch)) => self.branches.push(branch.places.iter()),
+                Some(Place::Same(entries)) => self.same = entries.iter(),
+                Some(Place::Empty) => {}
+                None => drop(self.branches.pop()),
             }
         }
     }
@@ -226,27 +276,33 @@ mod tests {
         #[test]
         fn behaves_like_a_standard_map(steps in prop::collection::vec((any::<bool>(), 0u16..200, any::<u32>()), 0..600)) {
             let mut map = Map::default();
+            let mut by_number = Changing::default();
             let mut model = HashMap::new();
             let mut earlier = Vec::new();
             for (index, (insert, key, value)) in steps.into_iter().enumerate() {
                 if insert {
                     map.insert(key, value);
+                    by_number.insert(u64::from(key), value);
                     model.insert(key, value);
                 } else {
                     map.remove(&key);
+                    by_number.remove(&u64::from(key));
                     model.remove(&key);
                 }
                 if index % 50 == 0 {
-                    earlier.push((map.clone(), model.clone()));
+                    earlier.push((map.clone(), by_number.clone(), model.clone()));
                 }
             }
-            earlier.push((map, model));
-            for (map, model) in earlier {
-                prop_assert_eq!(map.len(), model.len());
+            earlier.push((map, by_number, model));
+            for (map, by_number, model) in earlier {
+                let map: Map<u16, u32> = map;
+                prop_assert_eq!((map.len(), by_number.len()), (model.len(), model.len()));
                 for key in 0..200u16 {
                     prop_assert_eq!(map.get(&key), model.get(&key));
+                    prop_assert_eq!(by_number.get(&u64::from(key)), model.get(&key));
                 }
                 let listed: HashMap<_, _> = map.iter().copied().collect();
+                prop_assert_eq!(listed.len(), by_number.iter().count());
                 prop_assert_eq!(listed, model);
             }
         }
@@ -257,14 +313,14 @@ mod tests {
     struct Colliding(u8);
 
     impl Hash for Colliding {
-        fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        fn hash<H: Hasher>(&self, state: &mut H) {
             0u8.hash(state);
         }
     }
 
     #[test]
     fn keys_with_equal_hashes_are_kept_apart() {
-        let mut map = Map::default();
+        let mut map: Map<Colliding, u8> = Map::default();
         for key in 0..20 {
             map.insert(Colliding(key), key);
         }

@@ -20,11 +20,12 @@ pub use chooser::Chooser;
 pub use destination::Destination;
 pub use histogram::Histogram;
 pub use served_ports::ServedPorts;
-pub use service::{ClientPrefixes, Condition, Service, ServiceState};
+pub use service::{ClientPrefixes, Condition, Description, Service, ServiceState};
 pub use transition::{Consequence, Transition, TransitionError};
 
+use crate::admission::Scope;
 use crate::control::message::{Generation, Port};
-use map::Map;
+use map::{Changing, Map};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -32,15 +33,17 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     generation: Generation,
-    by_vip: Map<IpAddr, Arc<Service>>,
+    /// By their [scope](ServiceState::scope): so that a change of a service's backends, which are many, is one of this map alone.
+    services: Changing<Arc<Service>>,
+    by_vip: Map<IpAddr, Scope>,
     by_port: Map<Port, Published>,
-    by_name: Map<Arc<str>, Arc<Service>>,
+    by_name: Map<Arc<str>, Scope>,
 }
 
 /// A service under a published port.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 struct Published {
-    service: Arc<Service>,
+    service: Scope,
     /// The port of its backends.
     target: u16,
 }
@@ -55,13 +58,14 @@ impl Table {
     /// The service of which this is a virtual address.
     #[must_use]
     pub fn service_at(&self, vip: IpAddr) -> Option<&Arc<Service>> {
-        self.by_vip.get(&vip)
+        self.services.get(self.by_vip.get(&vip)?)
     }
 
     /// The service that is published under this port, and the port of its backends.
     #[must_use]
     pub fn published(&self, port: Port) -> Option<(&Arc<Service>, u16)> {
-        self.by_port.get(&port).map(|published| (&published.service, published.target))
+        let Published { service, target } = self.by_port.get(&port)?;
+        Some((self.services.get(service)?, *target))
     }
 
     /// The service that a client asks for, and the port of its backends: that of the VIP, which has every port, or that of the
@@ -78,7 +82,7 @@ impl Table {
     /// The service of this name.
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&Arc<Service>> {
-        self.by_name.get(name)
+        self.services.get(self.by_name.get(name)?)
     }
 
     /// The table of the same generation with what is known of a service's backends by now; `None` if there is no such
@@ -89,23 +93,12 @@ impl Table {
         // No pick has to wait for what it looks up.
         service.chooser();
         let mut table = self.clone();
-        for vip in &*service.vips {
-            table.by_vip.insert(*vip, Arc::clone(&service));
-        }
-        table.put_under_ports(&service);
-        table.by_name.insert(Arc::clone(&service.name), service);
+        table.services.insert(service.state.scope, service);
         Some(table)
-    }
-
-    fn put_under_ports(&mut self, service: &Arc<Service>) {
-        for port in &*service.published {
-            let published = Published { service: Arc::clone(service), target: port.target };
-            self.by_port.insert(port.published, published);
-        }
     }
 
     /// All services, in no particular order.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.by_name.iter().map(|(_, service)| service)
+        self.services.iter().map(|(_, service)| service)
     }
 }

@@ -14,31 +14,47 @@ use crate::control::message::{Algorithm, BackendSpec, PublishedPort, ServiceSett
 use crate::health::slow_start;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// One service of one table, immutable.
+/// One service of one table, immutable: what is [described](Description) of it, and its backends.
 #[derive(Debug, Clone)]
 pub struct Service {
-    /// Its name.
-    pub name: Arc<str>,
-    /// Its virtual addresses.
-    pub vips: Arc<[IpAddr]>,
-    /// The ports under which it is published.
-    pub published: Arc<[PublishedPort]>,
-    /// What is set for it.
-    pub settings: Arc<ServiceSettings>,
-    /// What its settings say about clients' addresses, ready to be looked up.
-    pub clients: Arc<ClientPrefixes>,
-    /// What outlives the table.
-    pub state: Arc<ServiceState>,
+    description: Arc<Description>,
     backends: Backends,
     /// Indices of the backends that a new connection may go to, so that a pick does not search for them.
     eligible: Vec<u32>,
     chooser: OnceLock<Arc<Chooser>>,
     /// The size of the Maglev table that this service had before; 0 if it had none.
     size_before: u32,
+}
+
+/// What a change of a service's backends leaves as it is. It lies behind one pointer, so that such a change copies one and not
+/// six: each copy touches a count at a place of its own in memory.
+#[derive(Debug)]
+pub struct Description {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its virtual addresses.
+    pub vips: Box<[IpAddr]>,
+    /// The ports under which it is published.
+    pub published: Box<[PublishedPort]>,
+    /// What is set for it.
+    pub settings: Arc<ServiceSettings>,
+    /// What its settings say about clients' addresses, ready to be looked up.
+    pub clients: Arc<ClientPrefixes>,
+    /// What outlives the table.
+    pub state: Arc<ServiceState>,
+}
+
+impl Deref for Service {
+    type Target = Description;
+
+    fn deref(&self) -> &Description {
+        &self.description
+    }
 }
 
 /// What belongs to a service as long as its name is in the table.
@@ -123,13 +139,16 @@ impl Service {
             Some(before) => (Arc::clone(&before.settings), Arc::clone(&before.clients)),
             None => (Arc::new(spec.settings.clone()), Arc::new(ClientPrefixes::new(&spec.settings))),
         };
-        let mut service = Self {
+        let description = Description {
             name: Arc::clone(&state.name),
             vips: spec.vips.as_slice().into(),
             published: spec.published.as_slice().into(),
             settings,
             clients,
             state,
+        };
+        let mut service = Self {
+            description: Arc::new(description),
             backends,
             eligible: Vec::new(),
             chooser: OnceLock::new(),

@@ -1,6 +1,7 @@
 //! The step from one table to the next.
 
-use super::{Backend, Identity, Service, Table};
+use super::{Backend, Identity, Published, Service, Table};
+use crate::admission::Scope;
 use crate::control::message::{BackendSpec, Change, Delta, Generation, Port, ServiceSpec, Snapshot};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -110,9 +111,7 @@ impl Table {
     /// Any [`TransitionError`]; this table is unchanged in any case.
     pub fn replaced_by(&self, snapshot: &Snapshot) -> Result<Transition, TransitionError> {
         let mut step = Step::new(self, snapshot.generation)?;
-        step.table.by_name = super::map::Map::default();
-        step.table.by_vip = super::map::Map::default();
-        step.table.by_port = super::map::Map::default();
+        step.table = Self { generation: snapshot.generation, ..Self::default() };
         let mut kept = HashSet::with_capacity(snapshot.services.len());
         for spec in &snapshot.services {
             if !kept.insert(spec.name.as_str()) {
@@ -151,11 +150,11 @@ impl Table {
 struct Step {
     table: Table,
     limits_age: bool,
-    /// Names of services that were put or changed.
-    changed: HashSet<Arc<str>>,
+    /// Services that were put or changed.
+    changed: HashSet<Scope>,
     /// Services of which backends were changed and further ones may be, and that are not in the table yet: so a batch that
     /// changes all backends of a service makes one new service, not one for each of them.
-    changing: HashMap<Arc<str>, Service>,
+    changing: HashMap<Scope, Service>,
     consequences: Vec<(Arc<Identity>, Consequence)>,
 }
 
@@ -234,6 +233,7 @@ impl Step {
         let service = self.take(name).ok_or_else(|| no_service(name))?;
         self.leave(&service);
         self.table.by_name.remove(name);
+        self.table.services.remove(&service.state.scope);
         self.all_removed(&service);
         Ok(())
     }
@@ -263,18 +263,19 @@ impl Step {
     /// The service of that name as it is by now, to change its backends.
     fn changing(&mut self, name: &str) -> Result<&mut Service, TransitionError> {
         let service = self.table.service(name).ok_or_else(|| no_service(name))?;
-        let entry = self.changing.entry(Arc::clone(&service.name));
+        let entry = self.changing.entry(service.state.scope);
         Ok(entry.or_insert_with(|| Service::clone(service)))
     }
 
     /// The service of that name as it is by now, to be put anew or removed.
     fn take(&mut self, name: &str) -> Option<Arc<Service>> {
-        let changing = self.changing.remove(name).map(Arc::new);
-        changing.or_else(|| self.table.service(name).cloned())
+        let service = self.table.service(name)?;
+        let changing = self.changing.remove(&service.state.scope).map(Arc::new);
+        Some(changing.unwrap_or_else(|| Arc::clone(service)))
     }
 
     fn insert(&mut self, service: Service) -> Result<(), TransitionError> {
-        for vip in service.vips.iter() {
+        for vip in &service.vips {
             if let Some(other) = self.table.service_at(*vip)
                 && other.name != service.name
             {
@@ -285,7 +286,7 @@ impl Step {
                 });
             }
         }
-        for port in service.published.iter() {
+        for port in &service.published {
             if let Some((other, _)) = self.table.published(port.published)
                 && other.name != service.name
             {
@@ -296,24 +297,33 @@ impl Step {
                 });
             }
         }
-        let service = Arc::new(service);
-        self.changed.insert(Arc::clone(&service.name));
-        for vip in service.vips.iter() {
-            self.table.by_vip.insert(*vip, Arc::clone(&service));
+        let scope = service.state.scope;
+        for vip in &service.vips {
+            self.table.by_vip.insert(*vip, scope);
         }
-        self.table.put_under_ports(&service);
-        self.table.by_name.insert(Arc::clone(&service.name), service);
+        for port in &service.published {
+            self.table.by_port.insert(port.published, Published { service: scope, target: port.target });
+        }
+        self.table.by_name.insert(Arc::clone(&service.name), scope);
+        self.place(service);
         Ok(())
+    }
+
+    /// Puts the service into the table that has its VIPs, ports and name already.
+    fn place(&mut self, service: Service) {
+        let scope = service.state.scope;
+        self.changed.insert(scope);
+        self.table.services.insert(scope, Arc::new(service));
     }
 
     /// Frees the service's VIPs and published ports that no other service has by now.
     fn leave(&mut self, service: &Service) {
-        for vip in service.vips.iter() {
+        for vip in &service.vips {
             if self.table.service_at(*vip).is_some_and(|other| other.name == service.name) {
                 self.table.by_vip.remove(vip);
             }
         }
-        for port in service.published.iter() {
+        for port in &service.published {
             if self.table.published(port.published).is_some_and(|(other, _)| other.name == service.name) {
                 self.table.by_port.remove(&port.published);
             }
@@ -345,9 +355,9 @@ impl Step {
     fn finish(mut self) -> Result<Transition, TransitionError> {
         for (_, mut service) in std::mem::take(&mut self.changing) {
             service.find_eligible();
-            self.insert(service)?;
+            self.place(service);
         }
-        for service in self.changed.iter().filter_map(|name| self.table.service(name)) {
+        for service in self.changed.iter().filter_map(|scope| self.table.services.get(scope)) {
             service.chooser();
         }
         Ok(Transition { table: self.table, consequences: self.consequences, limits_age: self.limits_age })

@@ -209,7 +209,7 @@ mod tests {
                 let due = due_at(others, rate);
                 let exact = Duration::from_secs_f64(to_float(others) / rate);
                 assert!(due >= exact && due - exact < TICK, "request {others} at {rate}/s is due at {due:?}");
-                assert!(due >= last && due.as_nanos() % TICK.as_nanos() == 0);
+                assert!(due >= last && due.as_nanos().is_multiple_of(TICK.as_nanos()));
                 last = due;
             }
         }

@@ -6,6 +6,7 @@ use crate::bench::results::{Metric, Results, Run, SystemCalls};
 use crate::bench::system::System;
 use crate::bench::targets::{Against, Bound, TARGETS, Target, Verdict};
 use crate::bench::workload::Workload;
+use crate::instruments::document::document as document_of;
 use crate::instruments::numbers::{short, spread};
 use std::fmt::{self, Write};
 
@@ -16,17 +17,10 @@ pub(crate) fn document(results: &Results) -> String {
 
 /// The same with the pictures in these files, which begin with the names of workloads.
 pub(super) fn with_plots(results: &Results, plots: &[String]) -> String {
-    let mut text = String::new();
-    // Writing to a string cannot fail.
-    let _ = write(&mut text, results, plots);
-    text
+    document_of("ringlb side by side", results.complete, |text| write(text, results, plots))
 }
 
 fn write(text: &mut String, results: &Results, plots: &[String]) -> fmt::Result {
-    writeln!(text, "# ringlb side by side\n")?;
-    if !results.complete {
-        writeln!(text, "**This benchmark has not been run to its end.**\n")?;
-    }
     write_machine(text, results)?;
     write_targets(text, results)?;
     for workload in Workload::ALL {
@@ -235,6 +229,6 @@ mod tests {
     fn an_interrupted_benchmark_says_so() {
         let mut results = sample();
         results.complete = false;
-        assert!(document(&results).contains("not been run to its end"));
+        assert!(document(&results).contains("has not been made to its end"));
     }
 }

@@ -57,15 +57,8 @@ fn charts(results: &Results, workload: Workload) -> Vec<(String, Chart)> {
 /// What is said before the first run.
 pub(super) fn preamble(results: &Results) -> Vec<String> {
     let machine = &results.machine;
-    let mut lines = vec![format!(
-        "kernel {}, {}, {} processors ({}); systems on processor {}, client and servers on {}",
-        machine.host.kernel,
-        machine.congestion_control,
-        machine.host.processor_count,
-        machine.host.processor,
-        machine.host.processors.system,
-        machine.host.processors.load
-    )];
+    let host = machine.host.line("systems", "client and servers");
+    let mut lines = vec![format!("{host}; {}", machine.congestion_control)];
     lines.extend(machine.versions.iter().map(|(system, version)| format!("{system}: {version}")));
     lines.extend(results.missing.iter().map(|missing| format!("{} is MISSING: {}", missing.system, missing.reason)));
     lines

@@ -1,6 +1,7 @@
 //! The results as Markdown.
 
 use super::super::results::{Results, Step};
+use crate::instruments::document::document as document_of;
 use crate::instruments::numbers::short;
 use ringlb_load::units::{format_size, to_float};
 use std::fmt::{self, Write};
@@ -44,18 +45,11 @@ pub(crate) fn document(results: &Results) -> String {
 
 /// All of it, with pictures that lie beside it.
 pub(super) fn with_plots(results: &Results, plots: &[String]) -> String {
-    let mut text = String::new();
-    // Writing to a string cannot fail.
-    let _ = write_document(&mut text, results, plots);
-    text
+    document_of("What ringlb costs by size", results.complete, |text| write_document(text, results, plots))
 }
 
 fn write_document(text: &mut String, results: &Results, plots: &[String]) -> fmt::Result {
     let (host, settings) = (&results.machine, &results.settings);
-    writeln!(text, "# What ringlb costs by size\n")?;
-    if !results.complete {
-        writeln!(text, "**This run has not been made to its end.**\n")?;
-    }
     writeln!(
         text,
         "{}, Linux {}, {} × {}; daemon and proxies on processor {}, client and server on processor {}. {} changes at each size; \

@@ -26,16 +26,7 @@ pub(super) fn files(results: &Results) -> Vec<(String, String)> {
 
 /// What is said before the first step.
 pub(super) fn preamble(results: &Results) -> String {
-    let host = &results.machine;
-    format!(
-        "{}; kernel {}, {} processors ({}); daemon and proxies on processor {}, client and server on {}",
-        results.version,
-        host.kernel,
-        host.processor_count,
-        host.processor,
-        host.processors.system,
-        host.processors.load
-    )
+    format!("{}; {}", results.version, results.machine.line("daemon and proxies", "client and server"))
 }
 
 /// A line about a step.

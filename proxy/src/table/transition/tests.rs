@@ -399,11 +399,11 @@ proptest! {
             let all = [Protocol::Tcp, Protocol::Udp].map(|protocol| (0..5).map(move |number| port(protocol, number)));
             prop_assert_eq!(all.into_iter().flatten().filter(|port| table.published(*port).is_some()).count(), ports);
             for service in table.services() {
-                for port in service.published.iter() {
+                for port in &service.published {
                     let (found, target) = table.published(port.published).unwrap();
                     prop_assert!(Arc::ptr_eq(found, service) && target == port.target && target > 0);
                 }
-                for vip in service.vips.iter() {
+                for vip in &service.vips {
                     prop_assert!(Arc::ptr_eq(table.service_at(*vip).unwrap(), service));
                 }
                 for (index, backend) in (0u32..).zip(service.backends()) {
