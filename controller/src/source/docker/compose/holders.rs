@@ -4,6 +4,7 @@ use super::services::Key;
 use super::{Container, HOLDER_LABEL, NETWORK_LABEL};
 use crate::model::Families;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -22,11 +23,35 @@ pub(super) struct Held {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
     /// This container is to go.
-    Remove { id: String },
+    Remove { id: String, why: Useless },
     /// This one is right.
     Keep { key: Key, id: String },
     /// A holder must be made, or this one started that has stopped.
     Make { key: Key, stopped: Option<String> },
+}
+
+/// Why a holder is of no use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Useless {
+    /// It does not say for which service it is.
+    Unnamed,
+    /// There is no container of its service.
+    Unwanted,
+    /// It is not on its network.
+    Elsewhere,
+    /// There is another one.
+    Second,
+}
+
+impl fmt::Display for Useless {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Unnamed => "it does not say for which service it is",
+            Self::Unwanted => "there is no container of its service",
+            Self::Elsewhere => "it is not on its network",
+            Self::Second => "there is another one",
+        })
+    }
 }
 
 pub(super) fn steps(wanted: &BTreeSet<Key>, holders: &[Container]) -> Vec<Step> {
@@ -34,15 +59,18 @@ pub(super) fn steps(wanted: &BTreeSet<Key>, holders: &[Container]) -> Vec<Step> 
     for holder in holders {
         let label = |name| holder.labels.get(name).cloned();
         let key = label(NETWORK_LABEL).zip(label(HOLDER_LABEL)).map(|(network, service)| Key { network, service });
-        let key = key.filter(|key| {
-            let connected = holder.networks.contains_key(&key.network);
-            connected && wanted.contains(key) && !found.contains_key(key)
-        });
-        match key {
-            Some(key) => {
+        let useful = match key {
+            None => Err(Useless::Unnamed),
+            Some(key) if !wanted.contains(&key) => Err(Useless::Unwanted),
+            Some(key) if !holder.networks.contains_key(&key.network) => Err(Useless::Elsewhere),
+            Some(key) if found.contains_key(&key) => Err(Useless::Second),
+            Some(key) => Ok(key),
+        };
+        match useful {
+            Ok(key) => {
                 found.insert(key, holder);
             }
-            None => steps.push(Step::Remove { id: holder.id.clone() }),
+            Err(why) => steps.push(Step::Remove { id: holder.id.clone(), why }),
         }
     }
     for key in wanted {

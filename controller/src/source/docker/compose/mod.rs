@@ -34,7 +34,7 @@ use crate::model::ObservedNetwork;
 use crate::source::status::{InvalidLabel, RefusedNetwork};
 use attempts::Attempts;
 use error::ComposeError;
-use holders::{Held, Step};
+use holders::{Held, Step, Useless};
 use maker::Maker;
 use services::{Key, Services};
 use std::collections::{BTreeMap, BTreeSet};
@@ -202,7 +202,7 @@ impl Compose {
         let mut held = BTreeMap::new();
         for step in holders::steps(&wanted, holders) {
             match step {
-                Step::Remove { id } => self.begin_to_remove(id, now),
+                Step::Remove { id, why } => self.begin_to_remove(id, why, now),
                 Step::Make { key, stopped } => {
                     self.looking.ended(&key, now, None);
                     self.begin_to_make(key, stopped, services, now);
@@ -217,8 +217,9 @@ impl Compose {
         held
     }
 
-    fn begin_to_remove(&mut self, id: String, now: Instant) {
+    fn begin_to_remove(&mut self, id: String, why: Useless, now: Instant) {
         if self.removing.begin(&id, now) {
+            tracing::info!(container = id, %why, "removing a container that held a service's VIP");
             let (engine, done) = (self.maker.engine.clone(), self.done.clone());
             tokio::spawn(async move {
                 let removed = engine.remove_container(&id).await;

@@ -1,6 +1,6 @@
 //! What the labels of containers make.
 
-use super::holders::{Held, Step, steps};
+use super::holders::{Held, Step, Useless, steps};
 use super::services::{Key, Services, published};
 use super::{Bridge, Container};
 use crate::model::{Families, ObservedNetwork, Weight};
@@ -208,19 +208,22 @@ fn holder(id: &str, network: &str, service: &str) -> Container {
 #[test]
 fn holders_are_made_kept_started_and_removed() {
     let wanted = BTreeSet::from([key()]);
-    let remove = |id: &str| Step::Remove { id: id.to_owned() };
+    let remove = |id: &str, why| Step::Remove { id: id.to_owned(), why };
     let make = |stopped: Option<&str>| Step::Make { key: key(), stopped: stopped.map(str::to_owned) };
     let keep = Step::Keep { key: key(), id: "a".to_owned() };
     let right = holder("a", "shop_default", "web");
     assert_eq!(steps(&wanted, &[]), [make(None)]);
     assert_eq!(steps(&wanted, std::slice::from_ref(&right)), std::slice::from_ref(&keep));
-    assert_eq!(steps(&BTreeSet::new(), std::slice::from_ref(&right)), [remove("a")]);
+    assert_eq!(steps(&BTreeSet::new(), std::slice::from_ref(&right)), [remove("a", Useless::Unwanted)]);
     let stopped = Container { running: false, ..right.clone() };
     assert_eq!(steps(&wanted, &[stopped]), [make(Some("a"))]);
     let disconnected = Container { networks: BTreeMap::new(), ..right.clone() };
-    assert_eq!(steps(&wanted, &[disconnected]), [remove("a"), make(None)]);
+    assert_eq!(steps(&wanted, &[disconnected]), [remove("a", Useless::Elsewhere), make(None)]);
     let others = [right, holder("b", "shop_default", "web"), holder("c", "shop_default", "gone")];
-    assert_eq!(steps(&wanted, &others), [remove("b"), remove("c"), keep]);
+    let second_and_unwanted = [remove("b", Useless::Second), remove("c", Useless::Unwanted)];
+    assert_eq!(steps(&wanted, &others), [&second_and_unwanted[..], std::slice::from_ref(&keep)].concat());
+    let unnamed = Container { labels: BTreeMap::new(), ..others[0].clone() };
+    assert_eq!(steps(&wanted, &[unnamed]), [remove("a", Useless::Unnamed), make(None)]);
 }
 
 #[test]
