@@ -36,7 +36,7 @@ compare-balancers:
 count-kernel-balancer:
 	scripts/count-kernel-balancer
 
-# ringlb, HAProxy, nginx, Envoy, the kernel's address translation and no balancer, side by side: about 40 minutes. The
+# ringlb, HAProxy, nginx, Envoy, the kernel's address translation and no balancer, side by side: about half an hour. The
 # results are in target/bench/; BENCH takes further options, such as BENCH="--workloads w1 --rounds 5".
 bench:
 	scripts/install-bench-peers

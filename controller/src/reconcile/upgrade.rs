@@ -83,6 +83,21 @@ impl Predecessor {
         Self { proxy, socket, deadline, retire, counted: Statistics::default(), asked: None, look: now }
     }
 
+    /// The same of one that was asked to retire, with what came of that: what it has left, and what it has counted.
+    pub(super) fn asked_to_retire(
+        proxy: Proxy,
+        socket: String,
+        drain: Option<Duration>,
+        left: Result<(Retired, Statistics), String>,
+    ) -> Self {
+        let mut predecessor = Self::new(proxy, socket, drain, left.is_err());
+        if let Ok((retired, counted)) = left {
+            predecessor.counted = counted;
+            predecessor.note(retired);
+        }
+        predecessor
+    }
+
     /// When something is due although nothing happens.
     pub(super) fn due(&self) -> Instant {
         let link = match &self.proxy.link {

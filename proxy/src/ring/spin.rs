@@ -6,11 +6,11 @@
 
 use std::time::{Duration, Instant};
 
-/// A sleep that was as many times shorter than what may be spun would have been worth a spin: being woken takes most of it.
+/// A sleep of no more than so many times what may be spun counts as a short wait: being woken takes most of it.
 const SHORT_SLEEP: u32 = 3;
-/// Of the working time, the part of which waits must be more: who waits less than that is busy.
-const BUSY_BELOW: u32 = 5;
-/// After so many waits half of what the times of a wait count is forgotten.
+/// Who has worked more than so many times as long as waited is busy.
+const BUSY_ABOVE: u32 = 5;
+/// With each wait, one part of so many of what was before is forgotten.
 const MEMORY: u32 = 16;
 /// After so many sleeps a spin is tried, as only that tells for certain.
 const SLEEPS_BETWEEN_TRIALS: u32 = 64;
@@ -42,7 +42,9 @@ pub(super) enum Wait {
 }
 
 impl Spin {
+    /// The best score. One spin in vain leaves so little of it that eight short waits must follow before the next.
     const MOST: i32 = 16;
+    /// The score from which on to spin.
     const ENOUGH: i32 = 12;
 
     /// For a thread that may look for as long, zero for never, and begins to work now.
@@ -58,7 +60,7 @@ impl Spin {
     /// A wait begins: whether to look for completions before sleeping.
     pub(super) fn begin(&mut self, now: Instant) -> bool {
         self.worked = fade(self.worked) + now.saturating_duration_since(self.resumed);
-        if self.longest.is_zero() || self.worked > BUSY_BELOW * self.waited {
+        if self.longest.is_zero() || self.worked > BUSY_ABOVE * self.waited {
             return false;
         }
         self.score >= Self::ENOUGH || self.sleeps >= SLEEPS_BETWEEN_TRIALS

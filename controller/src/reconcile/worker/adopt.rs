@@ -40,17 +40,10 @@ impl Worker {
             let hands_over = heir.is_some();
             let left = retire(&mut old, drain, heir, patience).await;
             awaits_sessions &= !(hands_over && left.is_ok());
-            let mut predecessor = Predecessor::new(old, socket, drain, left.is_err());
-            match left {
-                Ok((left, counted)) => {
-                    predecessor.counted = counted;
-                    predecessor.note(left);
-                }
-                Err(reason) => {
-                    tracing::error!(network = %self.name, pid, reason, "a proxy that was replaced does not retire yet");
-                }
+            if let Err(reason) = &left {
+                tracing::error!(network = %self.name, pid, reason, "a proxy that was replaced does not retire yet");
             }
-            self.predecessors.push(predecessor);
+            self.predecessors.push(Predecessor::asked_to_retire(old, socket, drain, left));
         }
         if awaits_sessions {
             self.tell_to_receive();

@@ -71,13 +71,8 @@ impl Worker {
             self.tell_to_receive();
         }
         let pid = old.pid;
-        let mut predecessor = Predecessor::new(old, socket, drain, left.is_err());
         let retired = left.as_ref().map(|(retired, _)| *retired).unwrap_or_default();
-        if let Ok((retired, counted)) = left {
-            predecessor.counted = counted;
-            predecessor.note(retired);
-        }
-        self.predecessors.push(predecessor);
+        self.predecessors.push(Predecessor::asked_to_retire(old, socket, drain, left));
         Drained {
             pid,
             connections: retired.connections,
