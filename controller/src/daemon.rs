@@ -55,6 +55,8 @@ pub struct Options {
     pub proxy_memory_limit: Option<MemoryLimit>,
     /// Whether proxies of an earlier daemon are replaced that were started from another build of their program.
     pub upgrade_proxies: bool,
+    /// Whether packets on networks that ringlb makes go past their bridges, where the kernel lets them.
+    pub shortcuts: bool,
     /// The versions of the control protocol that are spoken with proxies.
     pub protocol: Versions,
     /// Whether proxies go on when the daemon ends.
@@ -85,6 +87,7 @@ impl Options {
             proxy_first_user: FirstUser::default(),
             proxy_memory_limit: None,
             upgrade_proxies: true,
+            shortcuts: true,
             protocol: Versions::default(),
             keep: false,
             acknowledge_timeout: Self::ACKNOWLEDGE_TIMEOUT,
@@ -208,6 +211,7 @@ pub async fn run(
         proxy_first_user: options.proxy_first_user,
         memory,
         upgrade_proxies: options.upgrade_proxies,
+        shortcuts: options.shortcuts,
         versions: options.protocol,
         acknowledge_timeout,
     };

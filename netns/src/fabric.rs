@@ -2,9 +2,11 @@
 
 use crate::links::Leg;
 use crate::name::is_interface_name;
+use crate::shortcuts::Shortcuts;
 use crate::{Addresses, Error, Link, Links, Namespace, NetworkPlan, Result};
 use ipnet::IpNet;
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
 const BRIDGE: &str = "br0";
 
@@ -15,6 +17,7 @@ pub struct Fabric {
     plan: NetworkPlan,
     links: Links,
     bridge_index: u32,
+    shortcuts: Option<Arc<Shortcuts>>,
 }
 
 impl Fabric {
@@ -42,7 +45,18 @@ impl Fabric {
         links.bridge(BRIDGE).await?;
         links.set_mtu(BRIDGE, plan.mtu).await?;
         let bridge_index = links.require(BRIDGE).await?.index;
-        Ok(Self { plan: plan.clone(), links, bridge_index })
+        Ok(Self { plan: plan.clone(), links, bridge_index, shortcuts: None })
+    }
+
+    /// Lets IP packets between the legs that are connected from now on go straight from one to the other, past the bridge,
+    /// as long as this fabric or a clone of it lives; afterwards they take the bridge again. Whoever captures packets sees
+    /// them at the ends of legs, not at the bridge.
+    ///
+    /// # Errors
+    /// If `bpf(2)` is refused, or the kernel has no `tcx` (before Linux 6.6). The fabric is as it was then.
+    pub fn take_shortcuts(&mut self) -> Result<()> {
+        self.shortcuts = Some(Arc::new(Shortcuts::new(self.namespace())?));
+        Ok(())
     }
 
     /// What the network was made from.
@@ -90,6 +104,7 @@ impl Fabric {
         let peer_links = namespace.links().await?;
         if !self.links.create_leg(&leg).await? {
             if self.is_complete(&leg, &peer_links, &prefixes).await? {
+                self.shorten(&leg).await;
                 return Ok(());
             }
             self.links.delete_link(&port).await?;
@@ -99,9 +114,10 @@ impl Fabric {
             }
         }
         let completed = self.complete(&peer_links, interface, &prefixes).await;
-        if completed.is_err() {
+        match completed {
+            Ok(()) => self.shorten(&leg).await,
             // The first error is the one to report.
-            let _ = self.links.delete_link(&port).await;
+            Err(_) => drop(self.links.delete_link(&port).await),
         }
         completed
     }
@@ -111,7 +127,11 @@ impl Fabric {
     /// # Errors
     /// If the kernel refuses.
     pub async fn disconnect(&self, port_id: &str) -> Result<()> {
-        self.links.delete_link(&Self::port_name(port_id)).await
+        let port = Self::port_name(port_id);
+        if let Some(Err(error)) = self.shortcuts.as_ref().map(|shortcuts| shortcuts.remove(&port)) {
+            tracing::warn!(namespace = self.namespace().label(), port, %error, "cannot remove a shortcut");
+        }
+        self.links.delete_link(&port).await
     }
 
     /// The bridge's ports, by the names that [`Self::port_name`] gives them, sorted.
@@ -146,6 +166,19 @@ impl Fabric {
         let mut errors = self.links.delete_legs().await;
         errors.extend(Namespace::remove(&self.plan.bridge_namespace()).err());
         if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// Gives a leg its shortcut. Without, its packets need longer, and nothing else.
+    async fn shorten(&self, leg: &Leg<'_>) {
+        let (Some(shortcuts), Some(mac)) = (&self.shortcuts, leg.peer_mac) else { return };
+        let port = leg.name;
+        let result = match self.links.require(port).await {
+            Ok(link) => shortcuts.add(port, link.index, mac),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            tracing::warn!(namespace = self.namespace().label(), port, %error, "a leg's packets take the bridge");
+        }
     }
 
     async fn complete(&self, peer_links: &Links, interface: &str, prefixes: &[IpNet]) -> Result<()> {

@@ -13,6 +13,7 @@
 //! Everything that makes or removes something can be repeated with the same result. Nothing is shelled out.
 
 mod announcer;
+mod bpf;
 mod clearing;
 mod error;
 mod fabric;
@@ -29,6 +30,7 @@ mod parameters;
 mod plan;
 mod port_sockets;
 mod sandbox;
+mod shortcuts;
 mod steering;
 mod syscalls;
 mod takeover;

@@ -1,4 +1,4 @@
-//! The system calls that no safe library wraps, one function each. Together with `steering/bpf.rs` this is all of the
+//! The system calls that no safe library wraps, one function each. Together with `bpf/mod.rs` this is all of the
 //! crate's unsafe code.
 #![allow(unsafe_code, reason = "these calls have no safe wrapper; each is one function with a safe signature")]
 

@@ -151,6 +151,10 @@ pub(super) struct DaemonArguments {
     /// them, as `ringlb upgrade` does]
     #[arg(long)]
     pub(super) no_upgrade: bool,
+    /// Let packets between containers of a network that ringlb makes, and its sandbox, take the bridge [default: they go
+    /// straight from one to the other, where the kernel has tcx (Linux 6.6)]
+    #[arg(long)]
+    pub(super) no_shortcuts: bool,
     /// Speak the control protocol up to this version only
     #[arg(long, value_name = "VERSION", default_value_t, hide = true)]
     pub(super) protocol: Versions,

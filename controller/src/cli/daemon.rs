@@ -34,6 +34,7 @@ pub(super) async fn run(run_dir: PathBuf, arguments: DaemonArguments) -> Result<
         proxy_first_user: arguments.proxy_first_user,
         proxy_memory_limit: arguments.proxy_memory_limit,
         upgrade_proxies: !arguments.no_upgrade,
+        shortcuts: !arguments.no_shortcuts,
         protocol: arguments.protocol,
         keep: arguments.keep,
         ..Options::new(run_dir)

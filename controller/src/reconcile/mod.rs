@@ -70,6 +70,8 @@ pub struct Settings {
     pub memory: MemoryGroups,
     /// Whether proxies of an earlier daemon are replaced that were started from another build of their program.
     pub upgrade_proxies: bool,
+    /// Whether packets on networks that are made here go past their bridges, where the kernel lets them.
+    pub shortcuts: bool,
     /// The versions of the control protocol that are spoken.
     pub versions: Versions,
     /// How long a caller waits for an acknowledgement.

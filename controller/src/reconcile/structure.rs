@@ -64,7 +64,13 @@ impl Structure {
             None => {
                 let name = network.name().to_string();
                 let plan = NetworkPlan::new(settings.name_prefix.clone(), name, subnets(network));
-                Ground::Made(Fabric::ensure(&plan).await?)
+                let mut fabric = Fabric::ensure(&plan).await?;
+                if settings.shortcuts
+                    && let Err(error) = fabric.take_shortcuts()
+                {
+                    tracing::info!(network = %network.name(), %error, "packets take the bridge");
+                }
+                Ground::Made(fabric)
             }
         };
         Ok(Self { ground, attachments: OrdMap::new(), failed: BTreeMap::new(), sandbox: None })

@@ -72,6 +72,7 @@ fn settings(run_dir: &tempfile::TempDir) -> Settings {
         proxy_first_user: FirstUser::default(),
         memory: MemoryGroups::new("unused-", None).unwrap(),
         upgrade_proxies: true,
+        shortcuts: true,
         versions: Versions::default(),
         acknowledge_timeout: Duration::from_secs(20),
     }

@@ -1,6 +1,7 @@
 //! A VIP carries every port.
 
 use crate::node::Node;
+use ringlb_netns::Namespace;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
 
@@ -64,4 +65,34 @@ fn a_vip_can_be_left_to_the_daemon() {
     let mut said = String::new();
     client.connect(SocketAddr::new(vip, 80)).read_to_string(&mut said).unwrap();
     assert!(said.starts_with("80 from"), "{said}");
+}
+
+/// Whether requests get through while the bridge is down, after the neighbours have met over it.
+fn reaches_past_the_bridge(arguments: &[&str]) -> bool {
+    let node = Node::start_with(arguments);
+    node.create_network(&["10.0.0.0/16"]);
+    let backend = node.container(11);
+    say_port(&backend, 80);
+    let client = node.container(100);
+    node.service("web", VIP, "rr", &[&backend]);
+    let target = SocketAddr::new(VIP, 80);
+    let mut said = String::new();
+    client.connect(target).read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("80 from 10.0."), "{said}");
+
+    let sandbox = node.sandbox().name().unwrap().to_owned();
+    let bridge = Namespace::open(&sandbox.replace("-lb", "-bridge")).unwrap();
+    bridge.run(|| std::process::Command::new("ip").args(["link", "set", "br0", "down"]).status()).unwrap().unwrap();
+    let patience = std::time::Duration::from_millis(500);
+    client.run(|| std::net::TcpStream::connect_timeout(&target, patience)).is_ok_and(|mut stream| {
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        said.starts_with("80 from 10.0.")
+    })
+}
+
+#[test]
+fn packets_go_past_the_bridge_unless_told_otherwise() {
+    assert!(reaches_past_the_bridge(&[]));
+    assert!(!reaches_past_the_bridge(&["--no-shortcuts"]));
 }

@@ -1,8 +1,6 @@
 //! For each data thread and address family one listening socket for every TCP port of every VIP, and one UDP socket for
 //! every UDP port.
 
-mod bpf;
-mod program;
 mod sk_lookup;
 mod sockets;
 mod tproxy;

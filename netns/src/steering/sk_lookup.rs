@@ -1,12 +1,11 @@
 //! Steering by a BPF program that the kernel asks which socket a new connection or a datagram is for
 //! (Documentation/bpf/prog_sk_lookup.rst).
 
-use super::bpf::{self, Instruction};
-use super::program::{
-    Label, Program, add, and, call, jump_always, jump_if_equal, jump_if_zero, jump_unless_equal, load_map, load_word,
-    move_register, move_value, store_word_of,
-};
 use super::sockets::{Group, Protocol};
+use crate::bpf::{
+    self, Hook, Instruction, Program, add, and, call, jump_always, jump_if_equal, jump_if_zero, jump_unless_equal,
+    load_map, load_word, move_register, move_value, store_word_of,
+};
 use crate::{Namespace, Result};
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,8 +23,19 @@ pub(super) fn attach(namespace: &Namespace, groups: &[Group]) -> Result<OwnedFd>
     let mut own_addresses: Vec<_> =
         groups.iter().filter(|group| group.spares_own).map(|group| group.own_address).collect();
     own_addresses.dedup();
-    let program = bpf::load_sk_lookup(&program(&own_addresses, map.as_fd()), c"Apache-2.0")?;
-    bpf::attach_sk_lookup(program.as_fd(), namespace.as_fd())
+    let program = bpf::load_program(Hook::SocketLookup, &program(&own_addresses, map.as_fd()), c"Apache-2.0")?;
+    bpf::attach_to_namespace(program.as_fd(), namespace.as_fd())
+}
+
+/// The places in the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Label {
+    Protocol,
+    Ipv6,
+    NotOwn,
+    NotLoopback,
+    Assign,
+    Pass,
 }
 
 /// The map's key of a group is the sum of its protocol's and its family's number.
@@ -93,7 +103,7 @@ const FRAME: u8 = 10;
 /// ```
 /// `SK_PASS` without an assigned socket means the usual lookup: nobody listens there, so the client is refused.
 fn program(own_addresses: &[IpAddr], map: BorrowedFd<'_>) -> Vec<Instruction> {
-    let mut program = Program::default();
+    let mut program = Program::new();
     program.push(move_register(CONTEXT, R1));
     choose_protocol(&mut program);
     choose_family(&mut program, own_addresses);
@@ -115,7 +125,7 @@ fn program(own_addresses: &[IpAddr], map: BorrowedFd<'_>) -> Vec<Instruction> {
     program.finish(SK_PASS)
 }
 
-fn choose_protocol(program: &mut Program) {
+fn choose_protocol(program: &mut Program<Label>) {
     program.push(load_word(R2, CONTEXT, PROTOCOL));
     program.push(move_value(KEY, KEY_TCP));
     program.jump(jump_if_equal(R2, libc::IPPROTO_TCP), Label::Protocol);
@@ -125,7 +135,7 @@ fn choose_protocol(program: &mut Program) {
 }
 
 /// A family that the LB endpoint does not have has no socket in the map.
-fn choose_family(program: &mut Program, own_addresses: &[IpAddr]) {
+fn choose_family(program: &mut Program<Label>, own_addresses: &[IpAddr]) {
     let in_memory = |octets| i32::from_ne_bytes(octets);
     program.push(load_word(R2, CONTEXT, FAMILY));
     program.jump(jump_if_equal(R2, libc::AF_INET6), Label::Ipv6);
@@ -157,7 +167,7 @@ fn choose_family(program: &mut Program, own_addresses: &[IpAddr]) {
 }
 
 /// Goes to `otherwise` as soon as a word of the address differs.
-fn pass_if_local_ip6_is(program: &mut Program, address: [u8; 16], otherwise: Label) {
+fn pass_if_local_ip6_is(program: &mut Program<Label>, address: [u8; 16], otherwise: Label) {
     let (words, _rest) = address.as_chunks::<4>();
     for (word, offset) in words.iter().zip((LOCAL_IP6..).step_by(4)) {
         program.push(load_word(R2, CONTEXT, offset));

@@ -45,6 +45,7 @@ mod as_root {
             "steering::every_port_of_every_vip_by_tproxy",
             "datagrams::replies_leave_from_the_vip_by_tproxy",
             "neighbours::ipv6_vips_answer_while_they_have_a_route",
+            "shortcuts::where_there_are_none_packets_take_the_bridge",
             "takeover::what_is_taken_over_is_served_here_and_nothing_else",
             "steering::without_a_wish_the_kind_suits_the_user",
             "unprivileged::the_user_is_the_one_that_was_chosen",

@@ -33,6 +33,8 @@ pub(crate) enum System {
     Ringlb,
     /// The same, without the changes that workload `w7` makes.
     RinglbQuiet,
+    /// The same, on a plain bridge, as the others have it: without shortcuts.
+    RinglbBridge,
     /// nginx's stream module.
     Nginx,
     /// Envoy's TCP and UDP proxies.
@@ -43,8 +45,16 @@ pub(crate) enum System {
 
 impl System {
     /// All that can be chosen, in the order in which the first round runs them.
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Direct, Self::HaproxyTuned, Self::Haproxy, Self::Ringlb, Self::Nginx, Self::Envoy, Self::Nft];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Direct,
+        Self::HaproxyTuned,
+        Self::Haproxy,
+        Self::Ringlb,
+        Self::RinglbBridge,
+        Self::Nginx,
+        Self::Envoy,
+        Self::Nft,
+    ];
 
     /// As it is called on the command line and in results.
     pub(crate) const fn name(self) -> &'static str {
@@ -54,6 +64,7 @@ impl System {
             Self::HaproxyTuned => "haproxy-tuned",
             Self::Ringlb => "ringlb",
             Self::RinglbQuiet => "ringlb-quiet",
+            Self::RinglbBridge => "ringlb-bridge",
             Self::Nginx => "nginx",
             Self::Envoy => "envoy",
             Self::Nft => "nft",
@@ -68,6 +79,7 @@ impl System {
             Self::HaproxyTuned => "HAProxy tuned",
             Self::Ringlb => "ringlb",
             Self::RinglbQuiet => "ringlb without changes",
+            Self::RinglbBridge => "ringlb by the bridge",
             Self::Nginx => "nginx",
             Self::Envoy => "Envoy",
             Self::Nft => "nft DNAT",
@@ -81,7 +93,7 @@ impl System {
 
     /// Whether it is ringlb, whatever is done to it.
     pub(super) const fn is_ringlb(self) -> bool {
-        matches!(self, Self::Ringlb | Self::RinglbQuiet)
+        matches!(self, Self::Ringlb | Self::RinglbQuiet | Self::RinglbBridge)
     }
 
     /// Makes the network and starts the system on it, for the backends of [`topology`](super::topology).
@@ -97,7 +109,7 @@ impl System {
         let program = programs.of(self)?;
         if self.is_ringlb() {
             let topology = Topology::containers(runtime)?;
-            return Ok((topology, Some(ringlb::start(program, directory)?)));
+            return Ok((topology, Some(ringlb::start(program, directory, self != Self::RinglbBridge)?)));
         }
         let (topology, sandbox) = Topology::with_sandbox(runtime)?;
         let process = match self {
@@ -109,7 +121,7 @@ impl System {
                 nft::start(program, &sandbox, directory)?;
                 None
             }
-            Self::Direct | Self::Ringlb | Self::RinglbQuiet => None,
+            Self::Direct | Self::Ringlb | Self::RinglbQuiet | Self::RinglbBridge => None,
         };
         Ok((topology, process))
     }

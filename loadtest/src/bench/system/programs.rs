@@ -69,7 +69,7 @@ impl Programs {
 fn look_for(system: System) -> Result<Option<Found>, String> {
     let (path, version) = match system {
         System::Direct => return Ok(None),
-        System::Ringlb | System::RinglbQuiet => return Found::ringlb().map(Some),
+        System::Ringlb | System::RinglbQuiet | System::RinglbBridge => return Found::ringlb().map(Some),
         System::Haproxy | System::HaproxyTuned => (in_path("haproxy")?, "-v"),
         System::Nginx => (in_path("nginx")?, "-v"),
         System::Envoy => (in_path("envoy")?, "--version"),

@@ -27,7 +27,7 @@ pub(in crate::bench) const LARGE_SERVICES: usize = 1_000;
 /// The backends of each of them.
 pub(in crate::bench) const LARGE_BACKENDS: usize = 10;
 
-pub(super) fn start(program: &Found, directory: &Path) -> Result<Process, BenchError> {
+pub(super) fn start(program: &Found, directory: &Path, shortcuts: bool) -> Result<Process, BenchError> {
     let run_dir = run_dir(directory);
     let command = || {
         let mut command = Command::new(&program.path);
@@ -36,6 +36,9 @@ pub(super) fn start(program: &Found, directory: &Path) -> Result<Process, BenchE
     };
     let mut daemon = command();
     daemon.args(["daemon", "--metrics-listen", METRICS, "--access-log"]).arg(directory.join("access.log"));
+    if !shortcuts {
+        daemon.arg("--no-shortcuts");
+    }
     let mut daemon = Process::start(&mut daemon, None, &directory.join("ringlb.log"))?;
     let socket = admin_socket(directory);
     daemon.wait_until("serve its admin socket", || UnixStream::connect(&socket).is_ok())?;

@@ -1,43 +1,37 @@
 //! BPF programs with named places to jump to. The instruction set:
 //! Documentation/bpf/standardization/instruction-set.rst.
 
-use super::bpf::Instruction;
+use super::Instruction;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// A place in a program. Each is given once, after all jumps to it: a program without loops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Label {
-    Protocol,
-    Ipv6,
-    NotOwn,
-    NotLoopback,
-    Assign,
-    Pass,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Program {
+/// A program that is being written. Each label is given once, after all jumps to it: a program without loops.
+#[derive(Debug)]
+pub(crate) struct Program<Label> {
     instructions: Vec<Instruction>,
     /// Jumps whose label has not been given yet, by their places.
     open_jumps: Vec<(usize, Label)>,
 }
 
-impl Program {
-    pub(super) fn push(&mut self, instruction: Instruction) {
+impl<Label: Copy + PartialEq> Program<Label> {
+    pub(crate) const fn new() -> Self {
+        Self { instructions: Vec::new(), open_jumps: Vec::new() }
+    }
+
+    pub(crate) fn push(&mut self, instruction: Instruction) {
         self.instructions.push(instruction);
     }
 
-    pub(super) fn extend(&mut self, instructions: [Instruction; 2]) {
+    pub(crate) fn extend(&mut self, instructions: [Instruction; 2]) {
         self.instructions.extend(instructions);
     }
 
-    pub(super) fn jump(&mut self, instruction: Instruction, to: Label) {
+    pub(crate) fn jump(&mut self, instruction: Instruction, to: Label) {
         self.open_jumps.push((self.instructions.len(), to));
         self.instructions.push(instruction);
     }
 
     /// Makes the jumps to this label end here.
-    pub(super) fn label(&mut self, label: Label) {
+    pub(crate) fn label(&mut self, label: Label) {
         let here = self.instructions.len();
         let instructions = &mut self.instructions;
         self.open_jumps.retain(|(place, to)| {
@@ -52,65 +46,82 @@ impl Program {
     }
 
     /// The program, which ends with that result.
-    pub(super) fn finish(mut self, result: i32) -> Vec<Instruction> {
+    pub(crate) fn finish(mut self, result: i32) -> Vec<Instruction> {
         self.push(move_value(0, result));
         self.push(exit());
         self.instructions
     }
 }
 
-pub(super) const fn move_register(to: u8, from: u8) -> Instruction {
+pub(crate) const fn move_register(to: u8, from: u8) -> Instruction {
     Instruction::new(0xbf, to, from, 0, 0)
 }
 
-pub(super) const fn move_value(to: u8, value: i32) -> Instruction {
+pub(crate) const fn move_value(to: u8, value: i32) -> Instruction {
     Instruction::new(0xb7, to, 0, 0, value)
 }
 
-pub(super) const fn add(to: u8, value: i32) -> Instruction {
+pub(crate) const fn add(to: u8, value: i32) -> Instruction {
     Instruction::new(0x07, to, 0, 0, value)
 }
 
 /// On the lower 32 bits; the upper become zero.
-pub(super) const fn and(to: u8, value: i32) -> Instruction {
+pub(crate) const fn and(to: u8, value: i32) -> Instruction {
     Instruction::new(0x54, to, 0, 0, value)
 }
 
-pub(super) const fn load_word(to: u8, from: u8, offset: i16) -> Instruction {
+pub(crate) const fn load_word(to: u8, from: u8, offset: i16) -> Instruction {
     Instruction::new(0x61, to, from, offset, 0)
 }
 
-pub(super) const fn store_word_of(to: u8, offset: i16, from: u8) -> Instruction {
+pub(crate) const fn load_half_word(to: u8, from: u8, offset: i16) -> Instruction {
+    Instruction::new(0x69, to, from, offset, 0)
+}
+
+pub(crate) const fn store_half_word_of(to: u8, offset: i16, from: u8) -> Instruction {
+    Instruction::new(0x6b, to, from, offset, 0)
+}
+
+pub(crate) const fn store_half_word(to: u8, offset: i16, value: i32) -> Instruction {
+    Instruction::new(0x6a, to, 0, offset, value)
+}
+
+pub(crate) const fn store_word_of(to: u8, offset: i16, from: u8) -> Instruction {
     Instruction::new(0x63, to, from, offset, 0)
 }
 
 /// Compares the lower 32 bits: the 64-bit comparison would extend an address's sign.
-pub(super) const fn jump_if_equal(register: u8, value: i32) -> Instruction {
+pub(crate) const fn jump_if_equal(register: u8, value: i32) -> Instruction {
     Instruction::new(0x16, register, 0, 0, value)
 }
 
-pub(super) const fn jump_unless_equal(register: u8, value: i32) -> Instruction {
+pub(crate) const fn jump_unless_equal(register: u8, value: i32) -> Instruction {
     Instruction::new(0x56, register, 0, 0, value)
 }
 
 /// Compares all 64 bits, as the verifier wants for pointers.
-pub(super) const fn jump_if_zero(register: u8) -> Instruction {
+pub(crate) const fn jump_if_zero(register: u8) -> Instruction {
     Instruction::new(0x15, register, 0, 0, 0)
 }
 
-pub(super) const fn jump_always() -> Instruction {
+/// Compares all 64 bits, without a sign.
+pub(crate) const fn jump_if_greater(register: u8, than: u8) -> Instruction {
+    Instruction::new(0x2d, register, than, 0, 0)
+}
+
+pub(crate) const fn jump_always() -> Instruction {
     Instruction::new(0x05, 0, 0, 0, 0)
 }
 
 /// `BPF_PSEUDO_MAP_FD`: the kernel puts the map's address where the descriptor's number is.
-pub(super) fn load_map(to: u8, map: BorrowedFd<'_>) -> [Instruction; 2] {
+pub(crate) fn load_map(to: u8, map: BorrowedFd<'_>) -> [Instruction; 2] {
     [Instruction::new(0x18, to, 1, 0, map.as_raw_fd()), Instruction::new(0, 0, 0, 0, 0)]
 }
 
-pub(super) const fn call(helper: i32) -> Instruction {
+pub(crate) const fn call(helper: i32) -> Instruction {
     Instruction::new(0x85, 0, 0, 0, helper)
 }
 
-const fn exit() -> Instruction {
+pub(crate) const fn exit() -> Instruction {
     Instruction::new(0x95, 0, 0, 0, 0)
 }
