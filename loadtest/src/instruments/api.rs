@@ -47,16 +47,26 @@ impl Api {
 
     /// The same with a body that is JSON text already.
     pub(crate) fn done_with(&mut self, method: &str, path: &str, body: &str) -> Result<(), BenchError> {
-        let status = self.exchange(method, path, body).map_err(BenchError::file("ask", &self.socket))?;
+        self.ask(method, path, body)?;
+        self.answered()
+    }
+
+    /// Makes a request, whose answer is to be awaited by [`Self::answered`] before the next one is made.
+    pub(crate) fn ask(&mut self, method: &str, path: &str, body: &str) -> Result<(), BenchError> {
+        self.send(method, path, body).map_err(BenchError::file("ask", &self.socket))
+    }
+
+    /// Waits for the answer to the last request, which is to succeed.
+    pub(crate) fn answered(&mut self) -> Result<(), BenchError> {
+        let status = self.receive().map_err(BenchError::file("hear", &self.socket))?;
         if (200..300).contains(&status) {
             return Ok(());
         }
         let said = String::from_utf8_lossy(&self.body).into_owned();
-        Err(BenchError::Misbehaved {
-            program: "ringlb".to_owned(),
-            failed: format!("answered {method} {path} with status {status}"),
-            said,
-        })
+        let request = String::from_utf8_lossy(&self.request);
+        let request = request.split(" HTTP/").next().unwrap_or_default();
+        let failed = format!("answered {request} with status {status}");
+        Err(BenchError::Misbehaved { program: "ringlb".to_owned(), failed, said })
     }
 
     /// How many bytes the answers had, heads and all.
@@ -64,14 +74,18 @@ impl Api {
         self.received
     }
 
-    fn exchange(&mut self, method: &str, path: &str, body: &str) -> io::Result<u16> {
+    fn send(&mut self, method: &str, path: &str, body: &str) -> io::Result<()> {
         self.request.clear();
         write!(
             self.request,
             "{method} {path} HTTP/1.1\r\nHost: ringlb\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         )?;
-        self.stream.get_mut().write_all(&self.request)?;
+        self.stream.get_mut().write_all(&self.request)
+    }
+
+    /// The status; the body is in its place.
+    fn receive(&mut self) -> io::Result<u16> {
         let status = self.read_line()?.split(' ').nth(1).and_then(|status| status.parse().ok());
         let status = status.ok_or_else(|| invalid("an answer without a status"))?;
         let mut length = 0;
@@ -139,7 +153,7 @@ mod tests {
         let mut api = Api::connect(&socket).unwrap();
         api.done("PUT", "/a", Some(&serde_json::json!({"b": 1}))).unwrap();
         let error = api.done("GET", "/c", None).unwrap_err().to_string();
-        assert!(error.contains("status 404") && error.contains("nothing"), "{error}");
+        assert!(error.contains("GET /c with status 404") && error.contains("nothing"), "{error}");
         api.done("DELETE", "/d", None).unwrap();
         let requests = server.join().unwrap();
         assert!(requests[0].starts_with("PUT /a HTTP/1.1\r\n") && requests[0].ends_with("\r\n\r\n{\"b\":1}"));

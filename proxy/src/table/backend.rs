@@ -45,8 +45,8 @@ pub enum Health {
 }
 
 impl Backend {
-    /// A healthy backend as `spec` says, without a past.
-    pub(super) fn new(spec: &BackendSpec) -> Self {
+    /// A healthy backend as `spec` says.
+    pub(super) fn new(spec: &BackendSpec, identity: Arc<Identity>) -> Self {
         Self {
             address: spec.address,
             weight: spec.weight,
@@ -55,7 +55,7 @@ impl Backend {
             local: spec.local,
             health: Health::Healthy,
             warmth: WARM,
-            identity: Arc::default(),
+            identity,
         }
     }
 

@@ -119,7 +119,8 @@ mod tests {
 
     fn backend(number: u32) -> Backend {
         let address = IpAddr::from(Ipv4Addr::from(number));
-        Backend::new(&BackendSpec { address, weight: 1, draining: false, backup: false, local: false })
+        let spec = BackendSpec { address, weight: 1, draining: false, backup: false, local: false };
+        Backend::new(&spec, Arc::default())
     }
 
     fn addresses<'a>(backends: impl IntoIterator<Item = &'a Backend>) -> Vec<IpAddr> {

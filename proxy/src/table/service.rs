@@ -311,10 +311,10 @@ pub struct Condition {
 /// A backend as `spec` says, with the past of the one that it was before. With `starts_cold` its share begins small if it
 /// could not be used before.
 fn put(spec: &BackendSpec, before: Option<&Backend>, starts_cold: bool) -> Backend {
-    let mut backend = Backend::new(spec);
+    let identity = before.map(|before| Arc::clone(&before.identity)).unwrap_or_default();
+    let mut backend = Backend::new(spec, identity);
     if let Some(before) = before {
         (backend.health, backend.warmth) = (before.health, before.warmth);
-        backend.identity = Arc::clone(&before.identity);
     }
     if starts_cold && backend.is_usable() && !before.is_some_and(Backend::is_usable) {
         backend.warmth = slow_start::COLD;

@@ -4,7 +4,6 @@ use crate::bench::BenchError;
 use crate::bench::system::ringlb;
 use crate::instruments::api::Api;
 use ringlb_load::units::to_float;
-use serde_json::json;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,13 +13,13 @@ use std::time::{Duration, Instant};
 
 /// Changes a second, in all.
 const RATE: u32 = 1_000;
-/// Each has a connection and a backend of its own, so that one answer that is late does not hold the others up.
-const CLIENTS: u32 = 4;
+/// Each connection changes a backend of its own, so that one answer that is late does not hold the others up.
+const CONNECTIONS: u32 = 4;
 
 /// Changes being made.
 pub(in crate::bench) struct Churn {
     stop: Arc<AtomicBool>,
-    clients: Vec<JoinHandle<Result<u64, BenchError>>>,
+    client: JoinHandle<Result<u64, BenchError>>,
     begun: Instant,
 }
 
@@ -35,49 +34,80 @@ impl Churn {
     /// Starts to add and remove backends of the service that is being used, each to a table of its own. They have the
     /// weight 0: whatever is measured meanwhile does not go to them.
     pub(in crate::bench) fn start(socket: &Path) -> Result<Self, BenchError> {
+        let connections = (0..CONNECTIONS).map(|number| Connection::open(socket, number));
+        let connections = connections.collect::<Result<Vec<_>, _>>()?;
         let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
         let begun = Instant::now();
-        let clients = (0..CLIENTS).map(|client| {
-            let mut api = Api::connect(socket)?;
-            let stopped = Arc::clone(&stop);
-            let work = move || change(&mut api, client, begun, &stopped);
-            let thread = std::thread::Builder::new().name("ringlb-churn".to_owned()).spawn(work);
-            thread.map_err(BenchError::machine("start a thread"))
-        });
-        let clients = clients.collect::<Result<_, _>>()?;
-        Ok(Self { stop, clients, begun })
+        let client = std::thread::Builder::new()
+            .name("ringlb-churn".to_owned())
+            .spawn(move || change(connections, begun, &stopped))
+            .map_err(BenchError::machine("start a thread"))?;
+        Ok(Self { stop, client, begun })
     }
 
     /// Ends it. A change that was refused is an error.
     pub(in crate::bench) fn stop(self) -> Result<Churned, BenchError> {
         self.stop.store(true, Ordering::Relaxed);
         let elapsed = self.begun.elapsed();
-        let mut done = 0;
-        for client in self.clients {
-            let ended = || BenchError::Impossible("a thread that makes changes has panicked".to_owned());
-            done += client.join().map_err(|_| ended())??;
-        }
+        let ended = || BenchError::Impossible("the thread that makes changes has panicked".to_owned());
+        let done = self.client.join().map_err(|_| ended())??;
         Ok(Churned { per_second: to_float(done) / elapsed.as_secs_f64().max(f64::MIN_POSITIVE) })
     }
 }
 
-fn change(api: &mut Api, client: u32, begun: Instant, stopped: &AtomicBool) -> Result<u64, BenchError> {
-    let address = Ipv4Addr::from(ringlb::ELSEWHERE.to_bits() + client);
-    let path = ringlb::backend_path(ringlb::SERVICE, address);
-    let weightless = json!({"weight": 0});
-    // The clients take turns within the interval.
-    let interval = Duration::from_secs(1) * CLIENTS / RATE;
-    let first = begun + interval * client / CLIENTS;
-    let mut done: u64 = 0;
-    while !stopped.load(Ordering::Relaxed) {
-        let due = first + interval * u32::try_from(done).unwrap_or(u32::MAX);
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        if done.is_multiple_of(2) {
-            api.done("PUT", &path, Some(&weightless))?;
-        } else {
-            api.done("DELETE", &path, None)?;
+/// The connections take turns. An answer is read when it is its connection's turn again, and not as it comes: the load's
+/// processor, which this thread shares, is to do as little for a change as it can.
+fn change(mut connections: Vec<Connection>, begun: Instant, stopped: &AtomicBool) -> Result<u64, BenchError> {
+    let mut done = 0;
+    let mut due = begun;
+    'changing: loop {
+        for connection in &mut connections {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if stopped.load(Ordering::Relaxed) {
+                break 'changing;
+            }
+            done += u64::from(connection.finish()?);
+            connection.begin()?;
+            due += Duration::from_secs(1) / RATE;
         }
-        done += 1;
+    }
+    for connection in &mut connections {
+        done += u64::from(connection.finish()?);
     }
     Ok(done)
+}
+
+struct Connection {
+    api: Api,
+    /// The path of its backend.
+    path: String,
+    /// Whether its backend is there once the last change is made.
+    is_there: bool,
+    /// Whether there is an answer to come.
+    is_waiting: bool,
+}
+
+impl Connection {
+    fn open(socket: &Path, number: u32) -> Result<Self, BenchError> {
+        let address = Ipv4Addr::from(ringlb::ELSEWHERE.to_bits() + number);
+        let path = ringlb::backend_path(ringlb::SERVICE, address);
+        Ok(Self { api: Api::connect(socket)?, path, is_there: false, is_waiting: false })
+    }
+
+    fn begin(&mut self) -> Result<(), BenchError> {
+        let (method, body) = if self.is_there { ("DELETE", "") } else { ("PUT", r#"{"weight":0}"#) };
+        self.api.ask(method, &self.path, body)?;
+        self.is_there = !self.is_there;
+        self.is_waiting = true;
+        Ok(())
+    }
+
+    /// Waits for the answer, if there is one to come; says whether there was.
+    fn finish(&mut self) -> Result<bool, BenchError> {
+        if self.is_waiting {
+            self.api.answered()?;
+        }
+        Ok(std::mem::take(&mut self.is_waiting))
+    }
 }
