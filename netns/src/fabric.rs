@@ -50,7 +50,7 @@ impl Fabric {
 
     /// Lets IP packets between the legs that are connected from now on go straight from one to the other, past the bridge,
     /// as long as this fabric or a clone of it lives; afterwards they take the bridge again. Whoever captures packets sees
-    /// them at the ends of legs, not at the bridge.
+    /// them at the ends of legs, not at the bridge, and XDP programs of the receiving interface do not get them.
     ///
     /// # Errors
     /// If `bpf(2)` is refused, or the kernel has no `tcx` (before Linux 6.6). The fabric is as it was then.

@@ -119,6 +119,8 @@ fn an_idle_proxy_takes_little_memory() {
     let kib = proxy.anonymous_memory();
     println!("{kib} KiB of anonymous memory");
     assert!(kib <= 3 * 1024, "{kib} KiB");
+    // Where the kernel makes them unasked, huge pages would be more than all the rest.
+    assert_eq!(proxy.status("THP_enabled"), "0");
 }
 
 /// A network of 1,000 services with 100 backends each, made one service after the other.

@@ -3,6 +3,7 @@
 
 mod support;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringlb_proxy::control::descriptors;
 use ringlb_proxy::control::message::{
     Change, DescriptorRole, Port, Protocol, PublishedPort, Reply, Request, ServiceSpec,
@@ -442,6 +443,9 @@ fn the_next_daemon_gets_all_that_the_proxy_has() {
 
 #[test]
 fn many_ports_are_handed_over_in_parts_and_there_is_a_limit() {
+    // All of them come back, and the usual limit is 1,024.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     let (mut proxy, mut control) = start("1");
     for number in 10_000..11_024 {
         let port = tcp(number);

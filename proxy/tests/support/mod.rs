@@ -224,9 +224,14 @@ impl Proxy {
 
     /// Anonymous memory in KiB.
     pub(crate) fn anonymous_memory(&self) -> u64 {
+        self.status("RssAnon").trim_end_matches(" kB").trim().parse().unwrap()
+    }
+
+    /// What the kernel says of the process under that name (proc_pid_status(5)).
+    pub(crate) fn status(&self, name: &str) -> String {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-        line.trim().trim_end_matches(" kB").trim().parse().unwrap()
+        let mut fields = status.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(field, _)| *field == name).map(|(_, value)| value.trim().to_owned()).unwrap()
     }
 
     /// Sends `Shutdown`, waits for the end; gives the exit code and what was logged.
