@@ -7,7 +7,7 @@ use crate::bpf::{
 use crate::{Namespace, Result};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What hands IP packets from one leg of a bridge to another without the bridge: a program at each port gives what a
 /// namespace sends straight to the interface that has the destination's hardware address, in the namespace that it is in
@@ -47,6 +47,9 @@ impl Shortcuts {
 
     /// Lets packets to and from that port take the straight way, to it if they are for that hardware address.
     pub(crate) fn add(&self, name: &str, index: u32, mac: [u8; 6]) -> Result<()> {
+        if self.ports().get(name).is_some_and(|port| (port.index, port.mac) == (index, mac)) {
+            return Ok(());
+        }
         let link = self.namespace.run(|| bpf::attach_to_interface(self.program.as_fd(), index))??;
         self.remove(name)?;
         bpf::put_number(self.map.as_fd(), key_of(mac), index)?;
@@ -65,7 +68,7 @@ impl Shortcuts {
         }
     }
 
-    fn ports(&self) -> std::sync::MutexGuard<'_, HashMap<String, Port>> {
+    fn ports(&self) -> MutexGuard<'_, HashMap<String, Port>> {
         // What a panic may have left is a port too many or too few, each whole.
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -83,10 +83,9 @@ fn each_size_has_its_figures() {
     let memory = fits.iter().find(|fit| fit["figure"] == "proxy_bytes").unwrap();
     assert_eq!(memory["against"], "all_backends");
     assert!(number(memory, "r_squared") <= 1.0 && memory["slope"].is_f64() && memory["intercept"].is_f64(), "{memory}");
-    assert_eq!(
-        number(&results["ratios"], "kernel_objects"),
-        number(&steps[2], "kernel_objects") / number(&steps[0], "kernel_objects")
-    );
+    let ratio = number(&steps[2], "kernel_objects") / number(&steps[0], "kernel_objects");
+    // A number that is read from JSON may be another one in its last digit.
+    assert!((number(&results["ratios"], "kernel_objects") - ratio).abs() < 1e-9, "{ratio} {results}");
 
     let report = fs::read_to_string(directory.path().join("report/scale.md")).unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();
