@@ -4,6 +4,7 @@ use crate::bpf::{
     self, Hook, Instruction, Program, add, call, exit, jump_if_equal, jump_if_greater, jump_if_zero, jump_unless_equal,
     load_half_word, load_map, load_word, move_register, move_value, store_half_word, store_half_word_of,
 };
+use crate::links::LOOPBACK_INDEX;
 use crate::{Namespace, Result};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -73,9 +74,6 @@ impl Shortcuts {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// As in every network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
-const LOOPBACK_INDEX: u32 = 1;
 
 /// As many as a bridge can have (`BR_MAX_PORTS`, net/bridge/br_private.h).
 const PORTS: u32 = 1024;

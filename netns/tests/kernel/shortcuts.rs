@@ -12,13 +12,17 @@ struct Network {
 }
 
 impl Network {
-    async fn new(test: &str) -> Self {
+    /// `None` where the kernel cannot.
+    async fn new(test: &str) -> Option<Self> {
+        if !kernel_has_tcx() {
+            return None;
+        }
         let plan = NetworkPlan { subnets: Stack::Dual.subnets(), ..plan(test) };
         let fabric = Fabric::ensure(&plan).await.unwrap();
         let mut network = Self { plan, fabric, containers: containers(test) };
         network.fabric.take_shortcuts().unwrap();
         connect(&network.fabric, &network.containers).await;
-        network
+        Some(network)
     }
 
     /// Whether the first container reaches the second, by both families. With the bridge set down only shortcuts lead
@@ -70,10 +74,7 @@ mod as_root {
 
     #[tokio::test]
     async fn packets_go_past_the_bridge() {
-        if !kernel_has_tcx() {
-            return;
-        }
-        let network = Network::new("shortcuts").await;
+        let Some(mut network) = Network::new("shortcuts").await else { return };
         assert!(network.reach_each_other());
         network.set_bridge("down");
         assert!(network.reach_each_other());
@@ -84,16 +85,11 @@ mod as_root {
         connect(&again, &network.containers).await;
         network.set_bridge("down");
         assert!(network.reach_each_other());
-        let Network { plan, fabric, containers } = network;
-        drop(fabric);
-        let network = Network { plan, fabric: again, containers };
+        network.fabric = again;
         assert!(network.reach_each_other());
 
         // Without them the bridge has the packets.
-        let Network { plan, fabric, containers } = network;
-        drop(fabric);
-        let fabric = Fabric::ensure(&plan).await.unwrap();
-        let network = Network { plan, fabric, containers };
+        network.fabric = Fabric::ensure(&network.plan).await.unwrap();
         assert!(network.reach_each_other());
         network.set_bridge("down");
         assert!(network.are_silent());
@@ -102,10 +98,7 @@ mod as_root {
 
     #[tokio::test]
     async fn a_leg_that_is_made_anew_has_its_shortcut() {
-        if !kernel_has_tcx() {
-            return;
-        }
-        let network = Network::new("shortcuts-anew").await;
+        let Some(network) = Network::new("shortcuts-anew").await else { return };
         assert!(network.reach_each_other());
         let (name, v4, v6) = CONTAINERS[1];
         network.fabric.disconnect(name).await.unwrap();
@@ -130,10 +123,7 @@ mod as_root {
     /// The new port gets the address before the old one loses it.
     #[tokio::test]
     async fn an_address_that_moves_keeps_its_shortcut() {
-        if !kernel_has_tcx() {
-            return;
-        }
-        let mut network = Network::new("shortcuts-moves").await;
+        let Some(mut network) = Network::new("shortcuts-moves").await else { return };
         let (name, v4, v6) = CONTAINERS[1];
         let new = Namespace::create("ringlb-test-shortcuts-moves-new").unwrap();
         network.fabric.connect("new", &new, "eth0", Stack::Dual.addresses(v4, v6)).await.unwrap();
@@ -148,10 +138,7 @@ mod as_root {
     /// Whoever has put an interface of his own on the bridge, and broadcasts, are reached as ever.
     #[tokio::test]
     async fn what_has_no_shortcut_takes_the_bridge() {
-        if !kernel_has_tcx() {
-            return;
-        }
-        let network = Network::new("shortcuts-others").await;
+        let Some(network) = Network::new("shortcuts-others").await else { return };
         let bridge = network.fabric.namespace();
         iproute2(bridge, &["link", "add", "own", "up", "master", "br0", "type", "veth", "peer", "name", "own-end"]);
         let other = Namespace::create("ringlb-test-shortcuts-others-three").unwrap();
