@@ -248,7 +248,7 @@ fn a_warm_backend_is_like_any_other() {
     use crate::table::{Condition, Health, WARM};
     for algorithm in ALL {
         let cold = with_a_cold_one(algorithm);
-        let identity = std::sync::Arc::clone(&cold.backends()[3].identity);
+        let identity = cold.backends()[3].identity.clone();
         let warm = cold.with_conditions(&[Condition { identity, health: Health::Healthy, warmth: WARM }]);
         let always = service(algorithm, &[(3, false); 4]);
         warm.state.turns.store(0, Ordering::Relaxed);

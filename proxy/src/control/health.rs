@@ -92,9 +92,9 @@ impl Health {
     fn log(&self, before: &Table, service: &str, conditions: &[Condition]) {
         let network = &self.shared.network;
         let backends = before.service(service).into_iter().flat_map(|service| service.backends());
-        let before: HashMap<_, _> = backends.map(|backend| (Arc::as_ptr(&backend.identity), backend)).collect();
+        let before: HashMap<_, _> = backends.map(|backend| (&backend.identity, backend)).collect();
         for condition in conditions {
-            let Some(backend) = before.get(&Arc::as_ptr(&condition.identity)) else { continue };
+            let Some(backend) = before.get(&condition.identity) else { continue };
             let address = backend.address;
             match condition.health {
                 same if same == backend.health => {}

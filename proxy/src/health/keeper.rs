@@ -11,7 +11,7 @@ use super::ejection::{Ejections, most_ejected};
 use super::slow_start;
 use crate::control::message::Statistics;
 use crate::control::settings::HealthCheck;
-use crate::table::{Backend, Condition, Health, Identity, Service, Table, WARM};
+use crate::table::{Backend, Condition, Health, Service, SharedIdentity, Table, WARM};
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub struct CheckOrder {
     pub address: IpAddr,
     /// What to do.
     pub check: Arc<HealthCheck>,
-    identity: Arc<Identity>,
+    identity: SharedIdentity,
     began: Instant,
 }
 
@@ -52,7 +52,7 @@ struct Known {
 /// What is known of a backend.
 #[derive(Debug)]
 struct State {
-    identity: Arc<Identity>,
+    identity: SharedIdentity,
     ejections: Ejections,
     ejected_at: Option<Instant>,
     checks: Checks,
@@ -111,7 +111,7 @@ impl Keeper {
         &mut self,
         table: &Table,
         name: &str,
-        identity: &Arc<Identity>,
+        identity: &SharedIdentity,
         now: Instant,
         random: &mut fastrand::Rng,
     ) -> bool {
@@ -119,7 +119,7 @@ impl Keeper {
         identity.forgive();
         let Some(service) = table.service(name) else { return false };
         let settings = &service.settings.ejection;
-        let Some(backend) = service.backends().iter().find(|backend| Arc::ptr_eq(&backend.identity, identity)) else {
+        let Some(backend) = service.backends().iter().find(|backend| backend.identity == *identity) else {
             return false;
         };
         // One that is left out already gets connections in panic only, and what becomes of those changes nothing.
@@ -147,7 +147,7 @@ impl Keeper {
             let Some(known) = self.services.get_mut(&service) else { continue };
             let (Some(state), Some(check)) = (known.backends.get_mut(&address), &known.check) else { continue };
             state.check = NextCheck::UnderWay;
-            let (identity, check) = (Arc::clone(&state.identity), Arc::clone(check));
+            let (identity, check) = (state.identity.clone(), Arc::clone(check));
             orders.push(CheckOrder { service, address, check, identity, began: now });
         }
         orders
@@ -165,7 +165,7 @@ impl Keeper {
         let Some(known) = self.services.get_mut(&order.service) else { return false };
         let check = known.check.clone();
         let Some(state) = known.backends.get_mut(&order.address) else { return false };
-        if !Arc::ptr_eq(&state.identity, &order.identity) || state.check != NextCheck::UnderWay {
+        if state.identity != order.identity || state.check != NextCheck::UnderWay {
             return false;
         }
         state.check = NextCheck::None;
@@ -257,7 +257,7 @@ impl Known {
             }
         };
         self.backends.retain(|address, state| {
-            let stays = there.get(address).is_some_and(|identity| Arc::ptr_eq(identity, &state.identity));
+            let stays = there.get(address).is_some_and(|identity| **identity == state.identity);
             if !stays {
                 drop_check(*address, state);
             }
@@ -352,7 +352,7 @@ impl Known {
                 WARM
             };
             if (health, warmth) != (backend.health, backend.warmth) {
-                conditions.push(Condition { identity: Arc::clone(&backend.identity), health, warmth });
+                conditions.push(Condition { identity: backend.identity.clone(), health, warmth });
             }
         }
         conditions
@@ -373,9 +373,9 @@ impl Known {
 }
 
 impl State {
-    fn new(identity: &Arc<Identity>) -> Self {
+    fn new(identity: &SharedIdentity) -> Self {
         Self {
-            identity: Arc::clone(identity),
+            identity: identity.clone(),
             ejections: Ejections::default(),
             ejected_at: None,
             checks: Checks::default(),

@@ -3,7 +3,7 @@
 use super::Parcel;
 use crate::control::message::Port;
 use crate::ring::Slot;
-use crate::table::Identity;
+use crate::table::SharedIdentity;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
@@ -37,7 +37,7 @@ pub enum Order {
     /// Reset this backend's connections after a time, and give its sessions other backends, if it still drains then.
     DrainDeadline {
         /// The backend.
-        identity: Arc<Identity>,
+        identity: SharedIdentity,
         /// The note that draining started with.
         note: u32,
         /// The time it has.

@@ -19,7 +19,7 @@ pub use thread::DataThread;
 use crate::access_log::AccessLog;
 use crate::admission::Gate;
 use crate::control::message::{Delta, Features, Generation, Port, Snapshot};
-use crate::table::{Condition, Consequence, Destination, Identity, Table, Transition, TransitionError};
+use crate::table::{Condition, Consequence, Destination, SharedIdentity, Table, Transition, TransitionError};
 use crate::worker::Limits;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -188,11 +188,11 @@ impl Shared {
 
     /// Takes note that a backend of the service at that destination could not be reached. One that has been too often in a row becomes a
     /// matter of the control thread.
-    pub fn note_unreachable(&self, destination: &Destination, identity: &Arc<Identity>) {
+    pub fn note_unreachable(&self, destination: &Destination, identity: &SharedIdentity) {
         let table = self.table.load();
         let Some((service, _)) = table.find(destination) else { return };
         if identity.note_failure(service.settings.ejection.failures.0) {
-            self.suspects.put(Suspect { service: Arc::clone(&service.name), identity: Arc::clone(identity) });
+            self.suspects.put(Suspect { service: Arc::clone(&service.name), identity: identity.clone() });
         }
     }
 

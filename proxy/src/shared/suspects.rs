@@ -1,6 +1,6 @@
 //! Backends that data threads could not reach, on their way to the control thread.
 
-use crate::table::Identity;
+use crate::table::SharedIdentity;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
@@ -10,7 +10,7 @@ pub struct Suspect {
     /// The service's name.
     pub service: Arc<str>,
     /// The backend.
-    pub identity: Arc<Identity>,
+    pub identity: SharedIdentity,
 }
 
 /// Suspects that the control thread has not looked at yet.

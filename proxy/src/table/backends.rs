@@ -114,13 +114,14 @@ impl<'a> IntoIterator for &'a Backends {
 mod tests {
     use super::*;
     use crate::control::message::BackendSpec;
+    use crate::table::SharedIdentity;
     use proptest::prelude::*;
     use std::net::{IpAddr, Ipv4Addr};
 
     fn backend(number: u32) -> Backend {
         let address = IpAddr::from(Ipv4Addr::from(number));
         let spec = BackendSpec { address, weight: 1, draining: false, backup: false, local: false };
-        Backend::new(&spec, Arc::default())
+        Backend::new(&spec, SharedIdentity::default())
     }
 
     fn addresses<'a>(backends: impl IntoIterator<Item = &'a Backend>) -> Vec<IpAddr> {

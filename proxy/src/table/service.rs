@@ -1,10 +1,11 @@
 //! A service in a table.
 
-use super::backend::{Backend, Health, Identity, WARM};
+use super::backend::{Backend, Health, WARM};
 use super::backends::Backends;
 use super::chooser::Chooser;
 use super::eligibility::{eligible, spare};
 use super::histogram::Histogram;
+use super::identity::{Identity, SharedIdentity};
 use super::served_ports::ServedPorts;
 use crate::admission::{
     AccessList, Places, PrefixSet, RetryBudget, RetryLimit, Scope, Waiter, WaitingQueue, new_scope,
@@ -202,7 +203,7 @@ impl Service {
     pub fn gives_up(&self, backend: &Identity, attempts: u8, tried: &[IpAddr]) -> bool {
         let eligible = || self.eligible.iter().filter_map(|&index| self.backends.get(index as usize));
         attempts <= self.settings.retries.0
-            && !eligible().any(|one| std::ptr::eq(Arc::as_ptr(&one.identity), backend))
+            && !eligible().any(|one| std::ptr::eq(&*one.identity, backend))
             && eligible().any(|one| !tried.contains(&one.address))
     }
 
@@ -246,10 +247,9 @@ impl Service {
     #[must_use]
     pub fn with_conditions(&self, conditions: &[Condition]) -> Self {
         let mut service = self.clone();
-        let conditions: HashMap<_, _> =
-            conditions.iter().map(|condition| (Arc::as_ptr(&condition.identity), condition)).collect();
+        let conditions: HashMap<_, _> = conditions.iter().map(|condition| (&condition.identity, condition)).collect();
         for (index, backend) in self.backends.iter().enumerate() {
-            if let Some(Condition { health, warmth, .. }) = conditions.get(&Arc::as_ptr(&backend.identity)) {
+            if let Some(Condition { health, warmth, .. }) = conditions.get(&backend.identity) {
                 service.backends.set(index, Backend { health: *health, warmth: *warmth, ..backend.clone() });
             }
         }
@@ -301,7 +301,7 @@ impl Service {
 #[derive(Debug, Clone)]
 pub struct Condition {
     /// The backend.
-    pub identity: Arc<Identity>,
+    pub identity: SharedIdentity,
     /// See [`Backend::health`].
     pub health: Health,
     /// See [`Backend::warmth`].
@@ -311,7 +311,7 @@ pub struct Condition {
 /// A backend as `spec` says, with the past of the one that it was before. With `starts_cold` its share begins small if it
 /// could not be used before.
 fn put(spec: &BackendSpec, before: Option<&Backend>, starts_cold: bool) -> Backend {
-    let identity = before.map(|before| Arc::clone(&before.identity)).unwrap_or_default();
+    let identity = before.map(|before| before.identity.clone()).unwrap_or_default();
     let mut backend = Backend::new(spec, identity);
     if let Some(before) = before {
         (backend.health, backend.warmth) = (before.health, before.warmth);

@@ -1,6 +1,6 @@
 //! The step from one table to the next.
 
-use super::{Backend, Identity, Published, Service, Table};
+use super::{Backend, Published, Service, SharedIdentity, Table};
 use crate::admission::Scope;
 use crate::control::message::{BackendSpec, Change, Delta, Generation, Port, ServiceSpec, Snapshot};
 use std::collections::{HashMap, HashSet};
@@ -15,7 +15,7 @@ pub struct Transition {
     /// The new table.
     pub table: Table,
     /// What the step means for backends, in the order of the changes.
-    pub consequences: Vec<(Arc<Identity>, Consequence)>,
+    pub consequences: Vec<(SharedIdentity, Consequence)>,
     /// Whether connections that there are can end because of their age by a setting that is new.
     pub limits_age: bool,
 }
@@ -155,7 +155,7 @@ struct Step {
     /// Services of which backends were changed and further ones may be, and that are not in the table yet: so a batch that
     /// changes all backends of a service makes one new service, not one for each of them.
     changing: HashMap<Scope, Service>,
-    consequences: Vec<(Arc<Identity>, Consequence)>,
+    consequences: Vec<(SharedIdentity, Consequence)>,
 }
 
 impl Step {
@@ -248,7 +248,7 @@ impl Step {
             (true, false) => Consequence::DrainEnded,
             (true, true) | (false, false) => return Ok(()),
         };
-        let identity = Arc::clone(&now.identity);
+        let identity = now.identity.clone();
         self.consequences.push((identity, consequence));
         Ok(())
     }
@@ -345,7 +345,7 @@ impl Step {
             (true, false) => Consequence::DrainEnded,
             (false, false) => return,
         };
-        self.consequences.push((Arc::clone(&now.identity), consequence));
+        self.consequences.push((now.identity.clone(), consequence));
     }
 
     /// Makes ready what picks look up.
@@ -368,8 +368,8 @@ fn no_service(name: &str) -> TransitionError {
     TransitionError::NoService { service: name.to_owned() }
 }
 
-fn removed(backend: &Backend) -> (Arc<Identity>, Consequence) {
-    (Arc::clone(&backend.identity), Consequence::Removed)
+fn removed(backend: &Backend) -> (SharedIdentity, Consequence) {
+    (backend.identity.clone(), Consequence::Removed)
 }
 
 #[cfg(test)]

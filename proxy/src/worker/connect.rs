@@ -161,7 +161,7 @@ impl Worker {
                 ProxyProtocol::V1 => Some(Version::One),
                 ProxyProtocol::V2 => Some(Version::Two),
             };
-            let identity = Arc::clone(&backend.identity);
+            let identity = backend.identity.clone();
             connection.backend_port = port;
             let started = self.moment();
             let attempt = Attempt { address: backend.address, identity, told, abandoned: false, started };

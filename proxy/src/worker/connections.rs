@@ -7,10 +7,9 @@ use crate::flow::termination::Cause;
 use crate::flow::{Flow, Side};
 use crate::proxy_protocol::{Addresses, Version};
 use crate::ring::{GENERATION_MASK, Slot};
-use crate::table::{Destination, Identity};
+use crate::table::{Destination, SharedIdentity};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
 use std::time::Instant;
 
 /// One connection and what belongs to it.
@@ -59,7 +58,7 @@ pub(super) struct Connection {
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) address: IpAddr,
-    pub(super) identity: Arc<Identity>,
+    pub(super) identity: SharedIdentity,
     /// How it is told who the client is.
     pub(super) told: Option<Version>,
     /// Whether it must end, even if it has succeeded before its cancellation: the backend was removed, or its drain deadline

@@ -4,8 +4,7 @@ use super::{Error, Timer, Worker};
 use crate::flow::termination::Cause;
 use crate::ring::Slot;
 use crate::shared::Order;
-use crate::table::Identity;
-use std::sync::Arc;
+use crate::table::{Identity, SharedIdentity};
 
 impl Worker {
     pub(super) fn read_orders(&mut self) -> Result<(), Error> {
@@ -38,11 +37,11 @@ impl Worker {
 
     /// A draining backend's time is over: its connections end and its sessions move, unless it was put back or removed
     /// meanwhile.
-    pub(super) fn drain_timed_out(&mut self, identity: &Arc<Identity>, note: u32) -> Result<(), Error> {
+    pub(super) fn drain_timed_out(&mut self, identity: &SharedIdentity, note: u32) -> Result<(), Error> {
         if identity.last_drain() != note {
             return Ok(());
         }
-        let is_it = |other: &Identity| std::ptr::eq(other, Arc::as_ptr(identity));
+        let is_it = |other: &Identity| std::ptr::eq(other, &**identity);
         self.reset_where(is_it, Cause::Drained)?;
         self.move_sessions(is_it)
     }

@@ -1,10 +1,9 @@
 //! What is due later.
 
 use crate::ring::Slot;
-use crate::table::Identity;
+use crate::table::SharedIdentity;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What is due. A timer is never taken back: whoever is told looks whether it still matters.
@@ -15,7 +14,7 @@ pub(super) enum Timer {
     /// A connection with a reset on one side has had its time to deliver the rest.
     Linger { slot: Slot },
     /// A draining backend has had its time, if no later note was made.
-    Drain { identity: Arc<Identity>, note: u32 },
+    Drain { identity: SharedIdentity, note: u32 },
     /// Accepting from a listener failed for want of something and may be tried again.
     Accept { listener: u32 },
     /// Receiving from a steered UDP socket failed too often and may be tried again.

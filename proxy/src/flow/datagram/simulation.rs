@@ -11,7 +11,7 @@ use crate::control::message::{
     Algorithm, BackendSpec, Change, Delta, Generation, ServiceSettings, ServiceSpec, Snapshot,
 };
 use crate::flow::Slot;
-use crate::table::{Consequence, Entry, Identity, Table};
+use crate::table::{Consequence, Entry, Identity, SharedIdentity, Table};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ struct Open {
 #[derive(Debug)]
 struct Seat {
     address: IpAddr,
-    identity: Arc<Identity>,
+    identity: SharedIdentity,
     /// ICMP has said that something that was sent has been refused.
     error: bool,
     /// Replies on their way.
@@ -75,8 +75,8 @@ struct World {
     alive: HashSet<IpAddr>,
     /// Backends that are not reachable at all.
     unreachable: HashSet<IpAddr>,
-    identities: Vec<Arc<Identity>>,
-    drains: Vec<(Arc<Identity>, u32)>,
+    identities: Vec<SharedIdentity>,
+    drains: Vec<(SharedIdentity, u32)>,
     /// Whether sessions of removed backends are yet to be moved, as the data thread has not read its orders.
     order: bool,
     responses: u16,
@@ -175,12 +175,12 @@ impl World {
         for slot in self.sessions.select(|_| true) {
             let session = self.sessions.get(slot).unwrap();
             let seat = session.seat.as_ref().expect("a session without a backend was left open");
-            *counts.entry(Arc::as_ptr(&seat.identity)).or_default() += 1;
+            *counts.entry(&raw const *seat.identity).or_default() += 1;
             assert!(self.order || !seat.identity.is_removed(), "a session stays at a removed backend");
         }
         for identity in &self.identities {
             let counted = identity.active.load(Ordering::SeqCst);
-            assert_eq!(counted, counts.get(&Arc::as_ptr(identity)).copied().unwrap_or(0), "a count is wrong");
+            assert_eq!(counted, counts.get(&(&raw const **identity)).copied().unwrap_or(0), "a count is wrong");
         }
         assert!(self.taken.values().all(|count| *count == 1), "a datagram was taken twice");
         assert!(self.sessions.len() <= MOST_SESSIONS);
@@ -276,8 +276,8 @@ impl World {
     fn note_identities(&mut self) {
         for service in self.table.services() {
             for backend in service.backends() {
-                if !self.identities.iter().any(|identity| Arc::ptr_eq(identity, &backend.identity)) {
-                    self.identities.push(Arc::clone(&backend.identity));
+                if !self.identities.contains(&backend.identity) {
+                    self.identities.push(backend.identity.clone());
                 }
             }
         }
@@ -293,7 +293,7 @@ impl World {
         let Some((identity, note)) = self.drains.pop() else { return };
         if identity.last_drain() == note {
             seen.drains_over += 1;
-            self.move_where(|other| std::ptr::eq(other, Arc::as_ptr(&identity)), seen);
+            self.move_where(|other| std::ptr::eq(other, &*identity), seen);
             // It may have been picked again only if it is not in the table as draining.
             assert_eq!(identity.active.load(Ordering::SeqCst), 0);
         }
@@ -382,7 +382,7 @@ impl World {
             return Event::ConnectFailed;
         }
         session.seat =
-            Some(Seat { address: backend.address, identity: Arc::clone(&backend.identity), error: false, replies: 0 });
+            Some(Seat { address: backend.address, identity: backend.identity.clone(), error: false, replies: 0 });
         Event::Connected
     }
 

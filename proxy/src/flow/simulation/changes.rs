@@ -103,7 +103,7 @@ pub(super) fn conditions(table: &Table, random: &mut fastrand::Rng) -> Option<(S
             _ => Health::Healthy,
         };
         let warmth = if random.bool() { WARM } else { random.u8(1..=WARM) };
-        conditions.push(Condition { identity: Arc::clone(&backend.identity), health, warmth });
+        conditions.push(Condition { identity: backend.identity.clone(), health, warmth });
     }
     // Nothing new is said of some.
     conditions.retain(|_| random.u8(..3) > 0);

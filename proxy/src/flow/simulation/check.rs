@@ -6,7 +6,7 @@ use super::world::World;
 use crate::balance::Taken;
 use crate::control::message::PublishedPort;
 use crate::shared::Order;
-use crate::table::{Backend, Destination, Health, Identity, Service, Table};
+use crate::table::{Backend, Destination, Health, Identity, Service, SharedIdentity, Table};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ impl World<'_> {
     pub(super) fn check(&self) {
         assert!(self.events.is_empty());
         for identity in &self.identities {
-            let here = self.count(|one| is_at(one, |other| std::ptr::eq(other, Arc::as_ptr(identity))));
+            let here = self.count(|one| is_at(one, |other| std::ptr::eq(other, &**identity)));
             assert_eq!(counted(identity), here, "a backend's count is wrong");
         }
         for service in &self.services {
@@ -38,7 +38,7 @@ impl World<'_> {
     pub(super) fn check_removals(&self) {
         let backends = || self.table.services().flat_map(|service| service.backends());
         for identity in &self.identities {
-            let there = backends().any(|backend| Arc::ptr_eq(&backend.identity, identity));
+            let there = backends().any(|backend| backend.identity == *identity);
             assert_eq!(identity.is_removed(), !there, "a backend is in the table and removed, or neither");
         }
     }
@@ -58,9 +58,9 @@ impl World<'_> {
     }
 
     /// The backend of a drain deadline that is wanted drains, in a service that gives it a deadline.
-    pub(super) fn check_drains(&self, identity: &Arc<Identity>) {
+    pub(super) fn check_drains(&self, identity: &SharedIdentity) {
         let drains = self.table.services().any(|service| {
-            let is_it = |backend: &Backend| backend.draining && Arc::ptr_eq(&backend.identity, identity);
+            let is_it = |backend: &Backend| backend.draining && backend.identity == *identity;
             service.settings.drain_deadline().is_some() && service.backends().iter().any(is_it)
         });
         assert!(drains, "a drain deadline of a backend that does not drain");

@@ -125,7 +125,7 @@ impl World<'_> {
             }
             self.check_port(service, &target, port);
             let deadline = self.now + service.settings.connect_timeout.0;
-            let identity = Arc::clone(&backend.identity);
+            let identity = backend.identity.clone();
             return Choice::Attempt(Attempt { address: backend.address, identity, abandoned: false, deadline });
         }
     }

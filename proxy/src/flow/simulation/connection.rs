@@ -3,10 +3,9 @@
 use super::faults::Faults;
 use crate::admission::{Admitted, Ticket};
 use crate::flow::{Chunk, Ending, Event, Flow, Operation, Phase, Side};
-use crate::table::{Destination, Identity};
+use crate::table::{Destination, SharedIdentity};
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) const SIDES: [Side; 2] = [Side::Client, Side::Backend];
@@ -47,7 +46,7 @@ pub(super) struct Way {
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) address: IpAddr,
-    pub(super) identity: Arc<Identity>,
+    pub(super) identity: SharedIdentity,
     pub(super) abandoned: bool,
     pub(super) deadline: Duration,
 }

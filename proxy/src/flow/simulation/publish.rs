@@ -89,8 +89,8 @@ impl World<'_> {
                 self.services.push(Arc::clone(&service.state));
             }
             for backend in service.backends() {
-                if !self.identities.iter().any(|identity| Arc::ptr_eq(identity, &backend.identity)) {
-                    self.identities.push(Arc::clone(&backend.identity));
+                if !self.identities.contains(&backend.identity) {
+                    self.identities.push(backend.identity.clone());
                 }
             }
         }
@@ -143,7 +143,7 @@ impl World<'_> {
         if !identity.is_removed() {
             self.check_drains(identity);
         }
-        self.reset_where(|other| std::ptr::eq(other, Arc::as_ptr(identity)), Why::Drained);
+        self.reset_where(|other| std::ptr::eq(other, &**identity), Why::Drained);
     }
 
     fn give_up_attempts(&mut self) {

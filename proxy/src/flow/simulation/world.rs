@@ -7,7 +7,7 @@ use super::slots::Slots;
 use crate::admission::Gate;
 use crate::flow::{Ending, Event, Operation, Slot};
 use crate::shared::Order;
-use crate::table::{Identity, ServiceState, Table};
+use crate::table::{ServiceState, SharedIdentity, Table};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub(super) struct World<'a> {
     pub(super) events: VecDeque<Event>,
     pub(super) drains: Vec<Drain>,
     /// All that there ever were.
-    pub(super) identities: Vec<Arc<Identity>>,
+    pub(super) identities: Vec<SharedIdentity>,
     pub(super) services: Vec<Arc<ServiceState>>,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct World<'a> {
 #[derive(Debug)]
 pub(super) struct Drain {
     pub(super) deadline: Duration,
-    pub(super) identity: Arc<Identity>,
+    pub(super) identity: SharedIdentity,
     pub(super) note: u32,
 }
 

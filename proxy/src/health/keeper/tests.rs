@@ -112,7 +112,7 @@ impl World {
     fn fail(&mut self, last: u8, times: u16) {
         for _ in 0..times {
             let Some(backend) = self.backend(last) else { return };
-            let identity = Arc::clone(&backend.identity);
+            let identity = backend.identity.clone();
             let limit = self.table.service("s").unwrap().settings.ejection.failures.0;
             if identity.note_failure(limit)
                 && self.keeper.suspect(&self.table, "s", &identity, self.now, &mut self.random)

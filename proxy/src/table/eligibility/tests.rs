@@ -1,9 +1,8 @@
 use super::*;
-use crate::table::{Health, WARM};
+use crate::table::{Health, SharedIdentity, WARM};
 use proptest::prelude::*;
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 fn any_backend() -> impl Strategy<Value = Backend> {
     let health = prop_oneof![3 => Just(Health::Healthy), 2 => Just(Health::Ejected), 2 => Just(Health::Unhealthy)];
@@ -17,7 +16,7 @@ fn any_backend() -> impl Strategy<Value = Backend> {
             local,
             health,
             warmth: WARM,
-            identity: Arc::default(),
+            identity: SharedIdentity::default(),
         },
     )
 }
@@ -77,8 +76,8 @@ proptest! {
     /// A spare one is healthy and acceptable; there is one exactly if there is any such backend; primaries come first.
     #[test]
     fn spares_are_healthy(backends in prop::collection::vec(any_backend(), 0..9), refused in prop::collection::hash_set(0usize..9, 0..5)) {
-        let refused: HashSet<_> = refused.iter().filter_map(|&index| backends.get(index)).map(|b| Arc::as_ptr(&b.identity)).collect();
-        let acceptable = |backend: &Backend| !refused.contains(&Arc::as_ptr(&backend.identity));
+        let refused: HashSet<_> = refused.iter().filter_map(|&index| backends.get(index)).map(|backend| &backend.identity).collect();
+        let acceptable = |backend: &Backend| !refused.contains(&backend.identity);
         let possible: Vec<_> = backends.iter().filter(|b| b.is_healthy() && acceptable(b)).collect();
         let spares = spare(&backends.iter().cloned().collect(), acceptable);
         let backup = possible.iter().all(|b| b.backup);

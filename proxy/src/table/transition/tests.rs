@@ -45,12 +45,12 @@ fn delta(changes: Vec<Change>) -> Delta {
 #[test]
 fn a_backend_keeps_its_identity_as_long_as_it_stays() {
     let before = table(vec![service("a", 1, vec![backend(1, false), backend(2, false)])]);
-    let kept = Arc::clone(&before.service("a").unwrap().backend(address(1)).unwrap().identity);
+    let kept = before.service("a").unwrap().backend(address(1)).unwrap().identity.clone();
     kept.active.store(5, std::sync::atomic::Ordering::SeqCst);
     let step =
         before.changed_by(&delta(vec![put(service("a", 7, vec![backend(1, true), backend(3, false)]))])).unwrap();
     let after = step.table.service_at(vip(7)).unwrap();
-    assert!(Arc::ptr_eq(&kept, &after.backend(address(1)).unwrap().identity));
+    assert!(kept == after.backend(address(1)).unwrap().identity);
     assert!(step.table.service_at(vip(1)).is_none(), "the old VIP must be free");
     let kinds: Vec<_> = step.consequences.iter().map(|(_, consequence)| *consequence).collect();
     assert_eq!(kinds, [Consequence::DrainStarted(Some(Duration::from_secs(1))), Consequence::Removed]);
@@ -59,14 +59,14 @@ fn a_backend_keeps_its_identity_as_long_as_it_stays() {
 #[test]
 fn the_same_address_put_back_is_a_new_backend() {
     let before = table(vec![service("a", 1, vec![backend(1, true)])]);
-    let old = Arc::clone(&before.service("a").unwrap().backends()[0].identity);
+    let old = before.service("a").unwrap().backends()[0].identity.clone();
     let changes = vec![
         Change::RemoveBackend { service: "a".into(), address: address(1) },
         Change::PutBackend { service: "a".into(), backend: backend(1, false) },
     ];
     let step = before.changed_by(&delta(changes)).unwrap();
     let now = step.table.service("a").unwrap();
-    assert!(!Arc::ptr_eq(&old, &now.backends()[0].identity));
+    assert!(old != now.backends()[0].identity);
     assert_eq!(now.eligible(), [0], "a backend put back must be eligible again");
     assert_eq!(step.consequences.len(), 1);
 }
@@ -273,7 +273,7 @@ fn published_ports_that_cannot_be_are_refused_whole() {
 #[test]
 fn what_is_known_of_backends_is_seen_through_published_ports_too() {
     let before = table(vec![publishing("a", vec![published(Protocol::Tcp, 8080, 80)])]);
-    let identity = Arc::clone(&before.service("a").unwrap().backends()[0].identity);
+    let identity = before.service("a").unwrap().backends()[0].identity.clone();
     let ejected = crate::table::Condition { identity, health: crate::table::Health::Ejected, warmth: 100 };
     let after = before.with_conditions("a", &[ejected]).unwrap();
     let (service, _) = after.published(port(Protocol::Tcp, 8080)).unwrap();
@@ -369,7 +369,7 @@ proptest! {
             let before = picture(&table);
             let identities: Vec<_> = table
                 .services()
-                .flat_map(|service| service.backends().iter().map(|b| Arc::clone(&b.identity)).collect::<Vec<_>>())
+                .flat_map(|service| service.backends().iter().map(|b| b.identity.clone()).collect::<Vec<_>>())
                 .collect();
             let step = Delta { from: table.generation(), to: table.generation() + 1, changes: vec![change.clone()] };
             match table.changed_by(&step) {
@@ -380,13 +380,13 @@ proptest! {
                         .consequences
                         .iter()
                         .filter(|(_, consequence)| *consequence == Consequence::Removed)
-                        .map(|(identity, _)| Arc::as_ptr(identity))
+                        .map(|(identity, _)| identity)
                         .collect();
                     for identity in identities {
                         let stays = table
                             .services()
-                            .any(|service| service.backends().iter().any(|b| Arc::ptr_eq(&b.identity, &identity)));
-                        let named = gone.iter().filter(|&&pointer| pointer == Arc::as_ptr(&identity)).count();
+                            .any(|service| service.backends().iter().any(|b| b.identity == identity));
+                        let named = gone.iter().filter(|&&other| *other == identity).count();
                         prop_assert_eq!(named, usize::from(!stays));
                     }
                 }

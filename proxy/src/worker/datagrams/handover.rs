@@ -155,7 +155,7 @@ impl Worker {
         let table = self.shared.table.load();
         let (service, _) = table.find(&key.target).ok_or(Lost::NoService)?;
         let backend = service.backends().iter().find(|backend| backend.address == spec.backend);
-        let identity = Arc::clone(&backend.ok_or(Lost::NoBackend)?.identity);
+        let identity = backend.ok_or(Lost::NoBackend)?.identity.clone();
         let admitted = self.shared.gate.readmit(service, Some(key.client.ip())).map_err(|_| Lost::Refused)?;
         // It has its place already, whatever the limit is now.
         if identity.enter(u64::MAX) != Entry::Entered {

@@ -20,7 +20,7 @@ use crate::flow::datagram::{Ending, Event, Operation, Session, Sessions};
 use crate::flow::{Chunk, Slot};
 use crate::ring::Datagram;
 use crate::shared::{Counter, LostDatagrams};
-use crate::table::{Destination, Identity, ServiceState};
+use crate::table::{Destination, Identity, ServiceState, SharedIdentity};
 use handover::Leaving;
 use replies::{Reply, ReplySockets};
 use send::Outcome;
@@ -82,7 +82,7 @@ struct OpenSession {
 struct Seat {
     address: IpAddr,
     port: u16,
-    identity: Arc<Identity>,
+    identity: SharedIdentity,
     service: Arc<ServiceState>,
 }
 

@@ -40,7 +40,7 @@ impl Worker {
                 // A backend that was removed between the load and here is in no newer table, so this ends.
                 Taken::Removed => continue,
             };
-            let identity = Arc::clone(&backend.identity);
+            let identity = backend.identity.clone();
             let seat = Seat { address: backend.address, port, identity, service: Arc::clone(&service.state) };
             return Ok((seat, Arc::clone(&service.settings)));
         }
