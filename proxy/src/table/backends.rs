@@ -4,25 +4,37 @@
 //! identity, at a place of its own in memory, so that a service of a hundred backends would cost a hundred of them.
 
 use super::Backend;
+use super::pool::{Kept, Pool, Pooled};
+use arrayvec::ArrayVec;
 use std::iter::FlatMap;
 use std::ops::Index;
 use std::slice;
-use std::sync::Arc;
+use std::sync::Mutex;
 
 /// Goes through all backends of a service.
 pub type Iter<'a> = FlatMap<
-    slice::Iter<'a, Arc<[Backend]>>,
+    slice::Iter<'a, Pooled<Group>>,
     slice::Iter<'a, Backend>,
-    fn(&'a Arc<[Backend]>) -> slice::Iter<'a, Backend>,
+    fn(&'a Pooled<Group>) -> slice::Iter<'a, Backend>,
 >;
 
 /// Backends of a group: all groups but the last have so many.
 const GROUP: usize = 16;
 
+/// Some backends.
+type Group = ArrayVec<Backend, GROUP>;
+
+impl Kept for Group {
+    fn pool() -> &'static Mutex<Pool<Self>> {
+        static POOL: Mutex<Pool<Group>> = Mutex::new(Pool::new());
+        &POOL
+    }
+}
+
 /// Backends by index. Copies share what is not changed.
 #[derive(Debug, Clone, Default)]
 pub struct Backends {
-    groups: Vec<Arc<[Backend]>>,
+    groups: Vec<Pooled<Group>>,
 }
 
 impl Backends {
@@ -46,24 +58,24 @@ impl Backends {
 
     /// All of them, in the order of their indices.
     pub fn iter(&self) -> Iter<'_> {
-        fn members(group: &Arc<[Backend]>) -> slice::Iter<'_, Backend> {
+        fn members(group: &Pooled<Group>) -> slice::Iter<'_, Backend> {
             group.iter()
         }
-        self.groups.iter().flat_map(members as fn(&Arc<[Backend]>) -> slice::Iter<'_, Backend>)
+        self.groups.iter().flat_map(members as fn(&Pooled<Group>) -> slice::Iter<'_, Backend>)
     }
 
     /// One more, with the next index.
     pub(super) fn push(&mut self, backend: Backend) {
-        match self.groups.last_mut().filter(|last| last.len() < GROUP) {
-            Some(last) => *last = last.iter().cloned().chain([backend]).collect(),
-            None => self.groups.push(Arc::new([backend])),
+        match self.groups.last_mut().filter(|last| !last.is_full()) {
+            Some(last) => last.make_mut().push(backend),
+            None => self.groups.push(Pooled::new(Group::from_iter([backend]))),
         }
     }
 
     /// Puts another one in the place of the one with that index, if there is one.
     pub(super) fn set(&mut self, index: usize, backend: Backend) {
         let group = self.groups.get_mut(index / GROUP);
-        if let Some(place) = group.and_then(|group| Arc::make_mut(group).get_mut(index % GROUP)) {
+        if let Some(place) = group.and_then(|group| group.make_mut().get_mut(index % GROUP)) {
             *place = backend;
         }
     }
@@ -71,13 +83,12 @@ impl Backends {
     /// Takes the one with that index away; the last one gets its index.
     pub(super) fn swap_remove(&mut self, index: usize) -> Option<Backend> {
         let removed = self.get(index)?.clone();
-        let last = self.groups.pop()?;
-        if let [rest @ .., moved] = &*last {
-            if !rest.is_empty() {
-                self.groups.push(rest.into());
-            }
-            self.set(index, moved.clone());
+        let last = self.groups.last_mut()?.make_mut();
+        let moved = last.pop()?;
+        if last.is_empty() {
+            self.groups.pop();
         }
+        self.set(index, moved);
         Some(removed)
     }
 }
@@ -95,7 +106,7 @@ impl FromIterator<Backend> for Backends {
         let mut backends = backends.into_iter().peekable();
         let mut groups = Vec::new();
         while backends.peek().is_some() {
-            groups.push(backends.by_ref().take(GROUP).collect());
+            groups.push(Pooled::new(backends.by_ref().take(GROUP).collect()));
         }
         Self { groups }
     }
@@ -170,7 +181,7 @@ mod tests {
         let before: Backends = (0..100).map(backend).collect();
         let mut after = before.clone();
         after.set(40, backend(1_000));
-        let shared = before.groups.iter().zip(&after.groups).filter(|(one, other)| Arc::ptr_eq(one, other)).count();
+        let shared = before.groups.iter().zip(&after.groups).filter(|(one, other)| one == other).count();
         assert_eq!((before.groups.len(), shared), (7, 6));
     }
 }

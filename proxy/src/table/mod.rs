@@ -11,6 +11,7 @@ mod eligibility;
 pub mod histogram;
 pub mod identity;
 pub mod map;
+pub mod pool;
 mod served_ports;
 pub mod service;
 mod transition;
@@ -40,6 +41,7 @@ pub struct Table {
     by_vip: Map<IpAddr, Scope>,
     by_port: Map<Port, Published>,
     by_name: Map<Arc<str>, Scope>,
+    put_last: Option<service::Prepared>,
 }
 
 /// A service under a published port.

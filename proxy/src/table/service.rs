@@ -123,10 +123,33 @@ impl ClientPrefixes {
     }
 }
 
+/// What is set for a service, and what is made of it. Services for which the same is set share it: in most networks these are
+/// nearly all, and it is as large as the rest of a small service.
+#[derive(Debug, Clone)]
+pub(super) struct Prepared {
+    settings: Arc<ServiceSettings>,
+    clients: Arc<ClientPrefixes>,
+}
+
+impl Prepared {
+    fn new(settings: &ServiceSettings) -> Self {
+        Self { settings: Arc::new(settings.clone()), clients: Arc::new(ClientPrefixes::new(settings)) }
+    }
+
+    fn of(service: &Service) -> Self {
+        Self { settings: Arc::clone(&service.settings), clients: Arc::clone(&service.clients) }
+    }
+}
+
 impl Service {
     /// A service as `spec` says. Backends that `before` has too keep their identity.
     #[must_use]
     pub fn new(spec: &ServiceSpec, before: Option<&Self>) -> Self {
+        Self::sharing(spec, before, &mut None)
+    }
+
+    /// The same, by what was set for the service put last, if that is it again; what is set for this one takes its place.
+    pub(super) fn sharing(spec: &ServiceSpec, before: Option<&Self>, last: &mut Option<Prepared>) -> Self {
         let starts_cold = before.is_some() && slow_start::is_on(&spec.settings);
         let mut earlier: HashMap<IpAddr, &Backend> =
             before.iter().flat_map(|service| &service.backends).map(|backend| (backend.address, backend)).collect();
@@ -135,11 +158,10 @@ impl Service {
             Some(before) => Arc::clone(&before.state),
             None => Arc::new(ServiceState::new(Arc::from(spec.name.as_str()))),
         };
-        let same = before.filter(|before| *before.settings == spec.settings);
-        let (settings, clients) = match same {
-            Some(before) => (Arc::clone(&before.settings), Arc::clone(&before.clients)),
-            None => (Arc::new(spec.settings.clone()), Arc::new(ClientPrefixes::new(&spec.settings))),
-        };
+        let known =
+            before.map(Prepared::of).into_iter().chain(last.take()).find(|known| *known.settings == spec.settings);
+        let Prepared { settings, clients } =
+            last.insert(known.unwrap_or_else(|| Prepared::new(&spec.settings))).clone();
         let description = Description {
             name: Arc::clone(&state.name),
             vips: spec.vips.as_slice().into(),

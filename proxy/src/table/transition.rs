@@ -217,7 +217,7 @@ impl Step {
                 what: format!("backend {} of service `{}`", twice.address, spec.name),
             });
         }
-        let service = Service::new(spec, before);
+        let service = Service::sharing(spec, before, &mut self.table.put_last);
         for backend in service.backends() {
             self.note_drain(&service, before, backend);
         }

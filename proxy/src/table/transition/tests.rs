@@ -43,6 +43,19 @@ fn delta(changes: Vec<Change>) -> Delta {
 }
 
 #[test]
+fn services_share_what_is_set_for_all_of_them() {
+    let spec = |name, vip| service(name, vip, vec![backend(1, false)]);
+    let before = table(vec![spec("a", 1), spec("b", 2)]);
+    let mut other = spec("c", 3);
+    other.settings.prefer_local = true;
+    let after = before.changed_by(&delta(vec![put(spec("d", 4)), put(other), put(spec("e", 5))])).unwrap().table;
+    let [a, b, c, d, e] = ["a", "b", "c", "d", "e"].map(|name| after.service(name).unwrap());
+    assert!(Arc::ptr_eq(&a.settings, &b.settings) && Arc::ptr_eq(&a.settings, &d.settings));
+    assert!(Arc::ptr_eq(&a.clients, &d.clients) && !Arc::ptr_eq(&a.clients, &c.clients));
+    assert!(c.settings.prefer_local && !e.settings.prefer_local);
+}
+
+#[test]
 fn a_backend_keeps_its_identity_as_long_as_it_stays() {
     let before = table(vec![service("a", 1, vec![backend(1, false), backend(2, false)])]);
     let kept = before.service("a").unwrap().backend(address(1)).unwrap().identity.clone();

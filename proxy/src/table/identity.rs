@@ -1,11 +1,8 @@
 //! What outlives tables of a backend: its identity.
 
-mod pool;
-mod shared;
-
-pub use shared::SharedIdentity;
-
+use super::pool::{Kept, Pool, Pooled};
 use once_cell::race::OnceBox;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// What belongs to a backend from the table that it first appears in to the last one.
@@ -31,6 +28,16 @@ pub struct Identity {
     removed: AtomicBool,
     failures_in_a_row: AtomicU16,
     drains: AtomicU32,
+}
+
+/// An identity as all refer to it. In its pool it has a line of the processor's cache for itself, with its count.
+pub type SharedIdentity = Pooled<Identity>;
+
+impl Kept for Identity {
+    fn pool() -> &'static Mutex<Pool<Self>> {
+        static POOL: Mutex<Pool<Identity>> = Mutex::new(Pool::new());
+        &POOL
+    }
 }
 
 /// What is counted of a backend's UDP sessions.
@@ -155,6 +162,12 @@ impl Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// So that it is in one line with its count.
+    #[test]
+    fn an_identity_is_small() {
+        assert_eq!((size_of::<Identity>(), align_of::<Identity>()), (56, 8));
+    }
 
     #[test]
     fn failures_in_a_row_are_reported_once() {

@@ -1,0 +1,192 @@
+//! A counted reference to a value in a pool.
+
+use super::{Kept, Slot, lock};
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
+use std::process::abort;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+
+/// Refers to a value, which is there until the last one that refers to it is dropped, in whatever thread.
+///
+/// It is an `Arc` without weak references, but for the place: the value lies in a [pool](super), beside its count. Two are equal if they refer
+/// to the same value.
+pub struct Pooled<T: Kept> {
+    slot: NonNull<Slot<T>>,
+}
+
+/// So many references can only be lost ones: they would take more memory than there is.
+const TOO_MANY: u32 = u32::MAX / 2;
+
+impl<T: Kept> Pooled<T> {
+    /// A value that nobody else refers to.
+    #[must_use]
+    pub fn new(value: T) -> Self {
+        Self { slot: lock::<T>().take(value) }
+    }
+
+    fn references(&self) -> &AtomicU32 {
+        // SAFETY: a slot is given back when the last reference is gone, and this is one.
+        unsafe { &(*self.slot.as_ptr()).references }
+    }
+
+    /// The value, to be changed: a copy of it if others refer to it too.
+    pub fn make_mut(&mut self) -> &mut T
+    where
+        T: Clone,
+    {
+        // What those did who referred to it before comes before what is done now.
+        if self.references().load(Ordering::Acquire) > 1 {
+            *self = Self::new(T::clone(self));
+        }
+        // SAFETY: this is the only reference, so nobody can make another one but by `self`, which is borrowed.
+        unsafe { &mut (*self.slot.as_ptr()).value }
+    }
+}
+
+impl<T: Kept> Deref for Pooled<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: as for the references, and a value is changed only while nobody else refers to it.
+        unsafe { &(*self.slot.as_ptr()).value }
+    }
+}
+
+impl<T: Kept> Clone for Pooled<T> {
+    fn clone(&self) -> Self {
+        // Who has a reference can give another one to others only in a way that orders all before it, as for `Arc`.
+        if self.references().fetch_add(1, Ordering::Relaxed) > TOO_MANY {
+            abort();
+        }
+        Self { slot: self.slot }
+    }
+}
+
+impl<T: Kept> Drop for Pooled<T> {
+    fn drop(&mut self) {
+        if self.references().fetch_sub(1, Ordering::Release) > 1 {
+            return;
+        }
+        // All that others did with the value before they dropped their references comes before it is dropped.
+        fence(Ordering::Acquire);
+        // SAFETY: this was the last reference. The value is dropped before the pool is locked: it may refer to others.
+        unsafe {
+            (&raw mut (*self.slot.as_ptr()).value).drop_in_place();
+            lock::<T>().give_back(self.slot);
+        }
+    }
+}
+
+impl<T: Kept + Default> Default for Pooled<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
+impl<T: Kept> PartialEq for Pooled<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.slot == other.slot
+    }
+}
+
+impl<T: Kept> Eq for Pooled<T> {}
+
+impl<T: Kept> Hash for Pooled<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.slot.hash(state);
+    }
+}
+
+impl<T: Kept + fmt::Debug> fmt::Debug for Pooled<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        T::fmt(self, formatter)
+    }
+}
+
+// SAFETY: the value may be used and dropped by all threads, and the count is atomic.
+unsafe impl<T: Kept> Send for Pooled<T> {}
+// SAFETY: as above.
+unsafe impl<T: Kept> Sync for Pooled<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Pool;
+    use super::*;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, AtomicI64};
+    use std::thread;
+
+    /// Counts how many of its kind there are.
+    struct Counted(AtomicU32);
+
+    static ALIVE: AtomicI64 = AtomicI64::new(0);
+
+    impl Counted {
+        fn new(number: u32) -> Self {
+            ALIVE.fetch_add(1, Ordering::SeqCst);
+            Self(AtomicU32::new(number))
+        }
+    }
+
+    impl Clone for Counted {
+        fn clone(&self) -> Self {
+            Self::new(self.0.load(Ordering::SeqCst))
+        }
+    }
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            ALIVE.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    impl Kept for Counted {
+        fn pool() -> &'static Mutex<Pool<Self>> {
+            static POOL: Mutex<Pool<Counted>> = Mutex::new(Pool::new());
+            &POOL
+        }
+    }
+
+    /// One test for all, as they count the same values: whoever is last, a value is dropped once.
+    #[test]
+    fn values_are_dropped_with_their_last_reference() {
+        let mut one = Pooled::new(Counted::new(1));
+        let other = Pooled::new(Counted::new(1));
+        assert!(one != other && one == one.clone());
+
+        one.make_mut().0 = AtomicU32::new(2);
+        assert_eq!(ALIVE.load(Ordering::SeqCst), 2, "the only reference needs no copy");
+        let before = one.clone();
+        one.make_mut().0 = AtomicU32::new(3);
+        let numbers = [&one, &before, &other].map(|value| value.0.load(Ordering::SeqCst));
+        assert_eq!((numbers, ALIVE.load(Ordering::SeqCst)), ([3, 2, 1], 3));
+        drop((one, before, other));
+        assert_eq!(ALIVE.load(Ordering::SeqCst), 0);
+
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        let values: Vec<_> = (0..50).map(|number| Pooled::new(Counted::new(number))).collect();
+                        assert!((0..).zip(&values).all(|(number, value)| value.0.load(Ordering::SeqCst) == number));
+                    }
+                });
+            }
+            for _ in 0..2_000 {
+                let value = Pooled::new(Counted::new(7));
+                let copies = [(); 3].map(|()| value.clone());
+                thread::scope(|scope| {
+                    for copy in copies {
+                        scope.spawn(move || assert_eq!(copy.0.load(Ordering::SeqCst), 7));
+                    }
+                    drop(value);
+                });
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(ALIVE.load(Ordering::SeqCst), 0);
+    }
+}
