@@ -115,18 +115,18 @@ mod tests {
     use super::super::Pool;
     use super::*;
     use std::sync::Mutex;
-    use std::sync::atomic::{AtomicBool, AtomicI64};
+    use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
     use std::thread;
 
     /// Counts how many of its kind there are.
-    struct Counted(AtomicU32);
+    struct Counted(AtomicU64);
 
     static ALIVE: AtomicI64 = AtomicI64::new(0);
 
     impl Counted {
-        fn new(number: u32) -> Self {
+        fn new(number: u64) -> Self {
             ALIVE.fetch_add(1, Ordering::SeqCst);
-            Self(AtomicU32::new(number))
+            Self(AtomicU64::new(number))
         }
     }
 
@@ -156,10 +156,10 @@ mod tests {
         let other = Pooled::new(Counted::new(1));
         assert!(one != other && one == one.clone());
 
-        one.make_mut().0 = AtomicU32::new(2);
+        one.make_mut().0 = AtomicU64::new(2);
         assert_eq!(ALIVE.load(Ordering::SeqCst), 2, "the only reference needs no copy");
         let before = one.clone();
-        one.make_mut().0 = AtomicU32::new(3);
+        one.make_mut().0 = AtomicU64::new(3);
         let numbers = [&one, &before, &other].map(|value| value.0.load(Ordering::SeqCst));
         assert_eq!((numbers, ALIVE.load(Ordering::SeqCst)), ([3, 2, 1], 3));
         drop((one, before, other));
