@@ -1,7 +1,7 @@
 //! Where what tables consist of lies: the values of one kind in chunks that hold nothing else.
 //!
 //! Identities stay, and tables come and go. Among each other on the heap, what an old table leaves would be holes smaller
-//! than a page, which no allocator can give back: 43 bytes for each backend after a change of all of them.
+//! than a page, which no allocator can give back: after a change of all backends, a third of what a proxy has.
 //!
 //! A chunk is asked for when all others are full, and is freed with the last value in it.
 
