@@ -15,8 +15,8 @@ pub struct Suspect {
 
 /// Suspects that the control thread has not looked at yet.
 ///
-/// A backend is in it once at most, as [`Identity::note_failure`] says so once: what it holds is bounded by the number of
-/// backends, however fast they fail.
+/// A backend is in it once at most, as [`note_failure`](crate::table::Identity::note_failure) says so once: what it holds is
+/// bounded by the number of backends, however fast they fail.
 #[derive(Debug, Default)]
 pub struct Suspects {
     waiting: Mutex<Vec<Suspect>>,

@@ -24,7 +24,9 @@ const GROUP: usize = 16;
 /// Some backends.
 type Group = ArrayVec<Backend, GROUP>;
 
-impl Kept for Group {
+// SAFETY: there is one pool.
+#[allow(unsafe_code, reason = "a pool must always be the same")]
+unsafe impl Kept for Group {
     fn pool() -> &'static Mutex<Pool<Self>> {
         static POOL: Mutex<Pool<Group>> = Mutex::new(Pool::new());
         &POOL

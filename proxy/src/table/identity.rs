@@ -33,7 +33,9 @@ pub struct Identity {
 /// An identity as all refer to it. In its pool it has a line of the processor's cache for itself, with its count.
 pub type SharedIdentity = Pooled<Identity>;
 
-impl Kept for Identity {
+// SAFETY: there is one pool.
+#[allow(unsafe_code, reason = "a pool must always be the same")]
+unsafe impl Kept for Identity {
     fn pool() -> &'static Mutex<Pool<Self>> {
         static POOL: Mutex<Pool<Identity>> = Mutex::new(Pool::new());
         &POOL

@@ -12,12 +12,16 @@ mod pooled;
 pub use pooled::Pooled;
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What lies in a pool.
-pub trait Kept: Send + Sync + Sized + 'static {
+///
+/// # Safety
+/// [`Self::pool`] is always the same pool: a slot goes back to the one that it was taken from.
+pub unsafe trait Kept: Send + Sync + Sized + 'static {
     /// The pool for values of this type.
     fn pool() -> &'static Mutex<Pool<Self>>;
 }
@@ -25,10 +29,8 @@ pub trait Kept: Send + Sync + Sized + 'static {
 /// The chunks that have room.
 pub struct Pool<T> {
     open: Vec<NonNull<Head>>,
-    values: PhantomSlots<T>,
+    values: PhantomData<Slot<T>>,
 }
-
-type PhantomSlots<T> = std::marker::PhantomData<Slot<T>>;
 
 /// A value, and how many refer to it.
 #[repr(C)]
@@ -82,7 +84,7 @@ impl<T> Pool<T> {
 
     /// One without chunks.
     pub(super) const fn new() -> Self {
-        Self { open: Vec::new(), values: std::marker::PhantomData }
+        Self { open: Vec::new(), values: PhantomData }
     }
 
     fn is_full(head: &Head) -> bool {

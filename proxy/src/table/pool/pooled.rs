@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 /// Refers to a value, which is there until the last one that refers to it is dropped, in whatever thread.
 ///
-/// It is an `Arc` without weak references, but for the place: the value lies in a [pool](super), beside its count. Two are equal if they refer
-/// to the same value.
+/// It is an `Arc` without weak references, but for the place: the value lies in a [pool](super), beside its count. Two are
+/// equal if they refer to the same value.
 pub struct Pooled<T: Kept> {
     slot: NonNull<Slot<T>>,
 }
@@ -142,7 +142,8 @@ mod tests {
         }
     }
 
-    impl Kept for Counted {
+    // SAFETY: there is one pool.
+    unsafe impl Kept for Counted {
         fn pool() -> &'static Mutex<Pool<Self>> {
             static POOL: Mutex<Pool<Counted>> = Mutex::new(Pool::new());
             &POOL
