@@ -83,13 +83,17 @@ impl Predecessor {
         Self { proxy, socket, deadline, retire, counted: Statistics::default(), asked: None, look: now }
     }
 
-    /// The same of one that was asked to retire, with what came of that: what it has left, and what it has counted.
+    /// The same of one that was asked to retire, with what came of that: what it has left, and what it has counted. One that did
+    /// not answer is spoken with anew, as an answer that comes late would be taken for another one's.
     pub(super) fn asked_to_retire(
-        proxy: Proxy,
+        mut proxy: Proxy,
         socket: String,
         drain: Option<Duration>,
         left: Result<(Retired, Statistics), String>,
     ) -> Self {
+        if left.is_err() {
+            proxy.break_link(Duration::ZERO);
+        }
         let mut predecessor = Self::new(proxy, socket, drain, left.is_err());
         if let Ok((retired, counted)) = left {
             predecessor.counted = counted;

@@ -67,7 +67,6 @@ impl Worker {
         let left = retire(&mut old, drain, heir, self.settings.acknowledge_timeout).await;
         if let Err(reason) = &left {
             tracing::error!(network = %self.name, pid = old.pid, reason, "the proxy that is replaced does not retire yet");
-            old.break_link(Duration::ZERO);
             self.tell_to_receive();
         }
         let pid = old.pid;
