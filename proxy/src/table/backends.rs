@@ -9,7 +9,6 @@ use arrayvec::ArrayVec;
 use std::iter::FlatMap;
 use std::ops::Index;
 use std::slice;
-use std::sync::Mutex;
 
 /// Goes through all backends of a service.
 pub type Iter<'a> = FlatMap<
@@ -27,8 +26,8 @@ type Group = ArrayVec<Backend, GROUP>;
 // SAFETY: there is one pool.
 #[allow(unsafe_code, reason = "a pool must always be the same")]
 unsafe impl Kept for Group {
-    fn pool() -> &'static Mutex<Pool<Self>> {
-        static POOL: Mutex<Pool<Group>> = Mutex::new(Pool::new());
+    fn pool() -> &'static Pool<Self> {
+        static POOL: Pool<Group> = Pool::new();
         &POOL
     }
 }

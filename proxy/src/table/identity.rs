@@ -2,7 +2,6 @@
 
 use super::pool::{Kept, Pool, Pooled};
 use once_cell::race::OnceBox;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// What belongs to a backend from the table that it first appears in to the last one.
@@ -36,8 +35,8 @@ pub type SharedIdentity = Pooled<Identity>;
 // SAFETY: there is one pool.
 #[allow(unsafe_code, reason = "a pool must always be the same")]
 unsafe impl Kept for Identity {
-    fn pool() -> &'static Mutex<Pool<Self>> {
-        static POOL: Mutex<Pool<Identity>> = Mutex::new(Pool::new());
+    fn pool() -> &'static Pool<Self> {
+        static POOL: Pool<Identity> = Pool::new();
         &POOL
     }
 }

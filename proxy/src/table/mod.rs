@@ -41,6 +41,7 @@ pub struct Table {
     by_vip: Map<IpAddr, Scope>,
     by_port: Map<Port, Published>,
     by_name: Map<Arc<str>, Scope>,
+    /// What is set for the service put last, which may be gone by now.
     put_last: Option<service::Prepared>,
 }
 

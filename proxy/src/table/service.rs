@@ -123,8 +123,8 @@ impl ClientPrefixes {
     }
 }
 
-/// What is set for a service, and what is made of it. Services for which the same is set share it: in most networks these are
-/// nearly all, and it is as large as the rest of a small service.
+/// What is set for a service, and what is made of it. A service shares it with the one put before it if the same is set: in
+/// most networks it is for nearly all, and it is as large as the rest of a small service.
 #[derive(Debug, Clone)]
 pub(super) struct Prepared {
     settings: Arc<ServiceSettings>,
@@ -148,7 +148,8 @@ impl Service {
         Self::sharing(spec, before, &mut None)
     }
 
-    /// The same, by what was set for the service put last, if that is it again; what is set for this one takes its place.
+    /// The same. It shares `last`, what is set for the service put last, if that is set for this one too, and leaves there what
+    /// it has.
     pub(super) fn sharing(spec: &ServiceSpec, before: Option<&Self>, last: &mut Option<Prepared>) -> Self {
         let starts_cold = before.is_some() && slow_start::is_on(&spec.settings);
         let mut earlier: HashMap<IpAddr, &Backend> =
@@ -159,7 +160,7 @@ impl Service {
             None => Arc::new(ServiceState::new(Arc::from(spec.name.as_str()))),
         };
         let known =
-            before.map(Prepared::of).into_iter().chain(last.take()).find(|known| *known.settings == spec.settings);
+            last.take().into_iter().chain(before.map(Prepared::of)).find(|known| *known.settings == spec.settings);
         let Prepared { settings, clients } =
             last.insert(known.unwrap_or_else(|| Prepared::new(&spec.settings))).clone();
         let description = Description {

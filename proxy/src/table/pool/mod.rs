@@ -1,9 +1,9 @@
 //! Where what tables consist of lies: the values of one kind in chunks that hold nothing else.
 //!
 //! Identities stay, and tables come and go. Among each other on the heap, what an old table leaves would be holes smaller
-//! than a page, which no allocator can give back: after a change of all backends, a third of what a proxy has.
+//! than a page, which no allocator can give back: after a change of all backends, a quarter of what a proxy has then.
 //!
-//! A chunk is asked for when all others are full, and is freed with the last value in it.
+//! A chunk is asked for when all others are full, and is freed with the last value in it, unless it is the only one with room.
 
 #![allow(unsafe_code, reason = "a slot is used by reference, and its chunk found from it, by address")]
 
@@ -14,7 +14,7 @@ pub use pooled::Pooled;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What lies in a pool.
@@ -23,11 +23,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// [`Self::pool`] is always the same pool: a slot goes back to the one that it was taken from.
 pub unsafe trait Kept: Send + Sync + Sized + 'static {
     /// The pool for values of this type.
-    fn pool() -> &'static Mutex<Pool<Self>>;
+    fn pool() -> &'static Pool<Self>;
 }
 
+/// A pool for values of one kind, of which nothing but [`Pooled`] can change what is in it.
+pub struct Pool<T>(Mutex<Chunks<T>>);
+
 /// The chunks that have room.
-pub struct Pool<T> {
+struct Chunks<T> {
     open: Vec<NonNull<Head>>,
     values: PhantomData<Slot<T>>,
 }
@@ -39,7 +42,7 @@ struct Slot<T> {
     /// The number of this slot in its chunk, which starts so many slots before it.
     number: u16,
     /// While it is free: the number of the free slot after it, or [`NONE`]. Only for who has locked the pool.
-    next: AtomicU16,
+    next: u16,
     value: T,
 }
 
@@ -51,39 +54,48 @@ struct Head {
     /// The first of the slots that were never taken: their memory is not touched before it is needed.
     fresh: u16,
     taken: u16,
-    /// Where the chunk is in [`Pool::open`], if it is.
+    /// Where the chunk is in [`Chunks::open`], if it is.
     position: usize,
 }
 
 /// No slot: this number is the head's.
 const NONE: u16 = 0;
 
-/// A chunk: 64 KiB, from the start of a line of the processor's cache on.
-const CHUNK: Layout = match Layout::from_size_align(1 << 16, 64) {
+/// A chunk: 16 KiB, from the start of a line of the processor's cache on. A larger one is held by one value that stays, and a
+/// smaller one leaves holes as small as those that are to be avoided.
+const CHUNK: Layout = match Layout::from_size_align(1 << 14, 64) {
     Ok(layout) => layout,
     Err(_) => unreachable!(),
 };
 
-// SAFETY: chunks belong to no thread, and who has the pool does not refer to values in them.
-unsafe impl<T: Kept> Send for Pool<T> {}
-
-fn lock<T: Kept>() -> MutexGuard<'static, Pool<T>> {
-    // A panic of another thread cannot have left the pool half changed: nothing in here panics between two changes.
-    T::pool().lock().unwrap_or_else(PoisonError::into_inner)
-}
+// SAFETY: chunks belong to no thread, and who has them does not refer to values in them.
+unsafe impl<T: Kept> Send for Chunks<T> {}
 
 impl<T> Pool<T> {
+    /// One without chunks.
+    pub(super) const fn new() -> Self {
+        Self(Mutex::new(Chunks::new()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Chunks<T>> {
+        // A panic of another thread cannot have left it half changed: nothing in here panics between two changes.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Chunks<T> {
     /// Slots of a chunk, the head's place among them.
     const SLOTS: u16 = {
         assert!(size_of::<Head>() <= size_of::<Slot<T>>() && align_of::<Head>() <= align_of::<Slot<T>>());
-        assert!(align_of::<Slot<T>>() <= CHUNK.align() && CHUNK.size() / size_of::<Slot<T>>() <= u16::MAX as usize);
+        assert!(align_of::<Slot<T>>() <= CHUNK.align());
+        let slots = CHUNK.size() / size_of::<Slot<T>>();
+        assert!(slots >= 2 && slots <= u16::MAX as usize, "a chunk has room for the head and a value at least");
         #[allow(clippy::cast_possible_truncation, reason = "see the line before")]
-        let slots = (CHUNK.size() / size_of::<Slot<T>>()) as u16;
+        let slots = slots as u16;
         slots
     };
 
-    /// One without chunks.
-    pub(super) const fn new() -> Self {
+    const fn new() -> Self {
         Self { open: Vec::new(), values: PhantomData }
     }
 
@@ -103,13 +115,13 @@ impl<T> Pool<T> {
             if head.free == NONE {
                 head.fresh += 1;
             } else {
-                head.free = (*slot.as_ptr()).next.load(Ordering::Relaxed);
+                head.free = (*slot.as_ptr()).next;
             }
             head.taken += 1;
             if Self::is_full(head) {
                 self.open.pop();
             }
-            slot.write(Slot { references: AtomicU32::new(1), number, next: AtomicU16::new(NONE), value });
+            slot.write(Slot { references: AtomicU32::new(1), number, next: NONE, value });
             slot
         }
     }
@@ -117,7 +129,7 @@ impl<T> Pool<T> {
     /// Takes back a slot whose value has been dropped.
     ///
     /// # Safety
-    /// The slot is from [`Self::take`] of this pool, nobody refers to it, and it is given back once.
+    /// The slot is from [`Self::take`] of these chunks, nobody refers to it, and it is given back once.
     unsafe fn give_back(&mut self, slot: NonNull<Slot<T>>) {
         // SAFETY: nobody else refers to the slot, its number leads to its chunk's head, and `self` is the only way to that.
         unsafe {
@@ -128,7 +140,7 @@ impl<T> Pool<T> {
                 head.position = self.open.len();
                 self.open.push(chunk);
             }
-            (*slot.as_ptr()).next.store(head.free, Ordering::Relaxed);
+            (*slot.as_ptr()).next = head.free;
             head.free = number;
             head.taken -= 1;
             // The last open one stays: a value that comes and goes would take and free a chunk each time.

@@ -1,6 +1,6 @@
 //! A counted reference to a value in a pool.
 
-use super::{Kept, Slot, lock};
+use super::{Kept, Slot};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
@@ -16,14 +16,14 @@ pub struct Pooled<T: Kept> {
     slot: NonNull<Slot<T>>,
 }
 
-/// So many references can only be lost ones: they would take more memory than there is.
+/// Nobody has so many references but by losing them: they are 16 GiB of pointers.
 const TOO_MANY: u32 = u32::MAX / 2;
 
 impl<T: Kept> Pooled<T> {
     /// A value that nobody else refers to.
     #[must_use]
     pub fn new(value: T) -> Self {
-        Self { slot: lock::<T>().take(value) }
+        Self { slot: T::pool().lock().take(value) }
     }
 
     fn references(&self) -> &AtomicU32 {
@@ -74,7 +74,7 @@ impl<T: Kept> Drop for Pooled<T> {
         // SAFETY: this was the last reference. The value is dropped before the pool is locked: it may refer to others.
         unsafe {
             (&raw mut (*self.slot.as_ptr()).value).drop_in_place();
-            lock::<T>().give_back(self.slot);
+            T::pool().lock().give_back(self.slot);
         }
     }
 }
@@ -114,38 +114,44 @@ unsafe impl<T: Kept> Sync for Pooled<T> {}
 mod tests {
     use super::super::Pool;
     use super::*;
-    use std::sync::Mutex;
-    use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+    use std::sync::atomic::{AtomicI64, AtomicU64};
     use std::thread;
 
-    /// Counts how many of its kind there are.
-    struct Counted(AtomicU64);
+    /// Counts how many of its kind there are. Two fill a chunk, so that chunks come and go.
+    struct Counted(AtomicU64, [u64; 600]);
 
     static ALIVE: AtomicI64 = AtomicI64::new(0);
 
     impl Counted {
         fn new(number: u64) -> Self {
             ALIVE.fetch_add(1, Ordering::SeqCst);
-            Self(AtomicU64::new(number))
+            Self(AtomicU64::new(number), [number; 600])
+        }
+
+        fn number(&self) -> u64 {
+            let number = self.0.load(Ordering::SeqCst);
+            assert!(self.1.iter().all(|other| *other == number), "somebody else has written here");
+            number
         }
     }
 
     impl Clone for Counted {
         fn clone(&self) -> Self {
-            Self::new(self.0.load(Ordering::SeqCst))
+            Self::new(self.number())
         }
     }
 
     impl Drop for Counted {
         fn drop(&mut self) {
+            self.number();
             ALIVE.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
     // SAFETY: there is one pool.
     unsafe impl Kept for Counted {
-        fn pool() -> &'static Mutex<Pool<Self>> {
-            static POOL: Mutex<Pool<Counted>> = Mutex::new(Pool::new());
+        fn pool() -> &'static Pool<Self> {
+            static POOL: Pool<Counted> = Pool::new();
             &POOL
         }
     }
@@ -157,36 +163,33 @@ mod tests {
         let other = Pooled::new(Counted::new(1));
         assert!(one != other && one == one.clone());
 
-        one.make_mut().0 = AtomicU64::new(2);
+        one.make_mut().0.store(1, Ordering::SeqCst);
         assert_eq!(ALIVE.load(Ordering::SeqCst), 2, "the only reference needs no copy");
         let before = one.clone();
-        one.make_mut().0 = AtomicU64::new(3);
-        let numbers = [&one, &before, &other].map(|value| value.0.load(Ordering::SeqCst));
-        assert_eq!((numbers, ALIVE.load(Ordering::SeqCst)), ([3, 2, 1], 3));
+        *one.make_mut() = Counted::new(3);
+        assert_eq!(([&one, &before, &other].map(|value| value.number()), ALIVE.load(Ordering::SeqCst)), ([3, 1, 1], 3));
         drop((one, before, other));
         assert_eq!(ALIVE.load(Ordering::SeqCst), 0);
 
-        let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
-                    while !stop.load(Ordering::Relaxed) {
-                        let values: Vec<_> = (0..50).map(|number| Pooled::new(Counted::new(number))).collect();
-                        assert!((0..).zip(&values).all(|(number, value)| value.0.load(Ordering::SeqCst) == number));
+                    for _ in 0..500 {
+                        let values: Vec<_> = (0..20).map(|number| Pooled::new(Counted::new(number))).collect();
+                        assert!((0..).zip(&values).all(|(number, value)| value.number() == number));
                     }
                 });
             }
-            for _ in 0..2_000 {
+            for _ in 0..500 {
                 let value = Pooled::new(Counted::new(7));
                 let copies = [(); 3].map(|()| value.clone());
                 thread::scope(|scope| {
                     for copy in copies {
-                        scope.spawn(move || assert_eq!(copy.0.load(Ordering::SeqCst), 7));
+                        scope.spawn(move || assert_eq!(copy.number(), 7));
                     }
                     drop(value);
                 });
             }
-            stop.store(true, Ordering::Relaxed);
         });
         assert_eq!(ALIVE.load(Ordering::SeqCst), 0);
     }
