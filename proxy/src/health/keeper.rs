@@ -79,7 +79,7 @@ impl Keeper {
         let unremarkable = |backend: &Backend| backend.health == Health::Healthy && backend.warmth == WARM;
         if !service.settings.health_check.is_on()
             && !self.services.contains_key(name)
-            && service.backends().iter().all(unremarkable)
+            && (service.backends().are_plain() || service.backends().iter().all(unremarkable))
         {
             return Vec::new();
         }

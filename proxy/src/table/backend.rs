@@ -68,6 +68,12 @@ impl Backend {
     pub fn is_healthy(&self) -> bool {
         self.is_usable() && self.health == Health::Healthy
     }
+
+    /// Whether it is what nearly all are nearly always: healthy, warm, and no backup.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.is_healthy() && !self.backup && self.warmth == WARM
+    }
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@
 //! identity, at a place of its own in memory, so that a service of a hundred backends would cost a hundred of them.
 
 use super::Backend;
-use super::pool::{Kept, Pool, Pooled};
-use arrayvec::ArrayVec;
+use super::group::{GROUP, Group};
+use super::pool::Pooled;
 use std::iter::FlatMap;
+use std::net::IpAddr;
 use std::ops::Index;
 use std::slice;
 
@@ -17,22 +18,7 @@ pub type Iter<'a> = FlatMap<
     fn(&'a Pooled<Group>) -> slice::Iter<'a, Backend>,
 >;
 
-/// Backends of a group: all groups but the last have so many.
-const GROUP: usize = 16;
-
-/// Some backends.
-type Group = ArrayVec<Backend, GROUP>;
-
-// SAFETY: there is one pool.
-#[allow(unsafe_code, reason = "a pool must always be the same")]
-unsafe impl Kept for Group {
-    fn pool() -> &'static Pool<Self> {
-        static POOL: Pool<Group> = Pool::new();
-        &POOL
-    }
-}
-
-/// Backends by index. Copies share what is not changed.
+/// Backends by index. Copies share what is not changed. All groups but the last one are full.
 #[derive(Debug, Clone, Default)]
 pub struct Backends {
     groups: Vec<Pooled<Group>>,
@@ -42,7 +28,7 @@ impl Backends {
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.groups.last().map_or(0, |last| (self.groups.len() - 1) * GROUP + last.len())
+        self.groups.last().map_or(0, |last| (self.groups.len() - 1) * GROUP + last.members().len())
     }
 
     /// Whether there are none.
@@ -54,20 +40,35 @@ impl Backends {
     /// The one with that index.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&Backend> {
-        self.groups.get(index / GROUP)?.get(index % GROUP)
+        self.groups.get(index / GROUP)?.members().get(index % GROUP)
     }
 
     /// All of them, in the order of their indices.
     pub fn iter(&self) -> Iter<'_> {
         fn members(group: &Pooled<Group>) -> slice::Iter<'_, Backend> {
-            group.iter()
+            group.members().iter()
         }
         self.groups.iter().flat_map(members as fn(&Pooled<Group>) -> slice::Iter<'_, Backend>)
     }
 
+    /// The one with that address, and its index.
+    #[must_use]
+    pub fn find(&self, address: IpAddr) -> Option<(usize, &Backend)> {
+        self.groups.iter().enumerate().find_map(|(number, group)| {
+            let (index, backend) = group.find(address)?;
+            Some((number * GROUP + index, backend))
+        })
+    }
+
+    /// Whether all of them are [plain](Backend::is_plain).
+    #[must_use]
+    pub fn are_plain(&self) -> bool {
+        self.groups.iter().all(|group| group.is_plain())
+    }
+
     /// One more, with the next index.
     pub(super) fn push(&mut self, backend: Backend) {
-        match self.groups.last_mut().filter(|last| !last.is_full()) {
+        match self.groups.last_mut().filter(|last| !last.members().is_full()) {
             Some(last) => last.make_mut().push(backend),
             None => self.groups.push(Pooled::new(Group::from_iter([backend]))),
         }
@@ -75,20 +76,20 @@ impl Backends {
 
     /// Puts another one in the place of the one with that index, if there is one.
     pub(super) fn set(&mut self, index: usize, backend: Backend) {
-        let group = self.groups.get_mut(index / GROUP);
-        if let Some(place) = group.and_then(|group| group.make_mut().get_mut(index % GROUP)) {
-            *place = backend;
+        if let Some(group) = self.groups.get_mut(index / GROUP) {
+            group.make_mut().set(index % GROUP, backend);
         }
     }
 
     /// Takes the one with that index away; the last one gets its index.
     pub(super) fn swap_remove(&mut self, index: usize) -> Option<Backend> {
         let removed = self.get(index)?.clone();
-        let last = self.groups.last_mut()?.make_mut();
-        let moved = last.pop()?;
-        if last.is_empty() {
-            self.groups.pop();
-        }
+        let last = self.groups.last_mut()?;
+        let moved = if last.members().len() == 1 {
+            self.groups.pop()?.members().first()?.clone()
+        } else {
+            last.make_mut().pop()?
+        };
         self.set(index, moved);
         Some(removed)
     }
@@ -98,7 +99,7 @@ impl Index<usize> for Backends {
     type Output = Backend;
 
     fn index(&self, index: usize) -> &Backend {
-        &self.groups[index / GROUP][index % GROUP]
+        &self.groups[index / GROUP].members()[index % GROUP]
     }
 }
 
@@ -130,9 +131,10 @@ mod tests {
     use proptest::prelude::*;
     use std::net::{IpAddr, Ipv4Addr};
 
+    /// Most of them plain.
     fn backend(number: u32) -> Backend {
         let address = IpAddr::from(Ipv4Addr::from(number));
-        let spec = BackendSpec { address, weight: 1, draining: false, backup: false, local: false };
+        let spec = BackendSpec { address, weight: 1, draining: number % 50 == 7, backup: false, local: false };
         Backend::new(&spec, SharedIdentity::default())
     }
 
@@ -173,6 +175,11 @@ mod tests {
                 prop_assert_eq!(addresses(&backends), addresses(&model));
                 let by_index: Vec<_> = (0..=model.len()).map_while(|index| backends.get(index)).collect();
                 prop_assert_eq!(addresses(by_index), addresses(&model));
+                prop_assert_eq!(backends.are_plain(), model.iter().all(Backend::is_plain));
+                for (index, backend) in model.iter().enumerate() {
+                    prop_assert_eq!(backends.find(backend.address).map(|(index, _)| index), Some(index));
+                }
+                prop_assert!(backends.find(Ipv4Addr::from(5_000).into()).is_none());
             }
         }
     }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 /// How a backend is chosen among the eligible ones of one table. Positions in it are those in
 /// [`Service::eligible`](super::Service::eligible).
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Chooser {
     /// [`Algorithm::Rr`].
     RoundRobin,

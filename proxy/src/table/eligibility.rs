@@ -14,10 +14,35 @@
 use super::backend::Backend;
 use super::backends::Backends;
 use crate::control::message::ServiceSettings;
+use std::borrow::Cow;
 
 /// Indices of the eligible backends, in order.
-pub(super) fn eligible(backends: &Backends, settings: &ServiceSettings) -> Vec<u32> {
-    // What nearly every service is nearly always: no second tier, nobody ill, no preference.
+pub(super) fn eligible(backends: &Backends, settings: &ServiceSettings) -> Cow<'static, [u32]> {
+    if !settings.prefer_local && backends.are_plain() {
+        return all(backends);
+    }
+    Cow::Owned(chosen(backends, settings))
+}
+
+/// The same, without a list of its own if there are not very many.
+fn all(backends: &Backends) -> Cow<'static, [u32]> {
+    static IN_ORDER: [u32; 1024] = {
+        let mut indices = [0; _];
+        let mut index = 0;
+        while index < indices.len() {
+            indices[index] = index as u32;
+            index += 1;
+        }
+        indices
+    };
+    match IN_ORDER.get(..backends.len()) {
+        Some(indices) => Cow::Borrowed(indices),
+        None => Cow::Owned(indices(backends, |_| true)),
+    }
+}
+
+fn chosen(backends: &Backends, settings: &ServiceSettings) -> Vec<u32> {
+    // No second tier, nobody ill, no preference.
     let plain = |backend: &Backend| !backend.is_usable() || (!backend.backup && backend.is_healthy());
     if !settings.prefer_local && backends.iter().all(plain) {
         return indices(backends, Backend::is_usable);

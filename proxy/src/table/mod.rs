@@ -8,6 +8,7 @@ pub mod backends;
 pub mod chooser;
 mod destination;
 mod eligibility;
+mod group;
 pub mod histogram;
 pub mod identity;
 pub mod map;

@@ -13,6 +13,7 @@ use crate::admission::{
 use crate::control::histogram;
 use crate::control::message::{Algorithm, BackendSpec, PublishedPort, ServiceSettings, ServiceSpec};
 use crate::health::slow_start;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -21,13 +22,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// One service of one table, immutable: what is [described](Description) of it, and its backends.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Service {
     description: Arc<Description>,
     backends: Backends,
     /// Indices of the backends that a new connection may go to, so that a pick does not search for them.
-    eligible: Vec<u32>,
-    chooser: OnceLock<Arc<Chooser>>,
+    eligible: Cow<'static, [u32]>,
+    chooser: OnceLock<Chooser>,
     /// The size of the Maglev table that this service had before; 0 if it had none.
     size_before: u32,
 }
@@ -174,7 +175,7 @@ impl Service {
         let mut service = Self {
             description: Arc::new(description),
             backends,
-            eligible: Vec::new(),
+            eligible: Cow::default(),
             chooser: OnceLock::new(),
             size_before: before.map_or(0, Self::maglev_size),
         };
@@ -191,7 +192,7 @@ impl Service {
     /// The backend with that address.
     #[must_use]
     pub fn backend(&self, address: IpAddr) -> Option<&Backend> {
-        self.backends.iter().find(|backend| backend.address == address)
+        self.backends.find(address).map(|(_, backend)| backend)
     }
 
     /// Whether the client's address says whether a connection may come in. One more system call for each, so only where it
@@ -258,18 +259,18 @@ impl Service {
     pub fn chooser(&self) -> &Chooser {
         self.chooser.get_or_init(|| {
             let eligible = || self.eligible.iter().filter_map(|&index| self.backends.get(index as usize));
-            let warming = eligible().any(|backend| backend.warmth < WARM);
+            let warming = !self.backends.are_plain() && eligible().any(|backend| backend.warmth < WARM);
             // Most of the time all are warm: then weights stay as small as they were given.
             let unit = if warming { 1 } else { u32::from(WARM) };
             let weights = eligible().map(|backend| (backend.address, self.effective_weight(backend) / unit));
-            Arc::new(Chooser::new(self.settings.algorithm, weights, warming, self.size_before))
+            Chooser::new(self.settings.algorithm, weights, warming, self.size_before)
         })
     }
 
     /// This service with what is known of its backends by now. Those that are not named, or are others by now, keep theirs.
     #[must_use]
     pub fn with_conditions(&self, conditions: &[Condition]) -> Self {
-        let mut service = self.clone();
+        let mut service = self.to_change();
         let conditions: HashMap<_, _> = conditions.iter().map(|condition| (&condition.identity, condition)).collect();
         for (index, backend) in self.backends.iter().enumerate() {
             if let Some(Condition { health, warmth, .. }) = conditions.get(&backend.identity) {
@@ -280,10 +281,21 @@ impl Service {
         service
     }
 
+    /// A copy to change the backends of. It has nobody eligible until they are [found](Self::find_eligible).
+    pub(super) fn to_change(&self) -> Self {
+        Self {
+            description: Arc::clone(&self.description),
+            backends: self.backends.clone(),
+            eligible: Cow::default(),
+            chooser: OnceLock::new(),
+            size_before: self.maglev_size(),
+        }
+    }
+
     /// Adds the backend or changes the one with its address. Who is eligible is to be [found](Self::find_eligible) then.
     pub(super) fn put_backend(&mut self, spec: &BackendSpec) {
         let starts_cold = slow_start::is_on(&self.settings);
-        match self.place_of(spec.address) {
+        match self.backends.find(spec.address) {
             Some((index, before)) => {
                 let backend = put(spec, Some(before), starts_cold);
                 self.backends.set(index, backend);
@@ -295,24 +307,18 @@ impl Service {
     /// Takes the backend away; `None` if there is none with that address. Who is eligible is to be
     /// [found](Self::find_eligible) then.
     pub(super) fn remove_backend(&mut self, address: IpAddr) -> Option<Backend> {
-        let (index, _) = self.place_of(address)?;
+        let (index, _) = self.backends.find(address)?;
         self.backends.swap_remove(index)
-    }
-
-    fn place_of(&self, address: IpAddr) -> Option<(usize, &Backend)> {
-        self.backends.iter().enumerate().find(|(_, backend)| backend.address == address)
     }
 
     /// Finds the backends that a new connection may go to, once they are not changed any more.
     pub(super) fn find_eligible(&mut self) {
         self.eligible = eligible(&self.backends, &self.settings);
-        self.size_before = self.maglev_size();
-        self.chooser = OnceLock::new();
     }
 
     /// The size of the Maglev table, or of the last one if this one is not made yet; 0 if there is none.
     fn maglev_size(&self) -> u32 {
-        match self.chooser.get().map(Arc::as_ref) {
+        match self.chooser.get() {
             Some(Chooser::Maglev(table)) => table.size(),
             Some(_) => 0,
             None => self.size_before,

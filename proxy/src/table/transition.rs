@@ -262,9 +262,9 @@ impl Step {
 
     /// The service of that name as it is by now, to change its backends.
     fn changing(&mut self, name: &str) -> Result<&mut Service, TransitionError> {
-        let service = self.table.service(name).ok_or_else(|| no_service(name))?;
-        let entry = self.changing.entry(service.state.scope);
-        Ok(entry.or_insert_with(|| Service::clone(service)))
+        let known = self.table.by_name.get(name).and_then(|scope| Some((*scope, self.table.services.get(scope)?)));
+        let (scope, service) = known.ok_or_else(|| no_service(name))?;
+        Ok(self.changing.entry(scope).or_insert_with(|| service.to_change()))
     }
 
     /// The service of that name as it is by now, to be put anew or removed.
@@ -305,13 +305,12 @@ impl Step {
             self.table.by_port.insert(port.published, Published { service: scope, target: port.target });
         }
         self.table.by_name.insert(Arc::clone(&service.name), scope);
-        self.place(service);
+        self.place(scope, service);
         Ok(())
     }
 
-    /// Puts the service into the table that has its VIPs, ports and name already.
-    fn place(&mut self, service: Service) {
-        let scope = service.state.scope;
+    /// Puts the service of that scope into the table that has its VIPs, ports and name already.
+    fn place(&mut self, scope: Scope, service: Service) {
         self.changed.insert(scope);
         self.table.services.insert(scope, Arc::new(service));
     }
@@ -353,9 +352,9 @@ impl Step {
     /// A backend that was taken away and put back within one batch is a new one with a new identity, so what was
     /// removed stays removed: nothing needs to be taken back here.
     fn finish(mut self) -> Result<Transition, TransitionError> {
-        for (_, mut service) in std::mem::take(&mut self.changing) {
+        for (scope, mut service) in std::mem::take(&mut self.changing) {
             service.find_eligible();
-            self.place(service);
+            self.place(scope, service);
         }
         for service in self.changed.iter().filter_map(|scope| self.table.services.get(scope)) {
             service.chooser();

@@ -88,3 +88,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn all_are_eligible_where_all_are_plain() {
+    let backend = |number: u32| Backend {
+        address: IpAddr::from(number.to_be_bytes()),
+        weight: 1,
+        draining: false,
+        backup: false,
+        local: false,
+        health: Health::Healthy,
+        warmth: WARM,
+        identity: SharedIdentity::default(),
+    };
+    for count in [0, 1, 1024, 1025] {
+        let backends: Backends = (0..count).map(backend).collect();
+        let indices: Vec<u32> = (0..count).collect();
+        assert_eq!(*eligible(&backends, &ServiceSettings::default()), *indices, "{count}");
+    }
+}
