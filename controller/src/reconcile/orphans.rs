@@ -11,6 +11,7 @@ use ringlb_proxy::control::message::{DescriptorRole, Duty, Generation, Hello, In
 use ringlb_proxy::control::version::Versions;
 use std::collections::BTreeMap;
 use std::io;
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -312,16 +313,13 @@ impl Orphan {
         self.socket == names::successor_socket(&self.hello.network)
     }
 
-    /// The namespace that its steered sockets are in, if it has as many as a proxy of so many data threads for so many
+    /// The namespace that its steered sockets are in, and how many data threads share them, if each has those of so many
     /// address families.
-    pub(super) fn namespace(&self, threads: usize, families: usize) -> Result<Namespace, String> {
+    pub(super) fn namespace(&self, families: usize) -> Result<(Namespace, NonZeroUsize), String> {
         let has_all = |sockets: &Sockets| [sockets.listeners.len(), sockets.datagrams.len()] == [families; 2];
-        if self.threads.len() != threads || !self.threads.values().all(has_all) {
-            return Err(format!(
-                "it has other sockets than {threads} data threads and {families} address families need"
-            ));
-        }
-        self.any_namespace()
+        let threads = NonZeroUsize::new(self.threads.len()).filter(|_| self.threads.values().all(has_all));
+        let threads = threads.ok_or_else(|| format!("it has other sockets than {families} address families need"))?;
+        Ok((self.any_namespace()?, threads))
     }
 
     /// Its sockets and its control socket, as those of a proxy that is to be started are made. Only once.

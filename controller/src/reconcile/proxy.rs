@@ -112,7 +112,7 @@ impl Proxy {
         let mut command = std::process::Command::new(&settings.proxy_program);
         command.env(BUILD, build(&settings.proxy_program));
         command.arg("--network").arg(network.as_ref());
-        command.arg("--threads").arg(settings.threads.to_string());
+        command.arg("--threads").arg(place.steered.threads.len().to_string());
         command.arg("--first-user").arg(settings.proxy_first_user.to_string());
         if let Some(most) = settings.max_connections {
             command.arg("--max-connections").arg(most.to_string());

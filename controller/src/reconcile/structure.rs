@@ -13,6 +13,7 @@ use ringlb_netns::{
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use thiserror::Error;
@@ -132,33 +133,34 @@ impl Structure {
         }
     }
 
-    /// Makes the sandbox, if it is not there, and the routes to VIPs outside the VIP prefix.
+    /// Makes the sandbox, if it is not there, for so many data threads, and the routes to VIPs outside the VIP prefix.
     pub(super) async fn make_sandbox(
         &mut self,
         settings: &Settings,
         network: &Network,
         lb_address: Families<IpAddr>,
+        threads: NonZeroUsize,
     ) -> Result<&mut Place, StructureError> {
         let place = match self.sandbox.take() {
             Some(place) => place,
-            None => Place::make(settings, &self.ground, network, lb_address).await?,
+            None => Place::make(settings, &self.ground, network, lb_address, threads).await?,
         };
         let place = self.sandbox.insert(place);
         place.route(network).await?;
         Ok(place)
     }
 
-    /// Takes over the sandbox with the sockets of a proxy that an earlier daemon has left in it.
+    /// Takes over the sandbox with the sockets of a proxy that an earlier daemon has left in it. Gives the number of data
+    /// threads that share these.
     ///
     /// Fails, with the reason, if the proxy does not fit what `network` needs.
     pub(super) async fn adopt(
         &mut self,
-        settings: &Settings,
         network: &Network,
         lb_address: Families<IpAddr>,
         orphan: &mut Orphan,
-    ) -> Result<(), String> {
-        let namespace = orphan.namespace(settings.threads.get(), lb_address.iter().count())?;
+    ) -> Result<NonZeroUsize, String> {
+        let (namespace, threads) = orphan.namespace(lb_address.iter().count())?;
         let identity = namespace.identity().map_err(|error| error.to_string())?;
         let is_same = match &self.ground {
             Ground::Made(fabric) => Sandbox::is(fabric.plan(), identity, addresses(lb_address)).await,
@@ -170,7 +172,7 @@ impl Structure {
         let place = Place::adopt(&self.ground, network, lb_address, orphan).await;
         self.sandbox = Some(place?);
         orphan.forget_foreign_ports();
-        Ok(())
+        Ok(threads)
     }
 
     /// Removes the legs, and the sandbox, that an earlier daemon has left behind and that `network` does not need.
@@ -276,9 +278,10 @@ impl Place {
         ground: &Ground,
         network: &Network,
         lb_address: Families<IpAddr>,
+        threads: NonZeroUsize,
     ) -> Result<Self, StructureError> {
         let sandbox = ground.sandbox(lb_address).await?;
-        let (steered, control) = match Self::equip(settings, &sandbox, network, lb_address) {
+        let (steered, control) = match Self::equip(settings, &sandbox, network, lb_address, threads) {
             Ok(equipment) => equipment,
             Err(error) => {
                 abandon(ground, sandbox, network.name()).await;
@@ -336,12 +339,13 @@ impl Place {
         sandbox: &Sandbox,
         network: &Network,
         lb_address: Families<IpAddr>,
+        threads: NonZeroUsize,
     ) -> Result<(SteeredSockets, OwnedFd), StructureError> {
         // Where the LB endpoint's address is a VIP, as that of a container that holds one.
         let own_is_vip =
             network.services().values().any(|service| service.vip.iter().any(|vip| is_own(lb_address, *vip)));
         let open = if own_is_vip { SteeredSockets::open_on_own } else { SteeredSockets::open };
-        let steered = open(sandbox.namespace(), addresses(lb_address), settings.threads, None)?;
+        let steered = open(sandbox.namespace(), addresses(lb_address), threads, None)?;
         match settings.control.listen(network.name()) {
             Ok(control) => Ok((steered, control)),
             Err(cause) => {

@@ -26,6 +26,7 @@ use pauses::{Alarm, Attempts, Pause};
 use ringlb_proxy::control::message::{Generation, Hello, Statistics};
 use std::collections::VecDeque;
 use std::future::pending;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -82,6 +83,8 @@ pub(super) struct Worker {
     privileges: Option<PrivilegeStatus>,
     /// What a running proxy has said about itself.
     greeting: Option<Hello>,
+    /// How many data threads its proxies have: as many as its sockets were made for.
+    threads: NonZeroUsize,
     /// How often in a row a proxy ended soon after its start, and when the next may start.
     restart: Attempts,
     /// The same for the making of the structure, for attachments, and for published ports.
@@ -121,6 +124,7 @@ impl Worker {
         meeting: Option<oneshot::Receiver<Orphans>>,
     ) -> Self {
         Self {
+            threads: settings.threads,
             name,
             settings,
             commands,

@@ -94,21 +94,49 @@ fn a_daemon_that_remembers_nothing_ends_what_is_left() {
     wait_until("its namespaces are gone", || ringlb_netns::leftovers(&prefix).unwrap().is_empty());
 }
 
-/// A proxy that is not what is wished for now is replaced by one that is.
+/// A network keeps the number of data threads that its sockets are for, with its connections; another one is for networks that
+/// begin then.
 #[test]
-fn a_proxy_with_other_threads_is_replaced() {
+fn another_number_of_threads_cuts_no_connection() {
     let state_dir = tempfile::tempdir().unwrap();
     let arguments = ["--state-dir", state_dir.path().to_str().unwrap()];
-    let mut node = Node::start_with(&arguments);
+    let mut node = Node::start_with(&[&arguments[..], &["--threads", "2"]].concat());
     node.ringlb(&["network", "create", "net", "--subnet", "10.0.0.0/16"]);
     let backend = node.container(11);
     let _server = backend.serve("one", 80);
     let client = node.container(100);
-    node.service("web", TARGET.ip(), "rr", &[&backend]);
-    let proxy = node.proxy_pid();
-    restart(&mut node, Signal::SIGKILL, &[&arguments[..], &["--threads", "2"]].concat());
-    wait_until("the proxy has its table", || is_current(&node));
-    assert_ne!(node.proxy_pid(), proxy);
-    assert!(!is_running(proxy));
-    echo(&mut client.connect(TARGET), b"after");
+    let vip = TARGET.ip().to_string();
+    node.ringlb(&["service", "create", "net", "web", "--vip", &vip, "--publish", "18080:80/tcp"]);
+    node.ringlb(&["backend", "add", "net", "web", "10.0.0.11"]);
+    let published = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut streams = [client.connect(TARGET), TcpStream::connect(published(18080)).unwrap()];
+    let threads = |node: &Node| find(&node.ringlb(&["status"]), "threads").and_then(serde_json::Value::as_u64);
+    for stream in &mut streams {
+        echo(stream, b"before");
+    }
+    for (wished, port) in [("3", 18081), ("1", 18082)] {
+        let proxy = node.proxy_pid();
+        restart(&mut node, Signal::SIGKILL, &[&arguments[..], &["--threads", wished]].concat());
+        wait_until("the proxy has its table", || is_current(&node));
+        assert_eq!((node.proxy_pid(), threads(&node)), (proxy, Some(2)));
+        // The sockets of ports that are published from now on are for the same threads, and so are those of the next proxy.
+        let (other, publish) = (format!("web-{port}"), format!("{port}:80/tcp"));
+        node.ringlb(&["service", "create", "net", &other, "--publish", &publish]);
+        node.ringlb(&["backend", "add", "net", &other, "10.0.0.11"]);
+        echo(&mut TcpStream::connect(published(port)).unwrap(), b"another port");
+        node.ringlb(&["upgrade"]);
+        assert_ne!(node.proxy_pid(), proxy);
+        assert_eq!(threads(&node), Some(2));
+        for stream in &mut streams {
+            echo(stream, b"between");
+        }
+        echo(&mut client.connect(TARGET), b"after");
+        echo(&mut TcpStream::connect(published(port)).unwrap(), b"after");
+    }
+    node.ringlb(&["network", "rm", "net", "--remove-lb"]);
+    node.ringlb(&["network", "create", "net", "--subnet", "10.0.0.0/16"]);
+    let new_backend = node.container(12);
+    node.service("web", TARGET.ip(), "rr", &[&new_backend]);
+    wait_until("the network has begun anew", || is_current(&node));
+    assert_eq!(threads(&node), Some(1));
 }

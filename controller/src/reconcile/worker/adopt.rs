@@ -8,6 +8,7 @@ use crate::reconcile::proxy::{Link, TableState, build};
 use crate::reconcile::upgrade::Predecessor;
 use crate::reconcile::{Settings, names};
 use ringlb_proxy::control::message::Duty;
+use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -94,4 +95,14 @@ pub(super) fn name_sockets(settings: &Settings, network: &Name, serving: &Orphan
         other.socket = socket;
     }
     rename(&serving.socket, network);
+}
+
+/// Says so if the network goes on with another number of data threads than wished, as the sockets of its proxy are for that
+/// many: with others, what waits in the queues of some would be refused.
+pub(super) fn note_threads(settings: &Settings, network: &Name, threads: NonZeroUsize) {
+    let wished = settings.threads;
+    if threads != wished {
+        let until = "nothing on this node needs it any more";
+        tracing::warn!(%network, threads, wished, until, "the network keeps the number of data threads that it has");
+    }
 }

@@ -1,7 +1,7 @@
 //! Making what a network needs, and removing what it does not need any more.
 
 use super::Worker;
-use super::adopt::name_sockets;
+use super::adopt::{name_sockets, note_threads};
 use super::end::end_orphans;
 use crate::model::{Name, Network, Shared};
 use crate::reconcile::memory::Confinement;
@@ -53,6 +53,7 @@ impl Worker {
         if wish.lb_address().is_none() {
             self.published.close();
             self.publishing.succeeded();
+            self.threads = self.settings.threads;
             self.end_orphans("the network needs no proxy").await;
         }
         if !wish.is_on_node() {
@@ -80,8 +81,10 @@ impl Worker {
         let Orphans { serving, mut others } = std::mem::take(&mut self.orphans);
         let mut awaits_sessions = false;
         if let Some(mut orphan) = serving {
-            match structure.adopt(&self.settings, wish, lb_address, &mut orphan).await {
-                Ok(()) => {
+            match structure.adopt(wish, lb_address, &mut orphan).await {
+                Ok(threads) => {
+                    note_threads(&self.settings, &self.name, threads);
+                    self.threads = threads;
                     awaits_sessions = orphan.awaits_sessions();
                     name_sockets(&self.settings, &self.name, &orphan, &mut others);
                     self.greeting = Some(orphan.hello.clone());
@@ -106,18 +109,15 @@ impl Worker {
         } else {
             self.published.want(wish);
         }
-        self.published.open(
-            &self.name,
-            self.settings.threads,
-            self.publishing.due.is_some() && self.publishing.is_due(),
-        );
+        let again = self.publishing.due.is_some() && self.publishing.is_due();
+        self.published.open(&self.name, self.threads, again);
         if self.published.failed().is_empty() {
             self.publishing.succeeded();
         } else if self.publishing.is_due() {
             self.publishing.failed();
         }
         let place = structure
-            .make_sandbox(&self.settings, wish, lb_address)
+            .make_sandbox(&self.settings, wish, lb_address, self.threads)
             .await
             .map_err(|error| format!("cannot make the sandbox: {error}"))?;
         if self.proxy.is_none() && self.restart.is_due() {

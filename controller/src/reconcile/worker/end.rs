@@ -59,6 +59,7 @@ impl Worker {
         self.remove_leftovers().await;
         self.published.close();
         self.publishing.succeeded();
+        self.threads = self.settings.threads;
         self.wish = None;
         self.building.succeeded();
         self.error = None;
