@@ -147,8 +147,8 @@ pub(super) struct DaemonArguments {
     /// Leave the proxies running when the daemon ends
     #[arg(long)]
     pub(super) keep: bool,
-    /// Leave proxies as they are that an earlier daemon has started from another build of the proxy's program [default: replace
-    /// them, as `ringlb upgrade` does]
+    /// Leave proxies as they are that an earlier daemon has started from another build of the proxy's program, or with other
+    /// settings [default: replace them, as `ringlb upgrade` does]
     #[arg(long)]
     pub(super) no_upgrade: bool,
     /// Let packets between containers of a network that ringlb makes, and its sandbox, take the bridge [default: they go

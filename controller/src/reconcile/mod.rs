@@ -68,7 +68,8 @@ pub struct Settings {
     pub proxy_first_user: FirstUser,
     /// The control groups that limit the proxies' memory.
     pub memory: MemoryGroups,
-    /// Whether proxies of an earlier daemon are replaced that were started from another build of their program.
+    /// Whether proxies of an earlier daemon are replaced that were started from another build of their program, or with other
+    /// settings.
     pub upgrade_proxies: bool,
     /// Whether packets on networks that are made here go past their bridges, where the kernel lets them.
     pub shortcuts: bool,

@@ -9,9 +9,9 @@ use ringlb_proxy::control::replacement::BUILD;
 use rustix::process::{Signal, pidfd_send_signal};
 use std::future::pending;
 use std::io;
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use thiserror::Error;
@@ -110,7 +110,7 @@ impl Proxy {
         control: &OwnedFd,
     ) -> Result<Self, ProxyError> {
         let mut command = std::process::Command::new(&settings.proxy_program);
-        command.env(BUILD, build(&settings.proxy_program));
+        command.env(BUILD, edition(settings));
         command.arg("--network").arg(network.as_ref());
         command.arg("--threads").arg(place.steered.threads.len().to_string());
         command.arg("--first-user").arg(settings.proxy_first_user.to_string());
@@ -307,11 +307,16 @@ impl Link {
     }
 }
 
-/// Which build of a program there is, as far as its file tells without being read: its size and when it was written.
-pub(super) fn build(program: &Path) -> String {
-    program
-        .metadata()
-        .map_or_else(|_| String::new(), |file| format!("{}-{}.{:09}", file.size(), file.mtime(), file.mtime_nsec()))
+/// What a proxy is that is started now: which build of its program, as far as the file tells without being read by its size and
+/// when it was written, and what is set for its whole life.
+pub(super) fn edition(settings: &Settings) -> String {
+    let build = settings.proxy_program.metadata();
+    let build = build
+        .map_or_else(|_| String::new(), |file| format!("{}-{}.{:09}", file.size(), file.mtime(), file.mtime_nsec()));
+    let log = settings.access_log.as_ref().and_then(|log| log.metadata().ok());
+    let log = log.map(|file| format!("{}-{}", file.dev(), file.ino())).unwrap_or_default();
+    let most = settings.max_connections.map_or(0, NonZeroU32::get);
+    format!("{build} {log} {most} {}", settings.proxy_first_user)
 }
 
 impl Process {

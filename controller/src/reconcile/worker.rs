@@ -60,7 +60,7 @@ pub(super) struct Worker {
     past: Statistics,
     /// Why the last attempt to replace the proxy came to nothing.
     upgrade_error: Option<String>,
-    /// Whether the proxy may be of another build of its program, as an earlier daemon has started it.
+    /// Whether the proxy may be of another build of its program, or have other settings, as an earlier daemon has started it.
     outdated: bool,
     /// The proxies of an earlier daemon that may serve the network, until they have been met. Nothing is done before.
     meeting: Option<oneshot::Receiver<Orphans>>,

@@ -309,6 +309,34 @@ fn a_daemon_replaces_proxies_of_another_build() {
     wait_until("it has ended", || draining(&node).is_empty() && !is_running(first.into()));
 }
 
+/// What a proxy is told at its start counts after the next start of a daemon, too.
+#[test]
+fn a_daemon_replaces_proxies_that_have_other_settings() {
+    let (logs, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let arguments = ["--state-dir", state.path().to_str().unwrap()];
+    let mut node = Node::start_with(&arguments);
+    let (backends, client) = populate(&node);
+    let _servers = backends.each_ref().map(|backend| backend.serve(&backend.address.to_string(), 80));
+    let mut stream = client.connect(TARGET);
+    echo(&mut stream, b"before");
+    let log = logs.path().join("access.log");
+    let log = log.to_str().unwrap();
+    for other in [["--max-connections", "1000"], ["--access-log", log], ["--proxy-first-user", "0"]] {
+        let before = node.proxy_pid();
+        restart(&mut node, &[&arguments[..], &other].concat());
+        wait_until("the proxy is another one", || is_current(&node) && node.proxy_pid() != before);
+        echo(&mut stream, b"between");
+        echo(&mut client.connect(TARGET), b"new");
+        let replaced = node.proxy_pid();
+        restart(&mut node, &[&arguments[..], &other].concat());
+        wait_until("the proxy has its table", || is_current(&node));
+        // It is asked for after all that the daemon does by itself.
+        node.ringlb(&["backend", "add", "net", "web", "10.0.0.11", "--weight", "2"]);
+        assert_eq!(node.proxy_pid(), replaced, "{other:?}");
+    }
+    echo(&mut stream, b"after");
+}
+
 /// How often a daemon is killed: each time a little later, until the replacement has long been over.
 const ROUNDS: u64 = 16;
 

@@ -21,7 +21,8 @@ pub const BUILD: &str = "RINGLB_PROXY_BUILD";
 pub struct Introduction {
     /// The newest version of the protocol that it speaks.
     pub most_version: u16,
-    /// From which build of its program it was started, in the words of the daemon that started it; empty if that said nothing.
+    /// From which build of its program it was started, and with which settings, in the words of the daemon that started it; empty if
+    /// that said nothing.
     pub build: String,
     /// What it does.
     pub duty: Duty,

@@ -4,7 +4,7 @@ use super::Worker;
 use super::exchange::{await_sessions, retire};
 use crate::model::Name;
 use crate::reconcile::orphans::Orphan;
-use crate::reconcile::proxy::{Link, TableState, build};
+use crate::reconcile::proxy::{Link, TableState, edition};
 use crate::reconcile::upgrade::Predecessor;
 use crate::reconcile::{Settings, names};
 use ringlb_proxy::control::message::Duty;
@@ -64,16 +64,17 @@ impl Worker {
         Some(heir)
     }
 
-    /// Replaces a proxy of an earlier daemon, once it has its table, if it was started from another build of the program.
+    /// Replaces a proxy of an earlier daemon, once it has its table, if it was started from another build of the program or with
+    /// other settings.
     pub(super) fn replace_outdated(&mut self) {
         let Some(proxy) = self.proxy.as_ref().filter(|_| self.outdated) else { return };
         if !matches!(proxy.link, Link::Open { table: TableState::At(_), .. }) || !self.published.is_settled() {
             return;
         }
         self.outdated = false;
-        let (is, was) = (build(&self.settings.proxy_program), proxy.introduction.as_ref().map(|told| &told.build));
+        let (is, was) = (edition(&self.settings), proxy.introduction.as_ref().map(|told| &told.build));
         if self.settings.upgrade_proxies && was.is_none_or(|was| *was != is) {
-            tracing::info!(network = %self.name, pid = proxy.pid, "the proxy is of another build of its program");
+            tracing::info!(network = %self.name, pid = proxy.pid, "the proxy is of another build of its program, or was started with other settings");
             self.begin_upgrade(None, None);
         }
     }
