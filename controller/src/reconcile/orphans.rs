@@ -345,8 +345,10 @@ impl Orphan {
     pub(super) fn into_proxy(self) -> io::Result<(Proxy, Vec<PortDescriptors>)> {
         let process = Process::adopted(self.process)?;
         let channel = Box::new(self.channel);
-        // What of its table is right is seen when it is given a whole one: connections to backends that stay go on.
-        let link = Link::Open { channel, table: TableState::Unknown };
+        // One that cannot say what its table is gets a whole one: connections to backends that stay go on.
+        let can_say = self.introduction.is_some() && self.hello.generation > 0;
+        let table = if can_say { TableState::Unlisted } else { TableState::Unknown };
+        let link = Link::Open { channel, table };
         let ports = flattened(self.ports);
         let proxy = Proxy {
             process,

@@ -4,6 +4,7 @@ use super::structure::Place;
 use super::{Channel, ChannelError, Settings, table};
 use crate::model::{Name, Network, Shared};
 use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
+use ringlb_proxy::control::digest::Digests;
 use ringlb_proxy::control::message::{Generation, Hello, Introduction, Reply, Request};
 use ringlb_proxy::control::replacement::BUILD;
 use rustix::process::{Signal, pidfd_send_signal};
@@ -95,6 +96,12 @@ pub(super) enum Link {
 pub(super) enum TableState {
     /// Nothing that a step could start from.
     Unknown,
+    /// One that an earlier daemon has sent; what it is can be asked.
+    Unlisted,
+    /// That was asked.
+    Listing { since: Instant },
+    /// This is the answer.
+    Listed(Digests),
     /// That of this state of the network.
     At(Shared<Network>),
     /// A request is on its way that leads to that of this state of the network.
@@ -238,7 +245,18 @@ impl Proxy {
     pub(super) fn advance(&mut self, wish: &Shared<Network>) -> Result<bool, ChannelError> {
         let Link::Open { channel, table } = &mut self.link else { return Ok(false) };
         let (request, whole) = match table {
-            TableState::Asked { .. } => return Ok(false),
+            TableState::Asked { .. } | TableState::Listing { .. } => return Ok(false),
+            TableState::Unlisted => {
+                *table = TableState::Listing { since: Instant::now() };
+                channel.send(&Request::Digests)?;
+                return Ok(false);
+            }
+            TableState::Listed(known) => {
+                let step = table::step_from(known, wish);
+                let (differ, services) = (step.changes.len(), known.services.len());
+                tracing::info!(network = %wish.name(), differ, services, "sending what differs from the proxy's table");
+                (Request::Delta(step), false)
+            }
             TableState::Unknown => (table::snapshot(wish), true),
             TableState::At(network) => match table::step(network, wish) {
                 Some(request) => (request, false),
@@ -248,6 +266,15 @@ impl Proxy {
         *table = TableState::Asked { to: wish.clone(), since: Instant::now(), whole };
         channel.send(&request)?;
         Ok(true)
+    }
+
+    /// Does without knowing what the table of an earlier daemon is.
+    pub(super) fn forget_table(&mut self) {
+        if let Link::Open { table, .. } = &mut self.link
+            && matches!(table, TableState::Unlisted | TableState::Listing { .. } | TableState::Listed(_))
+        {
+            *table = TableState::Unknown;
+        }
     }
 
     /// Drops the control connection, to be made again after `pause`.

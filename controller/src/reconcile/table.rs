@@ -2,7 +2,9 @@
 
 use crate::model::{Backend, Network, Service};
 use imbl::ordmap::DiffItem;
+use ringlb_proxy::control::digest::{Digests, digest};
 use ringlb_proxy::control::message::{BackendSpec, Change, Delta, Request, ServiceSpec, Snapshot};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -22,6 +24,24 @@ pub fn step(old: &Network, new: &Network) -> Option<Request> {
         return None;
     }
     Some(Request::Delta(Delta { from: old.generation(), to: new.generation(), changes: changes(old, new) }))
+}
+
+/// The one request that leads a table of which this is known to that of `new`: services that differ are put whole.
+#[must_use]
+pub fn step_from(known: &Digests, new: &Network) -> Delta {
+    let mut known_services: HashMap<_, _> = known.services.iter().map(|one| (one.name.as_str(), one.digest)).collect();
+    let mut put = Vec::new();
+    for service in new.services().values() {
+        let mut spec = service_spec(service);
+        let there = known_services.remove(spec.name.as_str());
+        if there.is_none() || there != digest(&mut spec) {
+            put.push(Change::PutService(Arc::new(spec)));
+        }
+    }
+    let removed = known_services.into_keys().map(|name| Change::RemoveService { service: name.to_owned() });
+    // Removals first here, too.
+    let changes = removed.chain(put).collect();
+    Delta { from: known.generation, to: new.generation(), changes }
 }
 
 /// Removals first, so that a VIP is free before another service takes it.
@@ -121,6 +141,40 @@ mod tests {
                     table = apply(&table, &request);
                 }
                 prop_assert_eq!(listed(&table), listed(&apply(&Table::default(), &snapshot(pair[1]))));
+            }
+        }
+
+        /// The same where the daemon knows of the proxy's table only what that says in brief. What is the same is not sent.
+        #[test]
+        fn what_differs_leads_to_the_new_table(models in histories(), first: prop::sample::Index, second: prop::sample::Index) {
+            let mut picks = [first, second].map(|pick| pick.index(models.len()));
+            picks.sort_unstable();
+            let [old, new] = picks.map(|index| models[index].network("web").unwrap());
+            let mut table = apply(&Table::default(), &snapshot(models[0].network("web").unwrap()));
+            // By way of changes, so that backends are in another order than in a table that came whole.
+            for model in &models[1..=picks[0]] {
+                let network = model.network("web").unwrap();
+                if network.generation() > table.generation() {
+                    let mut earlier = models.iter().map(|model| model.network("web").unwrap());
+                    let from = earlier.rfind(|from| from.generation() == table.generation()).unwrap();
+                    table = apply(&table, &step(from, network).unwrap());
+                }
+            }
+            prop_assert_eq!(listed(&table), listed(&apply(&Table::default(), &snapshot(old))));
+            let delta = step_from(&table.digests(), new);
+            if old.generation() == new.generation() {
+                prop_assert_eq!(delta.changes, []);
+            } else {
+                let before = |name: &str| old.services().values().find(|one| *one.name == *name).map(|one| service_spec(one));
+                let specs = new.services().values().map(|service| service_spec(service));
+                let expected: Vec<_> = specs.filter(|spec| before(&spec.name).as_ref() != Some(spec)).collect();
+                let put = delta.changes.iter().filter_map(|change| match change {
+                    Change::PutService(spec) => Some(ServiceSpec::clone(spec)),
+                    _ => None,
+                });
+                prop_assert_eq!(put.collect::<Vec<_>>(), expected);
+                let after = apply(&table, &Request::Delta(delta));
+                prop_assert_eq!(listed(&after), listed(&apply(&Table::default(), &snapshot(new))));
             }
         }
     }

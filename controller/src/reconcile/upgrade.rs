@@ -77,8 +77,9 @@ pub(super) struct Predecessor {
 
 impl Predecessor {
     /// One that has so long from now on. With `retire` it does not know yet.
-    pub(super) fn new(proxy: Proxy, socket: String, drain: Option<Duration>, retire: bool) -> Self {
+    pub(super) fn new(mut proxy: Proxy, socket: String, drain: Option<Duration>, retire: bool) -> Self {
         let now = Instant::now();
+        proxy.forget_table();
         let deadline = drain.and_then(|drain| now.checked_add(drain));
         Self { proxy, socket, deadline, retire, counted: Statistics::default(), asked: None, look: now }
     }

@@ -244,7 +244,8 @@ impl Worker {
         let proxy = match &self.proxy {
             Some(proxy) => match &proxy.link {
                 Link::Broken { retry } => Some(*retry),
-                Link::Greeting { since, .. } | Link::Open { table: TableState::Asked { since, .. }, .. } => {
+                Link::Greeting { since, .. }
+                | Link::Open { table: TableState::Asked { since, .. } | TableState::Listing { since }, .. } => {
                     Some(*since + timeout)
                 }
                 Link::Open { .. } => self.published.asked_since().map(|since| since + timeout),

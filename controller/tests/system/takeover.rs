@@ -2,8 +2,10 @@
 
 use crate::node::{Node, find, wait_until};
 use nix::sys::signal::Signal;
+use ringlb_load::{LoadOptions, Workload};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
 
 const TARGET: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 200, 1)), 80);
 
@@ -79,6 +81,56 @@ fn connections_outlive_the_daemon() {
     node.daemon.signal(Signal::SIGTERM);
     assert_eq!(node.daemon.wait(), Some(0));
     assert!(!is_running(last));
+}
+
+/// A daemon sends to a proxy that it takes over what differs from its table, and nothing else.
+#[test]
+fn what_the_proxy_has_is_not_sent_again() {
+    let (state, copy, logs) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let arguments = ["--state-dir", state.path().to_str().unwrap()];
+    let mut node = Node::start_with(&arguments);
+    node.ringlb(&["network", "create", "net", "--subnet", "10.0.0.0/16"]);
+    let backends = [11, 12, 13].map(|number| node.container(number));
+    let _servers = backends.each_ref().map(|backend| backend.serve(&backend.address.to_string(), 80));
+    let client = node.container(100);
+    node.service("web", TARGET.ip(), "rr", &backends.each_ref());
+    node.ringlb(&["service", "create", "net", "other", "--vip", "10.0.200.2", "--idle-timeout", "30m"]);
+    // Its backends are in another order in the proxy.
+    node.ringlb(&["backend", "rm", "net", "web", "10.0.0.11"]);
+    node.ringlb(&["backend", "add", "net", "web", "10.0.0.11"]);
+    let mut stream = client.connect(TARGET);
+    echo(&mut stream, b"before");
+    let proxy = node.proxy_pid();
+    let mut restart = |node: &mut Node, name: &str, between: &dyn Fn()| {
+        node.daemon.signal(Signal::SIGKILL);
+        node.daemon.wait();
+        between();
+        let log = logs.path().join(name);
+        let file = std::fs::File::create(&log).unwrap();
+        node.daemon = Node::start_daemon_logging(node.run_dir.path(), &arguments, file.into());
+        wait_until("the proxy has its table", || is_current(node));
+        assert_eq!(node.proxy_pid(), proxy, "{name}");
+        echo(&mut stream, b"between");
+        std::fs::read_to_string(log).unwrap()
+    };
+    let files = |from: &Path, to: &Path| {
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    };
+    let log = restart(&mut node, "same", &|| files(state.path(), copy.path()));
+    assert!(log.contains("differ=0 services=2"), "{log}");
+    // What the proxy hears next is what the next daemon no longer knows.
+    node.ringlb(&["backend", "add", "net", "web", "10.0.0.13", "--weight", "0"]);
+    node.ringlb(&["service", "create", "net", "third", "--vip", "10.0.200.3"]);
+    let log = restart(&mut node, "older", &|| files(copy.path(), state.path()));
+    assert!(log.contains("differ=2 services=3"), "{log}");
+    let mut load = LoadOptions::new(vec![TARGET], Workload::Connect);
+    load.requests = Some(30);
+    let report = client.load(load).join().unwrap();
+    assert_eq!((report.failures, report.backends.len()), (0, 3), "{report}");
 }
 
 /// What was made while nobody wishes for it any more is ended and removed.

@@ -79,7 +79,8 @@ fn apply(table: &mut Table, request: &Request) {
         | Request::Introduce
         | Request::AwaitSessions
         | Request::ReceiveDatagrams
-        | Request::Retire { .. } => return,
+        | Request::Retire { .. }
+        | Request::Digests => return,
     };
     match result {
         Ok(step) => {

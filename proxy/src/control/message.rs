@@ -4,6 +4,7 @@
 //! with [`Reply::Hello`]. Which version of all this they speak is said in [`version`](super::version). Each table request is answered by [`Reply::Acknowledged`] or [`Reply::Refused`], in the
 //! order of the requests.
 
+pub use super::digest::Digests;
 pub use super::histogram::Times;
 pub use super::replacement::{Duty, Introduction, Retired};
 pub use super::settings::{Algorithm, ServiceSettings, UdpSettings};
@@ -66,6 +67,8 @@ pub enum Request {
         /// hear what their backends say until they have been idle for their time.
         hands_over: bool,
     },
+    /// Answer with [`Reply::Digests`].
+    Digests,
 }
 
 /// What a proxy answers.
@@ -107,6 +110,8 @@ pub enum Reply {
     Introduction(Introduction),
     /// The answer to [`Request::Retire`].
     Retired(Retired),
+    /// What the table is, in brief: so that a daemon that takes the proxy over sends what differs alone.
+    Digests(Digests),
 }
 
 /// What a descriptor is that a proxy hands over.

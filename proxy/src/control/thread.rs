@@ -292,6 +292,7 @@ fn answer(request: &Request, shared: &Shared, health: &Health) -> Option<Reply> 
             health.complete(&mut statistics);
             return Some(Reply::Statistics(Box::new(statistics)));
         }
+        Request::Digests => return Some(Reply::Digests(shared.table.load().digests())),
         Request::Shutdown => {
             shared.shut_down();
             return None;

@@ -84,7 +84,7 @@ pub trait Message: serde::Serialize {
 impl Message for Request {
     fn since(&self) -> u16 {
         match self {
-            Self::Introduce | Self::AwaitSessions | Self::ReceiveDatagrams | Self::Retire { .. } => 5,
+            Self::Introduce | Self::AwaitSessions | Self::ReceiveDatagrams | Self::Retire { .. } | Self::Digests => 5,
             _ => OLDEST_VERSION,
         }
     }
@@ -93,7 +93,7 @@ impl Message for Request {
 impl Message for Reply {
     fn since(&self) -> u16 {
         match self {
-            Self::Introduction(_) | Self::Retired(_) => 5,
+            Self::Introduction(_) | Self::Retired(_) | Self::Digests(_) => 5,
             _ => OLDEST_VERSION,
         }
     }

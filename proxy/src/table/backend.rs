@@ -57,6 +57,12 @@ impl Backend {
         }
     }
 
+    /// What it was made from.
+    pub(super) fn spec(&self) -> BackendSpec {
+        let Self { address, weight, draining, backup, local, .. } = *self;
+        BackendSpec { address, weight, draining, backup, local }
+    }
+
     /// Whether it is meant to get new connections, whatever its health.
     #[must_use]
     pub fn is_usable(&self) -> bool {

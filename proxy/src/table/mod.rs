@@ -28,6 +28,7 @@ pub use service::{ClientPrefixes, Condition, Description, Service, ServiceState}
 pub use transition::{Consequence, Transition, TransitionError};
 
 use crate::admission::Scope;
+use crate::control::digest::{self, Digests, ServiceDigest};
 use crate::control::message::{Generation, Port};
 use map::{Changing, Map};
 use std::net::IpAddr;
@@ -101,6 +102,15 @@ impl Table {
         let mut table = self.clone();
         table.services.insert(service.state.scope, service);
         Some(table)
+    }
+
+    /// What it is, in brief.
+    #[must_use]
+    pub fn digests(&self) -> Digests {
+        let digest = |service: &Arc<Service>| {
+            Some(ServiceDigest { name: service.name.to_string(), digest: digest::digest(&mut service.spec())? })
+        };
+        Digests { generation: self.generation, services: self.services().filter_map(digest).collect() }
     }
 
     /// All services, in no particular order.

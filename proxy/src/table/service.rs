@@ -183,6 +183,17 @@ impl Service {
         service
     }
 
+    /// What it was made from, but for the order of its backends.
+    pub(super) fn spec(&self) -> ServiceSpec {
+        ServiceSpec {
+            name: self.name.to_string(),
+            vips: self.vips.to_vec(),
+            settings: ServiceSettings::clone(&self.settings),
+            published: self.published.to_vec(),
+            backends: self.backends.iter().map(Backend::spec).collect(),
+        }
+    }
+
     /// All backends.
     #[must_use]
     pub fn backends(&self) -> &Backends {

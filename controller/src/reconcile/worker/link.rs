@@ -15,7 +15,7 @@ impl Worker {
     pub(super) fn send_table(&mut self, wish: &Shared<Network>) {
         let Some(proxy) = &mut self.proxy else { return };
         let Link::Open { channel, table } = &mut proxy.link else { return };
-        if matches!(table, TableState::Asked { .. }) {
+        if matches!(table, TableState::Asked { .. } | TableState::Listing { .. }) {
             return;
         }
         let mut sent = self.published.withdraw(channel);
@@ -26,7 +26,9 @@ impl Worker {
                 }
             });
         }
-        if let (Ok(()), Link::Open { channel, .. }) = (&sent, &mut proxy.link) {
+        if let (Ok(()), Link::Open { channel, table }) = (&sent, &mut proxy.link)
+            && !matches!(table, TableState::Listing { .. })
+        {
             sent = self.published.hand_over(channel);
         }
         if let Err(error) = sent {
@@ -64,6 +66,13 @@ impl Worker {
             Reply::PortRefused { port, reason } => {
                 self.published.refused(&self.name, port, &reason);
                 self.publishing.failed();
+            }
+            Reply::Digests(known) => {
+                if let Some(Proxy { link: Link::Open { table: table @ TableState::Listing { .. }, .. }, .. }) =
+                    &mut self.proxy
+                {
+                    *table = TableState::Listed(known);
+                }
             }
             Reply::Descriptors { .. } | Reply::Retired(_) => {}
         }
@@ -180,7 +189,8 @@ impl Worker {
         let timeout = self.settings.acknowledge_timeout;
         let Some(proxy) = &mut self.proxy else { return };
         let asked = match &proxy.link {
-            Link::Greeting { since, .. } | Link::Open { table: TableState::Asked { since, .. }, .. } => *since,
+            Link::Greeting { since, .. }
+            | Link::Open { table: TableState::Asked { since, .. } | TableState::Listing { since }, .. } => *since,
             Link::Open { .. } => match self.published.asked_since() {
                 Some(since) => since,
                 None => return,
