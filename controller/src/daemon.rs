@@ -45,7 +45,7 @@ pub struct Options {
     pub proxy_program: Option<PathBuf>,
     /// The file that the access log of all proxies is appended to. Without one it goes to standard output.
     pub access_log: Option<PathBuf>,
-    /// How many data threads each proxy has.
+    /// How many data threads the proxy of each network has that begins now; those that are taken over keep theirs.
     pub threads: Count,
     /// The most connections of each proxy; as many as the descriptor limit allows if there is no number.
     pub max_connections: Option<NonZeroU32>,
@@ -53,7 +53,8 @@ pub struct Options {
     pub proxy_first_user: FirstUser,
     /// The most memory of each proxy, if it is limited.
     pub proxy_memory_limit: Option<MemoryLimit>,
-    /// Whether proxies of an earlier daemon are replaced that were started from another build of their program.
+    /// Whether proxies of an earlier daemon are replaced that were started from another build of their program, or with other
+    /// settings.
     pub upgrade_proxies: bool,
     /// Whether packets on networks that ringlb makes go past their bridges, where the kernel lets them.
     pub shortcuts: bool,

@@ -130,7 +130,7 @@ pub(super) struct DaemonArguments {
     /// Append the access log of all proxies to this file [default: standard output]
     #[arg(long, value_name = "FILE")]
     pub(super) access_log: Option<PathBuf>,
-    /// Number of data threads of each proxy, or auto for as many as there are cores
+    /// Number of data threads of each proxy, or auto for as many as there are cores; networks that are served already keep theirs
     #[arg(long, value_name = "N", env = "RINGLB_THREADS", default_value = "1")]
     pub(super) threads: Count,
     /// Most connections of each proxy at once; never more than the descriptor limit allows

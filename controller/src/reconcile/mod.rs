@@ -60,7 +60,7 @@ pub struct Settings {
     pub proxy_program: PathBuf,
     /// Where proxies write the access log; their standard output is the daemon's without one.
     pub access_log: Option<File>,
-    /// How many data threads each proxy has.
+    /// How many data threads the proxy of each network has that begins now; those that are taken over keep theirs.
     pub threads: NonZeroUsize,
     /// The most connections of each proxy, if the descriptor limit is not to decide alone.
     pub max_connections: Option<NonZeroU32>,

@@ -315,10 +315,11 @@ impl Orphan {
 
     /// The namespace that its steered sockets are in, and how many data threads share them, if each has those of so many
     /// address families.
-    pub(super) fn namespace(&self, families: usize) -> Result<(Namespace, NonZeroUsize), String> {
+    pub(super) fn ground(&self, families: usize) -> Result<(Namespace, NonZeroUsize), String> {
         let has_all = |sockets: &Sockets| [sockets.listeners.len(), sockets.datagrams.len()] == [families; 2];
         let threads = NonZeroUsize::new(self.threads.len()).filter(|_| self.threads.values().all(has_all));
-        let threads = threads.ok_or_else(|| format!("it has other sockets than {families} address families need"))?;
+        let threads = threads
+            .ok_or_else(|| format!("it has no data thread, or other sockets than {families} address families need"))?;
         Ok((self.any_namespace()?, threads))
     }
 

@@ -241,7 +241,8 @@ impl Proxy {
         is_older
     }
 
-    /// Sends what leads its table to that of `wish`, unless it is there or an earlier request is not answered yet.
+    /// Sends what leads its table to that of `wish`, unless it is there or an earlier request is not answered yet; true if it was
+    /// sent. What the table of an earlier daemon is must be asked first.
     pub(super) fn advance(&mut self, wish: &Shared<Network>) -> Result<bool, ChannelError> {
         let Link::Open { channel, table } = &mut self.link else { return Ok(false) };
         let (request, whole) = match table {
@@ -335,7 +336,7 @@ impl Link {
 }
 
 /// What a proxy is that is started now: which build of its program, as far as the file tells without being read by its size and
-/// when it was written, and what is set for its whole life.
+/// when it was written, and what is set for its whole life, but for the number of its threads: the network's next one has the same.
 pub(super) fn edition(settings: &Settings) -> String {
     let build = settings.proxy_program.metadata();
     let build = build

@@ -160,7 +160,7 @@ impl Structure {
         lb_address: Families<IpAddr>,
         orphan: &mut Orphan,
     ) -> Result<NonZeroUsize, String> {
-        let (namespace, threads) = orphan.namespace(lb_address.iter().count())?;
+        let (namespace, threads) = orphan.ground(lb_address.iter().count())?;
         let identity = namespace.identity().map_err(|error| error.to_string())?;
         let is_same = match &self.ground {
             Ground::Made(fabric) => Sandbox::is(fabric.plan(), identity, addresses(lb_address)).await,

@@ -33,7 +33,7 @@ pub fn step_from(known: &Digests, new: &Network) -> Delta {
     let mut put = Vec::new();
     for service in new.services().values() {
         let mut spec = service_spec(service);
-        let there = known_services.remove(spec.name.as_str());
+        let there = known_services.remove(spec.name.as_str()).flatten();
         if there.is_none() || there != digest(&mut spec) {
             put.push(Change::PutService(Arc::new(spec)));
         }

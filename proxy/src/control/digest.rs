@@ -19,7 +19,7 @@ pub struct ServiceDigest {
     /// Its name.
     pub name: String,
     /// See [`digest`].
-    pub digest: u64,
+    pub digest: Option<u64>,
 }
 
 /// A number that is the same for services that are the same, whatever order their backends are in, and another one for others.

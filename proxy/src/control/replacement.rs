@@ -12,8 +12,8 @@ use super::version::{Message, OLDEST_VERSION};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
-/// The environment variable by which a daemon tells a proxy from which build of its program it starts it. No argument, so that
-/// an older program can be started too.
+/// The environment variable by which a daemon tells a proxy from which build of its program, and with which settings, it starts
+/// it. No argument, so that an older program can be started too.
 pub const BUILD: &str = "RINGLB_PROXY_BUILD";
 
 /// What a proxy says of itself beyond its greeting.

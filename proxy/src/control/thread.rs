@@ -6,7 +6,7 @@ use super::descriptors::{self, DescriptorError};
 use super::frame::{FrameError, MAX_PACKET, Reassembler, encode_in};
 use super::health::Health;
 use super::memory;
-use super::message::{Hello, Reply, Request};
+use super::message::{Hello, Reply, Request, ServiceSpec};
 use super::ports::{Inherited, Ports};
 use super::retirement::Duties;
 use super::version::Versions;
@@ -70,7 +70,7 @@ pub struct Manners {
     pub daemon: Uid,
     /// The versions of the protocol that are spoken.
     pub versions: Versions,
-    /// From which build of its program the daemon has started this process.
+    /// From which build of its program, and with which settings, the daemon has started this process, in its words.
     pub build: String,
 }
 
@@ -257,6 +257,10 @@ async fn converse(channel: &Rc<Channel>, parts: &Parts) -> Result<(), Connection
             }
             Some(request) => answer(&request, shared, health),
         };
+        if let Some(Reply::Digests(known)) = &reply {
+            // Made of what came earlier, and as large.
+            received += known.services.len() * size_of::<ServiceSpec>();
+        }
         if let Some(reply) = reply {
             channel.send(&reply).await?;
             if std::mem::take(&mut received) > memory::LARGE {

@@ -79,6 +79,7 @@ impl Keeper {
         let unremarkable = |backend: &Backend| backend.health == Health::Healthy && backend.warmth == WARM;
         if !service.settings.health_check.is_on()
             && !self.services.contains_key(name)
+            // Most often so, and known without a look at each of them.
             && (service.backends().are_plain() || service.backends().iter().all(unremarkable))
         {
             return Vec::new();

@@ -85,7 +85,7 @@ fn mark_of(address: IpAddr) -> u8 {
     let folded = match address {
         IpAddr::V4(address) => u64::from(address.to_bits()),
         IpAddr::V6(address) => {
-            let [high, .., low] = [address.to_bits() >> 64, address.to_bits()].map(|half| half as u64);
+            let [high, low] = [address.to_bits() >> 64, address.to_bits()].map(|half| half as u64);
             high.rotate_left(17) ^ low
         }
     };

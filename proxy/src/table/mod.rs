@@ -107,10 +107,11 @@ impl Table {
     /// What it is, in brief.
     #[must_use]
     pub fn digests(&self) -> Digests {
-        let digest = |service: &Arc<Service>| {
-            Some(ServiceDigest { name: service.name.to_string(), digest: digest::digest(&mut service.spec())? })
+        let digest = |service: &Arc<Service>| ServiceDigest {
+            name: service.name.to_string(),
+            digest: digest::digest(&mut service.spec()),
         };
-        Digests { generation: self.generation, services: self.services().filter_map(digest).collect() }
+        Digests { generation: self.generation, services: self.services().map(digest).collect() }
     }
 
     /// All services, in no particular order.

@@ -74,7 +74,8 @@ impl Worker {
         self.outdated = false;
         let (is, was) = (edition(&self.settings), proxy.introduction.as_ref().map(|told| &told.build));
         if self.settings.upgrade_proxies && was.is_none_or(|was| *was != is) {
-            tracing::info!(network = %self.name, pid = proxy.pid, "the proxy is of another build of its program, or was started with other settings");
+            let pid = proxy.pid;
+            tracing::info!(network = %self.name, pid, is, was, "the proxy is of another build, or has other settings");
             self.begin_upgrade(None, None);
         }
     }
