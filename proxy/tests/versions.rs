@@ -62,7 +62,8 @@ fn the_version_before_is_read_and_written() {
 /// What only the newest version has is not said in the one before.
 #[test]
 fn what_is_new_is_not_said_to_the_older() {
-    let new = [Request::Introduce, Request::AwaitSessions, Request::Retire { drain_ms: None, hands_over: true }];
+    let retire = Request::Retire { drain_ms: None, hands_over: true };
+    let new = [Request::Introduce, Request::AwaitSessions, retire, Request::Digests];
     for request in new {
         assert!(encode_in(PROTOCOL_VERSION, &request).is_ok());
         assert!(encode_in(OLDEST_VERSION, &request).unwrap_err().to_string().contains("the other end speaks 4"));

@@ -327,6 +327,15 @@ impl Proxy {
 }
 
 impl Link {
+    /// Since when a greeting, or an answer about the table, is awaited.
+    pub(super) fn asked_since(&self) -> Option<Instant> {
+        match self {
+            Self::Greeting { since, .. }
+            | Self::Open { table: TableState::Asked { since, .. } | TableState::Listing { since }, .. } => Some(*since),
+            Self::Open { .. } | Self::Broken { .. } => None,
+        }
+    }
+
     async fn receive(&mut self) -> Result<Reply, ChannelError> {
         match self {
             Self::Open { channel, .. } | Self::Greeting { channel, .. } => channel.receive().await,

@@ -13,7 +13,7 @@ mod waiters;
 
 use super::memory::Confinement;
 use super::orphans::Orphans;
-use super::proxy::{Happening, Link, Proxy, TableState};
+use super::proxy::{Happening, Link, Proxy};
 use super::published::Published;
 use super::statistics::StatisticsQuestion;
 use super::structure::Structure;
@@ -244,11 +244,7 @@ impl Worker {
         let proxy = match &self.proxy {
             Some(proxy) => match &proxy.link {
                 Link::Broken { retry } => Some(*retry),
-                Link::Greeting { since, .. }
-                | Link::Open { table: TableState::Asked { since, .. } | TableState::Listing { since }, .. } => {
-                    Some(*since + timeout)
-                }
-                Link::Open { .. } => self.published.asked_since().map(|since| since + timeout),
+                link => link.asked_since().or_else(|| self.published.asked_since()).map(|since| since + timeout),
             },
             None => self.structure.as_ref().and_then(|structure| structure.sandbox.as_ref()).and(self.restart.due),
         };

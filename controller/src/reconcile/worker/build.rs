@@ -51,9 +51,7 @@ impl Worker {
             }
         }
         if wish.lb_address().is_none() {
-            self.published.close();
-            self.publishing.succeeded();
-            self.threads = self.settings.threads;
+            self.forget_sockets();
             self.end_orphans("the network needs no proxy").await;
         }
         if !wish.is_on_node() {

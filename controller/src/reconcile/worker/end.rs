@@ -27,6 +27,13 @@ impl Worker {
         self.restart.succeeded();
     }
 
+    /// Gives up the published ports of a network without a proxy. The next one's sockets can be for other threads.
+    pub(super) fn forget_sockets(&mut self) {
+        self.published.close();
+        self.publishing.succeeded();
+        self.threads = self.settings.threads;
+    }
+
     pub(super) async fn remove_structure(&mut self) {
         self.stop_proxy().await;
         if let Some(structure) = self.structure.take() {
@@ -57,9 +64,7 @@ impl Worker {
         self.end_orphans("nobody wishes for its network").await;
         self.remove_structure().await;
         self.remove_leftovers().await;
-        self.published.close();
-        self.publishing.succeeded();
-        self.threads = self.settings.threads;
+        self.forget_sockets();
         self.wish = None;
         self.building.succeeded();
         self.error = None;

@@ -188,15 +188,10 @@ impl Worker {
     pub(super) fn check_answer_time(&mut self) {
         let timeout = self.settings.acknowledge_timeout;
         let Some(proxy) = &mut self.proxy else { return };
-        let asked = match &proxy.link {
-            Link::Greeting { since, .. }
-            | Link::Open { table: TableState::Asked { since, .. } | TableState::Listing { since }, .. } => *since,
-            Link::Open { .. } => match self.published.asked_since() {
-                Some(since) => since,
-                None => return,
-            },
-            Link::Broken { .. } => return,
-        };
+        if matches!(proxy.link, Link::Broken { .. }) {
+            return;
+        }
+        let Some(asked) = proxy.link.asked_since().or_else(|| self.published.asked_since()) else { return };
         if asked.elapsed() >= timeout {
             tracing::error!(network = %self.name, pid = proxy.pid, ?timeout, "the proxy does not answer");
             self.error = Some("the proxy does not answer".to_owned());

@@ -154,8 +154,7 @@ impl Worker {
     fn seat_again(&self, key: Key, spec: &SessionSpec) -> Result<(Seat, Admitted, Arc<ServiceSettings>), Lost> {
         let table = self.shared.table.load();
         let (service, _) = table.find(&key.target).ok_or(Lost::NoService)?;
-        let backend = service.backends().iter().find(|backend| backend.address == spec.backend);
-        let identity = backend.ok_or(Lost::NoBackend)?.identity.clone();
+        let identity = service.backend(spec.backend).ok_or(Lost::NoBackend)?.identity.clone();
         let admitted = self.shared.gate.readmit(service, Some(key.client.ip())).map_err(|_| Lost::Refused)?;
         // It has its place already, whatever the limit is now.
         if identity.enter(u64::MAX) != Entry::Entered {
