@@ -6,6 +6,7 @@
 //! from by itself.
 
 use super::families::{Families, Family, OfFamily};
+use super::listed::Listed;
 use super::subnet::{Subnet, not_for_hosts, number};
 use super::{Name, RejectionKind};
 use imbl::OrdMap;
@@ -134,8 +135,8 @@ impl Addresses {
 struct Book {
     subnet: Subnet,
     holders: OrdMap<u128, Holder>,
-    /// How many services list an address as a backend.
-    backends: OrdMap<u128, u32>,
+    /// The addresses that services list as backends.
+    backends: Listed,
     /// No VIP below this one is free, and so with the addresses of the rest: a choice starts here, not at the bottom.
     lowest_vip: u128,
     lowest_host: u128,
@@ -150,7 +151,7 @@ impl OfFamily for Book {
 impl Book {
     fn new(subnet: Subnet) -> Self {
         let (lowest_vip, lowest_host) = (*subnet.vips().start(), *subnet.hosts().start());
-        Self { subnet, holders: OrdMap::new(), backends: OrdMap::new(), lowest_vip, lowest_host }
+        Self { subnet, holders: OrdMap::new(), backends: Listed::default(), lowest_vip, lowest_host }
     }
 
     fn take(&mut self, address: IpAddr, holder: &Holder) -> Result<(), Refusal> {
@@ -161,7 +162,7 @@ impl Book {
         if let Some(other) = self.holders.get(&number) {
             return Err((RejectionKind::Conflict, format!("{address} is already {other}")));
         }
-        if self.backends.contains_key(&number) && !matches!(holder, Holder::Attachment(_)) {
+        if self.backends.contains(number) && !matches!(holder, Holder::Attachment(_)) {
             return Err((RejectionKind::Conflict, format!("{address} is already the address of a backend")));
         }
         self.holders.insert(number, holder.clone());
@@ -231,19 +232,14 @@ impl Book {
             Some(other) => return Err((RejectionKind::Conflict, format!("{address} is {other}"))),
         }
         self.check_is_not_for_vips(number)?;
-        *self.backends.entry(number).or_insert(0) += 1;
+        self.backends.add(number);
         Ok(())
     }
 
     fn remove_backend(&mut self, address: IpAddr) {
         let number = number(address);
-        match self.backends.get_mut(&number) {
-            Some(count) if *count > 1 => *count -= 1,
-            Some(_) => {
-                self.backends.remove(&number);
-                self.lower(number);
-            }
-            None => {}
+        if self.backends.remove(number) {
+            self.lower(number);
         }
     }
 
@@ -257,7 +253,7 @@ impl Book {
     }
 
     fn is_free(&self, number: u128) -> bool {
-        !self.holders.contains_key(&number) && !self.backends.contains_key(&number)
+        !self.holders.contains_key(&number) && !self.backends.contains(number)
     }
 
     fn lower(&mut self, number: u128) {

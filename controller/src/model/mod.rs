@@ -12,6 +12,7 @@ pub mod document;
 mod families;
 mod kept;
 pub mod limits;
+mod listed;
 mod name;
 mod network;
 mod observation;
