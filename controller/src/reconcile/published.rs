@@ -20,6 +20,8 @@ pub(super) struct Published {
     wanted: BTreeSet<Port>,
     /// The sockets of ports, wanted or not wanted any more.
     sockets: BTreeMap<Port, PortSockets>,
+    /// Ports that another proxy serves, and that the running one has services for in the table that it was left with.
+    adopted: BTreeSet<Port>,
     /// How far the proxy has come with the ports that it was told of.
     proxy: BTreeMap<Port, Progress>,
     failed: BTreeMap<Port, String>,
@@ -70,6 +72,7 @@ impl Published {
     /// Takes over sockets of ports that another proxy than the running one serves, which is to get those that it does not have.
     pub(super) fn adopt_sockets(&mut self, ports: impl IntoIterator<Item = (Port, Vec<OwnedFd>)>) {
         for (port, sockets) in ports {
+            self.adopted.insert(port);
             self.sockets.entry(port).or_insert_with(|| PortSockets::from_descriptors(sockets));
         }
     }
@@ -142,7 +145,18 @@ impl Published {
     /// Hands over the sockets of wanted ports that the proxy does not have. To be called when the proxy has, or was sent,
     /// the table with their services.
     pub(super) fn hand_over(&mut self, channel: &mut Channel) -> Result<(), ChannelError> {
-        for port in &self.wanted {
+        self.hand_over_those(channel, |_| true)
+    }
+
+    /// The same of those only that the table knows with which the proxy was left. Clients of others would be refused until it has
+    /// the next one.
+    pub(super) fn hand_over_adopted(&mut self, channel: &mut Channel) -> Result<(), ChannelError> {
+        let adopted = std::mem::take(&mut self.adopted);
+        self.hand_over_those(channel, |port| adopted.contains(port))
+    }
+
+    fn hand_over_those(&mut self, channel: &mut Channel, which: impl Fn(&Port) -> bool) -> Result<(), ChannelError> {
+        for port in self.wanted.iter().filter(|port| which(port)) {
             // One that is being dropped is handed over again once that is answered.
             if self.proxy.contains_key(port) || self.failed.contains_key(port) {
                 continue;
@@ -226,5 +240,42 @@ pub(super) fn port_protocol(port: Port) -> PortProtocol {
     match port.protocol {
         Protocol::Tcp => PortProtocol::Tcp,
         Protocol::Udp => PortProtocol::Udp,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+    use ringlb_proxy::control::frame::encode;
+    use ringlb_proxy::control::message::Reply;
+    use ringlb_proxy::control::version::Versions;
+    use std::os::fd::AsRawFd;
+
+    /// How many packets have come.
+    fn packets(socket: &OwnedFd) -> usize {
+        let mut packet = [0; 1_000];
+        (0..).take_while(|_| recv(socket.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT).is_ok()).count()
+    }
+
+    /// A daemon has died while one proxy replaced another, and the next one is to publish a further port.
+    #[tokio::test]
+    async fn a_proxy_without_the_next_table_gets_no_port_of_it() {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let (near, far) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+        let mut channel = Channel::new(near, Versions::default()).unwrap();
+        // Once something has come, the runtime knows that the socket can be written to.
+        let greeting = encode(&Reply::Acknowledged { generation: 1 }).unwrap().remove(0);
+        send(far.as_raw_fd(), &greeting, MsgFlags::MSG_NOSIGNAL).unwrap();
+        channel.receive().await.unwrap();
+        let [served, known, new] = [1, 2, 3].map(|number| Port { protocol: Protocol::Tcp, number });
+        let mut published = Published { wanted: [served, known, new].into(), ..Published::default() };
+        published.adopt([(served, Vec::new())]);
+        published.adopt_sockets([(served, Vec::new()), (known, Vec::new())]);
+        published.sockets.insert(new, PortSockets::from_descriptors(Vec::new()));
+        published.hand_over_adopted(&mut channel).unwrap();
+        assert_eq!((packets(&far), published.proxy.keys().copied().collect::<Vec<_>>()), (1, vec![served, known]));
+        published.hand_over(&mut channel).unwrap();
+        assert_eq!((packets(&far), published.proxy.len()), (1, 3));
     }
 }

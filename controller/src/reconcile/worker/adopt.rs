@@ -51,12 +51,12 @@ impl Worker {
         }
     }
 
-    /// Gives the proxy that waits for UDP sessions the ports that it does not have yet, so that it can answer their clients; gives
-    /// the end by which it gets the sessions.
+    /// Gives the proxy that waits for UDP sessions the other one's ports that it does not have yet, so that it can answer their
+    /// clients; gives the end by which it gets the sessions.
     async fn hand_ports_over(&mut self) -> Option<OwnedFd> {
         let new = self.proxy.as_mut()?;
         if let Link::Open { channel, .. } = &mut new.link {
-            self.published.hand_over(channel).ok()?;
+            self.published.hand_over_adopted(channel).ok()?;
         }
         // It answers in the order in which it is asked.
         let (heir, others) = await_sessions(new, self.settings.acknowledge_timeout).await.ok()?;
