@@ -1,4 +1,4 @@
-//! Which addresses services list as backends, and how many services each of them.
+//! Which addresses services list as backends, and how many services list each.
 //!
 //! There can be a million, and each task change adds or removes one. So neighbours share an entry, a bit for each: the map has
 //! fewer levels, of each of which a change copies a node and touches all that the node refers to.

@@ -5,7 +5,6 @@
 //! nothing else of them is read.
 
 use super::Backend;
-use super::pool::{Kept, Pool};
 use arrayvec::ArrayVec;
 use std::net::IpAddr;
 
@@ -20,15 +19,6 @@ pub struct Group {
     marks: [u8; GROUP],
     plain: bool,
     members: ArrayVec<Backend, GROUP>,
-}
-
-// SAFETY: there is one pool.
-#[allow(unsafe_code, reason = "a pool must always be the same")]
-unsafe impl Kept for Group {
-    fn pool() -> &'static Pool<Self> {
-        static POOL: Pool<Group> = Pool::new();
-        &POOL
-    }
 }
 
 impl Group {

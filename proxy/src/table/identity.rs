@@ -1,6 +1,6 @@
 //! What outlives tables of a backend: its identity.
 
-use super::pool::{Kept, Pool, Pooled};
+use super::pool::Pooled;
 use once_cell::race::OnceBox;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
@@ -29,17 +29,8 @@ pub struct Identity {
     drains: AtomicU32,
 }
 
-/// An identity as all refer to it. In its pool it has a line of the processor's cache for itself, with its count.
+/// An identity as all refer to it. In its pool it has a line of the processor's cache for itself.
 pub type SharedIdentity = Pooled<Identity>;
-
-// SAFETY: there is one pool.
-#[allow(unsafe_code, reason = "a pool must always be the same")]
-unsafe impl Kept for Identity {
-    fn pool() -> &'static Pool<Self> {
-        static POOL: Pool<Identity> = Pool::new();
-        &POOL
-    }
-}
 
 /// What is counted of a backend's UDP sessions.
 #[derive(Debug, Default)]
@@ -164,7 +155,7 @@ impl Identity {
 mod tests {
     use super::*;
 
-    /// So that it is in one line with its count.
+    /// So that it is in one line.
     #[test]
     fn an_identity_is_small() {
         assert_eq!((size_of::<Identity>(), align_of::<Identity>()), (56, 8));

@@ -8,6 +8,7 @@
 //! refers to, what is looked up more often than it is changed has 32 places in a branch, what is changed often has
 //! [few](Changing).
 
+use super::pool::Pooled;
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 /// A map whose clones are cheap and independent. A branch has `WIDTH` places, a power of two.
 #[derive(Debug, Clone)]
 pub struct Map<K, V, S = RandomState, const WIDTH: usize = 32> {
-    root: Arc<Branch<K, V, WIDTH>>,
+    root: Pooled<Branch<K, V, WIDTH>>,
     length: usize,
     hasher: S,
 }
@@ -53,14 +54,14 @@ enum Place<K, V, const WIDTH: usize> {
     Empty,
     Entry((K, V)),
     /// All entries whose hashes lead here.
-    Branch(Arc<Branch<K, V, WIDTH>>),
+    Branch(Pooled<Branch<K, V, WIDTH>>),
     /// Entries whose whole hashes are equal.
     Same(Arc<[(K, V)]>),
 }
 
 impl<K, V, S: Default, const WIDTH: usize> Default for Map<K, V, S, WIDTH> {
     fn default() -> Self {
-        Self { root: Arc::new(Branch::EMPTY), length: 0, hasher: S::default() }
+        Self { root: Pooled::new(Branch::EMPTY), length: 0, hasher: S::default() }
     }
 }
 
@@ -84,7 +85,7 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher, const WIDTH: usize> Map<K, 
         Q: Hash + Eq + ?Sized,
     {
         let mut left = self.hasher.hash_one(key);
-        let mut branch = self.root.as_ref();
+        let mut branch = &*self.root;
         loop {
             match branch.place(left) {
                 Place::Entry((found, value)) if found.borrow() == key => return Some(value),
@@ -102,7 +103,7 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher, const WIDTH: usize> Map<K, 
     pub fn insert(&mut self, key: K, value: V) {
         let hash = Remaining::of(self.hasher.hash_one(&key));
         let (root, added) = self.root.with(&self.hasher, hash, (key, value));
-        self.root = Arc::new(root);
+        self.root = Pooled::new(root);
         self.length += usize::from(added);
     }
 
@@ -113,7 +114,7 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher, const WIDTH: usize> Map<K, 
         Q: Hash + Eq + ?Sized,
     {
         let Some(root) = self.root.without(self.hasher.hash_one(key), key) else { return };
-        self.root = Arc::new(root);
+        self.root = Pooled::new(root);
         self.length -= 1;
     }
 
@@ -181,7 +182,7 @@ impl<K: Hash + Eq + Clone, V: Clone, const WIDTH: usize> Branch<K, V, WIDTH> {
             Place::Entry(there) if below.used < u64::BITS => {
                 let of_there = hasher.hash_one(&there.0) >> hash.used >> Self::BITS;
                 let (lower, _) = Self::EMPTY.with(hasher, Remaining { hash: of_there, ..below }, there.clone());
-                *place = Place::Branch(Arc::new(lower.with(hasher, below, entry).0));
+                *place = Place::Branch(Pooled::new(lower.with(hasher, below, entry).0));
                 true
             }
             Place::Entry(there) => {
@@ -190,7 +191,7 @@ impl<K: Hash + Eq + Clone, V: Clone, const WIDTH: usize> Branch<K, V, WIDTH> {
             }
             Place::Branch(branch) => {
                 let (branch, added) = branch.with(hasher, below, entry);
-                *place = Place::Branch(Arc::new(branch));
+                *place = Place::Branch(Pooled::new(branch));
                 added
             }
             Place::Same(entries) => {
@@ -234,7 +235,7 @@ impl<K: Hash + Eq + Clone, V: Clone, const WIDTH: usize> Branch<K, V, WIDTH> {
         match (filled.next(), filled.next()) {
             (None, _) => Place::Empty,
             (Some(only @ Place::Entry(_)), None) => only.clone(),
-            _ => Place::Branch(Arc::new(self)),
+            _ => Place::Branch(Pooled::new(self)),
         }
     }
 }

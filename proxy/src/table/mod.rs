@@ -31,6 +31,7 @@ use crate::admission::Scope;
 use crate::control::digest::{self, Digests, ServiceDigest};
 use crate::control::message::{Generation, Port};
 use map::{Changing, Map};
+use pool::Pooled;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -39,7 +40,7 @@ use std::sync::Arc;
 pub struct Table {
     generation: Generation,
     /// By their [scope](ServiceState::scope): so that a change of a service's backends, which are many, is one of this map alone.
-    services: Changing<Arc<Service>>,
+    services: Changing<Pooled<Service>>,
     by_vip: Map<IpAddr, Scope>,
     by_port: Map<Port, Published>,
     by_name: Map<Arc<str>, Scope>,
@@ -64,13 +65,13 @@ impl Table {
 
     /// The service of which this is a virtual address.
     #[must_use]
-    pub fn service_at(&self, vip: IpAddr) -> Option<&Arc<Service>> {
+    pub fn service_at(&self, vip: IpAddr) -> Option<&Pooled<Service>> {
         self.services.get(self.by_vip.get(&vip)?)
     }
 
     /// The service that is published under this port, and the port of its backends.
     #[must_use]
-    pub fn published(&self, port: Port) -> Option<(&Arc<Service>, u16)> {
+    pub fn published(&self, port: Port) -> Option<(&Pooled<Service>, u16)> {
         let Published { service, target } = self.by_port.get(&port)?;
         Some((self.services.get(service)?, *target))
     }
@@ -78,7 +79,7 @@ impl Table {
     /// The service that a client asks for, and the port of its backends: that of the VIP, which has every port, or that of the
     /// published port. Where a published port is sent on into the sandbox under an address there, that is no VIP.
     #[must_use]
-    pub fn find(&self, destination: &Destination) -> Option<(&Arc<Service>, u16)> {
+    pub fn find(&self, destination: &Destination) -> Option<(&Pooled<Service>, u16)> {
         let by_vip = if destination.published { None } else { self.service_at(destination.ip()) };
         match by_vip {
             Some(service) => Some((service, destination.address.port())),
@@ -88,7 +89,7 @@ impl Table {
 
     /// The service of this name.
     #[must_use]
-    pub fn service(&self, name: &str) -> Option<&Arc<Service>> {
+    pub fn service(&self, name: &str) -> Option<&Pooled<Service>> {
         self.services.get(self.by_name.get(name)?)
     }
 
@@ -96,7 +97,7 @@ impl Table {
     /// service. All else is shared with this table.
     #[must_use]
     pub fn with_conditions(&self, service: &str, conditions: &[Condition]) -> Option<Self> {
-        let service = Arc::new(self.service(service)?.with_conditions(conditions));
+        let service = Pooled::new(self.service(service)?.with_conditions(conditions));
         // No pick has to wait for what it looks up.
         service.chooser();
         let mut table = self.clone();
@@ -107,7 +108,7 @@ impl Table {
     /// What it is, in brief.
     #[must_use]
     pub fn digests(&self) -> Digests {
-        let digest = |service: &Arc<Service>| ServiceDigest {
+        let digest = |service: &Pooled<Service>| ServiceDigest {
             name: service.name.to_string(),
             digest: digest::digest(&mut service.spec()),
         };
@@ -115,7 +116,7 @@ impl Table {
     }
 
     /// All services, in no particular order.
-    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+    pub fn services(&self) -> impl Iterator<Item = &Pooled<Service>> {
         self.services.iter().map(|(_, service)| service)
     }
 }

@@ -1,5 +1,6 @@
 //! The step from one table to the next.
 
+use super::pool::Pooled;
 use super::{Backend, Published, Service, SharedIdentity, Table};
 use crate::admission::Scope;
 use crate::control::message::{BackendSpec, Change, Delta, Generation, Port, ServiceSpec, Snapshot};
@@ -117,7 +118,7 @@ impl Table {
             if !kept.insert(spec.name.as_str()) {
                 return Err(TransitionError::Twice { what: format!("service `{}`", spec.name) });
             }
-            step.install(spec, self.service(&spec.name).map(Arc::as_ref))?;
+            step.install(spec, self.service(&spec.name).map(|service| &**service))?;
         }
         for service in self.services().filter(|service| !kept.contains(&*service.name)) {
             step.all_removed(service);
@@ -262,15 +263,16 @@ impl Step {
 
     /// The service of that name as it is by now, to change its backends.
     fn changing(&mut self, name: &str) -> Result<&mut Service, TransitionError> {
-        let service = self.table.service(name).ok_or_else(|| no_service(name))?;
-        Ok(self.changing.entry(service.state.scope).or_insert_with(|| service.to_change()))
+        let scope = *self.table.by_name.get(name).ok_or_else(|| no_service(name))?;
+        let service = self.table.services.get(&scope).ok_or_else(|| no_service(name))?;
+        Ok(self.changing.entry(scope).or_insert_with(|| service.to_change()))
     }
 
     /// The service of that name as it is by now, to be put anew or removed.
-    fn take(&mut self, name: &str) -> Option<Arc<Service>> {
+    fn take(&mut self, name: &str) -> Option<Pooled<Service>> {
         let service = self.table.service(name)?;
-        let changing = self.changing.remove(&service.state.scope).map(Arc::new);
-        Some(changing.unwrap_or_else(|| Arc::clone(service)))
+        let changing = self.changing.remove(&service.state.scope).map(Pooled::new);
+        Some(changing.unwrap_or_else(|| service.clone()))
     }
 
     fn insert(&mut self, service: Service) -> Result<(), TransitionError> {
@@ -311,7 +313,7 @@ impl Step {
     /// Puts the service of that scope into the table that has its VIPs, ports and name already.
     fn place(&mut self, scope: Scope, service: Service) {
         self.changed.insert(scope);
-        self.table.services.insert(scope, Arc::new(service));
+        self.table.services.insert(scope, Pooled::new(service));
     }
 
     /// Frees the service's VIPs and published ports that no other service has by now.

@@ -1,6 +1,6 @@
 //! A counted reference to a value in a pool.
 
-use super::{Kept, Slot};
+use super::{ClassOf, count, memory};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
@@ -10,25 +10,29 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 /// Refers to a value, which is there until the last one that refers to it is dropped, in whatever thread.
 ///
-/// It is an `Arc` without weak references, but for the place: the value lies in a [pool](super), beside its count. Two are
-/// equal if they refer to the same value.
-pub struct Pooled<T: Kept> {
-    slot: NonNull<Slot<T>>,
+/// It is an `Arc` without weak references, but for the place: the value lies in a [pool](super), and its count with those of
+/// its neighbours. Two are equal if they refer to the same value.
+pub struct Pooled<T> {
+    value: NonNull<T>,
 }
 
 /// Nobody has so many references but by losing them: they are 16 GiB of pointers.
 const TOO_MANY: u32 = u32::MAX / 2;
 
-impl<T: Kept> Pooled<T> {
+impl<T> Pooled<T> {
     /// A value that nobody else refers to.
     #[must_use]
     pub fn new(value: T) -> Self {
-        Self { slot: T::pool().lock().take(value) }
+        let slot = ClassOf::<T>::pool().lock().take(ClassOf::<T>::SHAPE).cast();
+        // SAFETY: the slot has room for a value of this type, is aligned for it, and nobody else refers to it.
+        unsafe { slot.write(value) };
+        Self { value: slot }
     }
 
     fn references(&self) -> &AtomicU32 {
+        let (chunk, number) = ClassOf::<T>::SHAPE.place(self.value.cast());
         // SAFETY: a slot is given back when the last reference is gone, and this is one.
-        unsafe { &(*self.slot.as_ptr()).references }
+        unsafe { count(chunk, number) }
     }
 
     /// The value, to be changed: a copy of it if others refer to it too.
@@ -41,30 +45,30 @@ impl<T: Kept> Pooled<T> {
             *self = Self::new(T::clone(self));
         }
         // SAFETY: this is the only reference, so nobody can make another one but by `self`, which is borrowed.
-        unsafe { &mut (*self.slot.as_ptr()).value }
+        unsafe { self.value.as_mut() }
     }
 }
 
-impl<T: Kept> Deref for Pooled<T> {
+impl<T> Deref for Pooled<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
         // SAFETY: as for the references, and a value is changed only while nobody else refers to it.
-        unsafe { &(*self.slot.as_ptr()).value }
+        unsafe { self.value.as_ref() }
     }
 }
 
-impl<T: Kept> Clone for Pooled<T> {
+impl<T> Clone for Pooled<T> {
     fn clone(&self) -> Self {
         // Who has a reference can give another one to others only in a way that orders all before it, as for `Arc`.
         if self.references().fetch_add(1, Ordering::Relaxed) > TOO_MANY {
             abort();
         }
-        Self { slot: self.slot }
+        Self { value: self.value }
     }
 }
 
-impl<T: Kept> Drop for Pooled<T> {
+impl<T> Drop for Pooled<T> {
     fn drop(&mut self) {
         if self.references().fetch_sub(1, Ordering::Release) > 1 {
             return;
@@ -72,60 +76,63 @@ impl<T: Kept> Drop for Pooled<T> {
         // All that others did with the value before they dropped their references comes before it is dropped.
         fence(Ordering::Acquire);
         // SAFETY: this was the last reference. The value is dropped before the pool is locked: it may refer to others.
-        unsafe {
-            (&raw mut (*self.slot.as_ptr()).value).drop_in_place();
-            T::pool().lock().give_back(self.slot);
+        let left = unsafe {
+            self.value.drop_in_place();
+            ClassOf::<T>::pool().lock().give_back(ClassOf::<T>::SHAPE, self.value.cast())
+        };
+        if let Some(chunk) = left {
+            // SAFETY: it is nobody's any more. The pool is not locked: the kernel takes its time.
+            unsafe { memory::give_back(chunk) };
         }
     }
 }
 
-impl<T: Kept + Default> Default for Pooled<T> {
+impl<T: Default> Default for Pooled<T> {
     fn default() -> Self {
         Self::new(T::default())
     }
 }
 
-impl<T: Kept> PartialEq for Pooled<T> {
+impl<T> PartialEq for Pooled<T> {
     fn eq(&self, other: &Self) -> bool {
-        self.slot == other.slot
+        self.value == other.value
     }
 }
 
-impl<T: Kept> Eq for Pooled<T> {}
+impl<T> Eq for Pooled<T> {}
 
-impl<T: Kept> Hash for Pooled<T> {
+impl<T> Hash for Pooled<T> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.slot.hash(state);
+        self.value.hash(state);
     }
 }
 
-impl<T: Kept + fmt::Debug> fmt::Debug for Pooled<T> {
+impl<T: fmt::Debug> fmt::Debug for Pooled<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         T::fmt(self, formatter)
     }
 }
 
 // SAFETY: the value may be used and dropped by all threads, and the count is atomic.
-unsafe impl<T: Kept> Send for Pooled<T> {}
+unsafe impl<T: Send + Sync> Send for Pooled<T> {}
 // SAFETY: as above.
-unsafe impl<T: Kept> Sync for Pooled<T> {}
+unsafe impl<T: Send + Sync> Sync for Pooled<T> {}
 
 #[cfg(test)]
 mod tests {
-    use super::super::Pool;
     use super::*;
     use std::sync::atomic::{AtomicI64, AtomicU64};
     use std::thread;
 
-    /// Counts how many of its kind there are. Two fill a chunk, so that chunks come and go.
-    struct Counted(AtomicU64, [u64; 600]);
+    /// Counts how many of its kind there are. Ten fill a chunk, so that chunks come and go.
+    struct Counted(AtomicU64, [u64; 200]);
 
     static ALIVE: AtomicI64 = AtomicI64::new(0);
 
     impl Counted {
         fn new(number: u64) -> Self {
             ALIVE.fetch_add(1, Ordering::SeqCst);
-            Self(AtomicU64::new(number), [number; 600])
+            Self(AtomicU64::new(number), [number; 200])
         }
 
         fn number(&self) -> u64 {
@@ -145,14 +152,6 @@ mod tests {
         fn drop(&mut self) {
             self.number();
             ALIVE.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-
-    // SAFETY: there is one pool.
-    unsafe impl Kept for Counted {
-        fn pool() -> &'static Pool<Self> {
-            static POOL: Pool<Counted> = Pool::new();
-            &POOL
         }
     }
 

@@ -2,39 +2,59 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
 
-/// Frees the chunks: the pool that there is in a process is for ever.
-impl<T> Drop for Chunks<T> {
+/// Gives the chunks back: the pools that there are in a process are for ever.
+impl Drop for Chunks {
     fn drop(&mut self) {
         for chunk in std::mem::take(&mut self.open) {
-            // SAFETY: it is allocated, and its values need not be dropped.
-            unsafe { dealloc(chunk.as_ptr().cast(), CHUNK) };
+            // SAFETY: it was taken, and its values need not be dropped.
+            unsafe { memory::give_back(chunk.cast()) };
         }
     }
 }
 
-/// A value so large that 12 of them fill a chunk.
+/// A value so large that 13 of them fill a chunk.
 #[derive(Clone, Copy)]
 struct Value {
     number: u64,
-    _rest: [u64; 150],
+    rest: [u64; 150],
 }
 
-const IN_A_CHUNK: u16 = 12;
+const IN_A_CHUNK: u16 = 13;
 
-fn number_in(slot: NonNull<Slot<Value>>) -> u64 {
-    // SAFETY: it was taken, and only this thread refers to it.
-    unsafe { (*slot.as_ptr()).value.number }
+fn give_back(chunks: &mut Chunks, slot: NonNull<u8>) {
+    // SAFETY: it was taken and is given back once, and so is the chunk that nobody has any more.
+    unsafe {
+        if let Some(chunk) = chunks.give_back(ClassOf::<Value>::SHAPE, slot) {
+            memory::give_back(chunk);
+        }
+    }
+}
+
+fn number_in(slot: NonNull<u8>) -> Option<u64> {
+    // SAFETY: it was taken, a value was written into it, and only this thread refers to it.
+    let value = unsafe { slot.cast::<Value>().read() };
+    value.rest.iter().all(|one| *one == value.number).then_some(value.number)
 }
 
 /// How many of these slots lie in each chunk.
-fn by_chunk(taken: &[(NonNull<Slot<Value>>, u64)]) -> HashMap<NonNull<Head>, u16> {
+fn by_chunk(shape: Shape, taken: &[(NonNull<u8>, u64)]) -> HashMap<NonNull<Head>, u16> {
     let mut counts = HashMap::new();
     for (slot, _) in taken {
-        // SAFETY: a slot that was taken knows how far it is from its chunk's start.
-        let chunk = unsafe { slot.sub(usize::from((*slot.as_ptr()).number)).cast() };
+        let (chunk, number) = shape.place(*slot);
+        assert!(number < shape.slots, "a slot lies in its chunk");
         *counts.entry(chunk).or_default() += 1;
     }
     counts
+}
+
+#[test]
+fn a_chunk_has_room_for_all_of_its_slots() {
+    for index in 0..CLASSES {
+        let shape = Shape::of((index + 1) * STEP);
+        let counts_end = size_of::<Head>() + usize::from(shape.slots) * size_of::<AtomicU32>();
+        assert_eq!((shape.slot, shape.first % LINE), ((index + 1) * STEP, 0));
+        assert!(counts_end <= shape.first && shape.first + usize::from(shape.slots) * shape.slot <= CHUNK);
+    }
 }
 
 proptest! {
@@ -42,25 +62,28 @@ proptest! {
     /// none without values but for one.
     #[test]
     fn slots_are_handed_out_once(steps in prop::collection::vec((1_usize..100, 0_usize..100, any::<u64>()), 1..20)) {
-        prop_assert_eq!(Chunks::<Value>::SLOTS, IN_A_CHUNK + 1);
-        let mut chunks = Chunks::<Value>::new();
-        let mut taken: Vec<(NonNull<Slot<Value>>, u64)> = Vec::new();
+        let shape = ClassOf::<Value>::SHAPE;
+        prop_assert_eq!(shape.slots, IN_A_CHUNK);
+        let mut chunks = Chunks::new();
+        let mut taken: Vec<(NonNull<u8>, u64)> = Vec::new();
         let mut next = 0;
         for (more, less, order) in steps {
             for _ in 0..more {
                 next += 1;
-                taken.push((chunks.take(Value { number: next, _rest: [next; 150] }), next));
+                let slot = chunks.take(shape);
+                // SAFETY: nobody else has it, and it has room for such a value.
+                unsafe { slot.cast().write(Value { number: next, rest: [next; 150] }) };
+                taken.push((slot, next));
             }
             for step in 0..less.min(taken.len()) {
                 let order = usize::try_from(order.rotate_left(u32::try_from(step).unwrap()) >> 1).unwrap();
                 let (slot, number) = taken.swap_remove(order % taken.len());
-                prop_assert_eq!(number_in(slot), number);
-                // SAFETY: it was taken and is given back once.
-                unsafe { chunks.give_back(slot) };
+                prop_assert_eq!(number_in(slot), Some(number));
+                give_back(&mut chunks, slot);
             }
             let places: HashSet<usize> = taken.iter().map(|(slot, _)| slot.as_ptr().addr()).collect();
             prop_assert_eq!(places.len(), taken.len());
-            let counts = by_chunk(&taken);
+            let counts = by_chunk(shape, &taken);
             let mut with_room: HashSet<_> = counts.iter().filter(|(_, count)| **count < IN_A_CHUNK).map(|(chunk, _)| *chunk).collect();
             let mut empty = 0;
             for (position, chunk) in chunks.open.iter().enumerate() {
@@ -73,9 +96,8 @@ proptest! {
             prop_assert!(with_room.is_empty() && empty <= 1);
         }
         for (slot, number) in taken {
-            prop_assert_eq!(number_in(slot), number);
-            // SAFETY: as above.
-            unsafe { chunks.give_back(slot) };
+            prop_assert_eq!(number_in(slot), Some(number));
+            give_back(&mut chunks, slot);
         }
         prop_assert_eq!(chunks.open.len(), 1);
     }

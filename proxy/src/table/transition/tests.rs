@@ -291,7 +291,7 @@ fn what_is_known_of_backends_is_seen_through_published_ports_too() {
     let after = before.with_conditions("a", &[ejected]).unwrap();
     let (service, _) = after.published(port(Protocol::Tcp, 8080)).unwrap();
     assert_eq!(service.backends()[0].health, crate::table::Health::Ejected);
-    assert!(Arc::ptr_eq(service, after.service("a").unwrap()));
+    assert!(service == after.service("a").unwrap());
 }
 
 #[test]
@@ -414,10 +414,10 @@ proptest! {
             for service in table.services() {
                 for port in &service.published {
                     let (found, target) = table.published(port.published).unwrap();
-                    prop_assert!(Arc::ptr_eq(found, service) && target == port.target && target > 0);
+                    prop_assert!(found == service && target == port.target && target > 0);
                 }
                 for vip in &service.vips {
-                    prop_assert!(Arc::ptr_eq(table.service_at(*vip).unwrap(), service));
+                    prop_assert!(table.service_at(*vip).unwrap() == service);
                 }
                 for (index, backend) in (0u32..).zip(service.backends()) {
                     prop_assert_eq!(service.eligible().contains(&index), backend.weight > 0 && !backend.draining);
