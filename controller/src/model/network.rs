@@ -12,14 +12,13 @@ use super::{AttachmentSpec, BackendSpec, Families, Name, ObservedSandbox, Reject
 use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 use ringlb_proxy::control::message::{Generation, PublishedPort, ServiceSettings};
+use ringlb_proxy::table::pool::Pooled;
 use std::net::IpAddr;
 use std::ops::Deref;
-use std::sync::Arc;
 
 /// A value in a persistent map. Two are equal only if they are the same one: that makes the comparison of two maps
 /// skip what was not touched without looking into it.
-#[derive(Debug)]
-pub struct Shared<T>(Arc<T>);
+pub type Shared<T> = Pooled<T>;
 
 /// A network.
 #[derive(Debug, Clone)]
@@ -491,31 +490,3 @@ fn at(field: &str) -> impl FnOnce(Refusal) -> Rejection {
     let field = field.to_owned();
     move |(kind, reason)| Rejection::new(kind, field, reason)
 }
-
-impl<T> Shared<T> {
-    pub(super) fn new(value: T) -> Self {
-        Self(Arc::new(value))
-    }
-}
-
-impl<T> Clone for Shared<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<T> Deref for Shared<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
-impl<T> PartialEq for Shared<T> {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl<T> Eq for Shared<T> {}
