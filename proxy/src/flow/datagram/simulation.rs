@@ -171,16 +171,16 @@ impl World {
     }
 
     fn check(&mut self) {
-        let mut counts: HashMap<*const Identity, u64> = HashMap::new();
+        let mut counts: HashMap<&SharedIdentity, u64> = HashMap::new();
         for slot in self.sessions.select(|_| true) {
             let session = self.sessions.get(slot).unwrap();
             let seat = session.seat.as_ref().expect("a session without a backend was left open");
-            *counts.entry(&raw const *seat.identity).or_default() += 1;
+            *counts.entry(&seat.identity).or_default() += 1;
             assert!(self.order || !seat.identity.is_removed(), "a session stays at a removed backend");
         }
         for identity in &self.identities {
             let counted = identity.active.load(Ordering::SeqCst);
-            assert_eq!(counted, counts.get(&(&raw const **identity)).copied().unwrap_or(0), "a count is wrong");
+            assert_eq!(counted, counts.get(identity).copied().unwrap_or(0), "a count is wrong");
         }
         assert!(self.taken.values().all(|count| *count == 1), "a datagram was taken twice");
         assert!(self.sessions.len() <= MOST_SESSIONS);

@@ -9,6 +9,8 @@
 //! has. Side by side, sixteen of them are one line. Threads whose connections go to neighbouring backends pay for that: 31
 //! nanoseconds for a count up and down, where it is 8 without neighbours.
 //!
+//! The daemon's model shares its values in the same way.
+//!
 //! A chunk is asked for when all others are full, and is given back with the last value in it, unless it is the only one with room.
 
 #![allow(unsafe_code, reason = "a value is used by reference, and its chunk and count are found from it, by address")]

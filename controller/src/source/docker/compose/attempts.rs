@@ -33,6 +33,11 @@ impl<K: Ord + Clone> Attempts<K> {
         !too_early && self.under_way.insert(key.clone())
     }
 
+    /// Whether this one is under way.
+    pub(super) fn is_under_way(&self, key: &K) -> bool {
+        self.under_way.contains(key)
+    }
+
     /// Whether any is under way.
     pub(super) fn any_under_way(&self) -> bool {
         !self.under_way.is_empty()
@@ -80,6 +85,7 @@ mod tests {
         for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
             assert!(attempts.begin(&"web", now));
             assert!(!attempts.begin(&"web", now), "it is under way");
+            assert!(attempts.is_under_way(&"web") && !attempts.is_under_way(&"other"));
             assert_eq!((attempts.next(now), attempts.any_under_way()), (None, true));
             attempts.ended(&"web", now, Some("no address".to_owned()));
             assert_eq!(attempts.next(now), Some(Duration::from_secs(seconds)));

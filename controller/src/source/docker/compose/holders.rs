@@ -54,7 +54,9 @@ impl fmt::Display for Useless {
     }
 }
 
-pub(super) fn steps(wanted: &BTreeSet<Key>, holders: &[Container]) -> Vec<Step> {
+/// What is to be done so that there is a holder for each of `wanted`, where these are. `is_being_made` says for which of them one
+/// is being made: an Engine shows a container before it shows its network (20.10).
+pub(super) fn steps(wanted: &BTreeSet<Key>, holders: &[Container], is_being_made: impl Fn(&Key) -> bool) -> Vec<Step> {
     let (mut steps, mut found) = (Vec::new(), BTreeMap::new());
     for holder in holders {
         let label = |name| holder.labels.get(name).cloned();
@@ -62,6 +64,7 @@ pub(super) fn steps(wanted: &BTreeSet<Key>, holders: &[Container]) -> Vec<Step> 
         let useful = match key {
             None => Err(Useless::Unnamed),
             Some(key) if !wanted.contains(&key) => Err(Useless::Unwanted),
+            Some(key) if !holder.networks.contains_key(&key.network) && is_being_made(&key) => continue,
             Some(key) if !holder.networks.contains_key(&key.network) => Err(Useless::Elsewhere),
             Some(key) if found.contains_key(&key) => Err(Useless::Second),
             Some(key) => Ok(key),

@@ -200,7 +200,7 @@ impl Compose {
         self.removing.keep(|id| holders.iter().any(|holder| holder.id == *id));
         self.held.retain(|id, _| holders.iter().any(|holder| holder.id == *id));
         let mut held = BTreeMap::new();
-        for step in holders::steps(&wanted, holders) {
+        for step in holders::steps(&wanted, holders, |key| self.making.is_under_way(key)) {
             match step {
                 Step::Remove { id, why } => self.begin_to_remove(id, why, now),
                 Step::Make { key, stopped } => {
