@@ -171,11 +171,11 @@ impl World {
     }
 
     fn check(&mut self) {
-        let mut counts: HashMap<&SharedIdentity, u64> = HashMap::new();
+        let mut counts: HashMap<SharedIdentity, u64> = HashMap::new();
         for slot in self.sessions.select(|_| true) {
             let session = self.sessions.get(slot).unwrap();
             let seat = session.seat.as_ref().expect("a session without a backend was left open");
-            *counts.entry(&seat.identity).or_default() += 1;
+            *counts.entry(seat.identity.clone()).or_default() += 1;
             assert!(self.order || !seat.identity.is_removed(), "a session stays at a removed backend");
         }
         for identity in &self.identities {
