@@ -1,7 +1,7 @@
 //! The backends of a service, in groups that tables share.
 //!
-//! A change of one backend copies one group, and not all of them: each copy of a backend touches what belongs to its
-//! identity, at a place of its own in memory, so that a service of a hundred backends would cost a hundred of them.
+//! A change of one backend copies one group, and not all of them: each copy of a backend raises the count of its identity,
+//! and in a service of a hundred backends that would be a hundred counts.
 
 use super::Backend;
 use super::group::{GROUP, Group};

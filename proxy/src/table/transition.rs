@@ -263,8 +263,8 @@ impl Step {
 
     /// The service of that name as it is by now, to change its backends.
     fn changing(&mut self, name: &str) -> Result<&mut Service, TransitionError> {
-        let scope = *self.table.by_name.get(name).ok_or_else(|| no_service(name))?;
-        let service = self.table.services.get(&scope).ok_or_else(|| no_service(name))?;
+        let known = self.table.by_name.get(name).and_then(|scope| Some((*scope, self.table.services.get(scope)?)));
+        let (scope, service) = known.ok_or_else(|| no_service(name))?;
         Ok(self.changing.entry(scope).or_insert_with(|| service.to_change()))
     }
 

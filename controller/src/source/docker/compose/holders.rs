@@ -64,8 +64,12 @@ pub(super) fn steps(wanted: &BTreeSet<Key>, holders: &[Container], is_being_made
         let useful = match key {
             None => Err(Useless::Unnamed),
             Some(key) if !wanted.contains(&key) => Err(Useless::Unwanted),
-            Some(key) if !holder.networks.contains_key(&key.network) && is_being_made(&key) => continue,
-            Some(key) if !holder.networks.contains_key(&key.network) => Err(Useless::Elsewhere),
+            Some(key) if !holder.networks.contains_key(&key.network) => {
+                if is_being_made(&key) {
+                    continue;
+                }
+                Err(Useless::Elsewhere)
+            }
             Some(key) if found.contains_key(&key) => Err(Useless::Second),
             Some(key) => Ok(key),
         };
