@@ -1,25 +1,32 @@
 //! The services of a network, which can be compared with those of another state of it at the cost of what differs.
 
 use super::{Name, Service, Shared};
-use imbl::OrdMap;
-use imbl::ordmap::DiffItem;
-use std::ops::Deref;
+use ringlb_proxy::table::map::{Changing, Map};
+use std::collections::BTreeSet;
+use std::hash::RandomState;
 
 /// Services by name. A copy shares what it does not change.
+///
+/// Which names there are changes seldom, what a service is with each task. So names lead to numbers in a map that is made for
+/// looking up, and numbers to services in one that is made for changes. In a map that is ordered by names a look and a change
+/// would touch many times as much memory; they are put in order where somebody wants to see them all.
 #[derive(Debug, Clone, Default)]
 pub struct Services {
-    map: OrdMap<Name, Shared<Service>>,
+    numbers: Map<Name, u64, RandomState, 16>,
+    states: Changing<Shared<Service>>,
+    /// The number of the next service that comes new.
+    next: u64,
     origin: Option<Origin>,
 }
 
 /// What services were made from by touching a few.
 ///
-/// A comparison of two maps looks at the first entries of all that the two share on the way to what differs, some dozens of
-/// places, and each change of a network is compared several times.
+/// A comparison of two maps looks at all that is on the way to what differs, and each change of a network is compared several
+/// times.
 #[derive(Debug, Clone)]
 struct Origin {
-    map: OrdMap<Name, Shared<Service>>,
-    /// All names that may have something else in `map`.
+    states: Changing<Shared<Service>>,
+    /// All names that may have something else in `states`.
     touched: Vec<Name>,
 }
 
@@ -30,21 +37,64 @@ const FEW: usize = 8;
 pub type Difference<'a> = (Option<&'a Shared<Service>>, Option<&'a Shared<Service>>);
 
 impl Services {
+    /// The number of services.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
+    /// Whether there is no service.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.numbers.is_empty()
+    }
+
+    /// The service of that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Shared<Service>> {
+        self.states.get(self.numbers.get(name)?)
+    }
+
+    /// The names, in their order.
+    pub fn keys(&self) -> impl Iterator<Item = &Name> {
+        self.in_order().map(|(name, _)| name)
+    }
+
+    /// The services, in the order of their names.
+    pub fn values(&self) -> impl DoubleEndedIterator<Item = &Shared<Service>> {
+        self.in_order().filter_map(|(_, number)| self.states.get(number))
+    }
+
+    fn in_order(&self) -> impl DoubleEndedIterator<Item = &(Name, u64)> {
+        let mut entries: Vec<_> = self.numbers.iter().collect();
+        entries.sort_unstable();
+        entries.into_iter()
+    }
+
     /// Remembers these services as those from which the next changes lead on.
     pub(super) fn begin_change(&mut self) {
-        self.origin = Some(Origin { map: self.map.clone(), touched: Vec::new() });
+        self.origin = Some(Origin { states: self.states.clone(), touched: Vec::new() });
     }
 
     /// Puts a service in, in place of the one with its name.
     pub(super) fn put(&mut self, service: Shared<Service>) {
         self.touch(&service.name);
-        self.map.insert(service.name.clone(), service);
+        let number = self.numbers.get(&service.name).copied().unwrap_or_else(|| {
+            let number = self.next;
+            self.next += 1;
+            self.numbers.insert(service.name.clone(), number);
+            number
+        });
+        self.states.insert(number, service);
     }
 
     /// Takes the service of that name away.
     pub(super) fn remove(&mut self, name: &str) -> Option<Shared<Service>> {
-        let (name, service) = self.map.remove_with_key(name)?;
-        self.touch(&name);
+        let number = *self.numbers.get(name)?;
+        let service = self.states.get(&number)?.clone();
+        self.touch(&service.name);
+        self.numbers.remove(name);
+        self.states.remove(&number);
         Some(service)
     }
 
@@ -62,27 +112,18 @@ impl Services {
 
     /// What differs from services of another state of the same network. A service that was put anew differs, whatever it is.
     pub fn differences<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = Difference<'a>> {
-        let origin = self.origin.as_ref().filter(|origin| origin.map.ptr_eq(&before.map));
-        let touched = origin.map(|origin| {
-            let pairs = origin.touched.iter().map(|name| (before.get(name), self.get(name)));
-            pairs.filter(|(before, after)| before != after)
-        });
-        let all = touched.is_none().then(|| {
-            before.map.diff(&self.map).map(|difference| match difference {
-                DiffItem::Add(_, after) => (None, Some(after)),
-                DiffItem::Remove(_, before) => (Some(before), None),
-                DiffItem::Update { old: (_, before), new: (_, after) } => (Some(before), Some(after)),
-            })
-        });
-        touched.into_iter().flatten().chain(all.into_iter().flatten())
+        let origin = self.origin.as_ref().filter(|origin| origin.states.is_same(&before.states));
+        let touched = origin.map(|origin| origin.touched.iter());
+        let all = touched.is_none().then(|| self.names_that_differ(before));
+        let names = touched.into_iter().flatten().chain(all.into_iter().flatten());
+        names.map(|name| (before.get(name), self.get(name))).filter(|(before, after)| before != after)
     }
-}
 
-impl Deref for Services {
-    type Target = OrdMap<Name, Shared<Service>>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.map
+    /// All names that may have something else in the other services. A service may have another number there, and its
+    /// number there another service.
+    fn names_that_differ<'a>(&'a self, other: &'a Self) -> BTreeSet<&'a Name> {
+        let (here, there) = self.states.differences(&other.states);
+        here.into_iter().chain(there).map(|(_, service)| &service.name).collect()
     }
 }
 
@@ -90,6 +131,7 @@ impl Deref for Services {
 mod tests {
     use super::*;
     use crate::model::Families;
+    use imbl::OrdMap;
     use proptest::prelude::*;
     use ringlb_proxy::control::message::ServiceSettings;
 
@@ -101,6 +143,12 @@ mod tests {
             published: Vec::new(),
             backends: OrdMap::new(),
         })
+    }
+
+    fn anew<'a>(values: impl Iterator<Item = &'a Shared<Service>>) -> Services {
+        let mut services = Services::default();
+        values.for_each(|service| services.put(service.clone()));
+        services
     }
 
     /// Differences by name, as identities of what is there.
@@ -118,20 +166,22 @@ mod tests {
     proptest! {
         /// Whatever was remembered in whatever states of a history, two states differ by what a look at all of both shows.
         #[test]
-        fn differences_are_those_of_a_whole_comparison(steps in prop::collection::vec((0..4u8, 0..30u8), 0..80)) {
+        fn differences_are_those_of_a_whole_comparison(steps in prop::collection::vec((0..9u8, 0..30u8), 0..80)) {
             let mut services = Services::default();
             let mut history = vec![services.clone()];
             for (step, number) in steps {
                 match step {
                     0 => services.begin_change(),
-                    1 => drop(services.remove(&format!("s{number}"))),
+                    1 | 2 => drop(services.remove(&format!("s{number}"))),
+                    // With other numbers.
+                    3 => services = anew(services.values().rev()),
                     _ => services.put(service(number)),
                 }
                 history.push(services.clone());
             }
             for (index, before) in history.iter().enumerate() {
                 for after in &history[index..] {
-                    let names = before.keys().chain(after.keys().filter(|name| !before.contains_key(*name)));
+                    let names = before.keys().chain(after.keys().filter(|name| before.get(name).is_none()));
                     let pairs = names.map(|name| (before.get(name), after.get(name)));
                     let expected = listed(&mut pairs.filter(|(before, after)| before != after));
                     prop_assert_eq!(listed(&mut after.differences(before)), expected);

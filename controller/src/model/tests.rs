@@ -769,13 +769,21 @@ fn an_attachment_makes_its_address_local() {
     assert!(!local(&detached, "near"));
 }
 
+impl std::ops::Index<&str> for Services {
+    type Output = Shared<Service>;
+
+    fn index(&self, name: &str) -> &Self::Output {
+        self.get(name).unwrap()
+    }
+}
+
 /// What a network holds, by value.
 type Content = (HashMap<Name, Attachment>, HashMap<Name, Service>, Option<Families<IpAddr>>);
 
 fn content(network: &Network) -> Content {
     (
         network.attachments().iter().map(|(name, value)| (name.clone(), (**value).clone())).collect(),
-        network.services().iter().map(|(name, value)| (name.clone(), (**value).clone())).collect(),
+        network.services().values().map(|service| (service.name.clone(), (**service).clone())).collect(),
         network.lb_address(),
     )
 }

@@ -104,8 +104,8 @@ impl Published {
     pub(super) fn failures(&self) -> BTreeMap<String, String> {
         let publishes = |service: &Service, port: Port| service.published.iter().any(|entry| entry.published == port);
         let failures = self.failed.iter().map(|(port, reason)| {
-            let service = self.services.iter().find(|(_, service)| publishes(service, *port));
-            let of_service = service.map(|(name, _)| format!("service {name}: ")).unwrap_or_default();
+            let service = self.services.values().find(|service| publishes(service, *port));
+            let of_service = service.map(|service| format!("service {}: ", service.name)).unwrap_or_default();
             (port.to_string(), of_service + reason)
         });
         failures.collect()

@@ -98,8 +98,8 @@ impl Takeover {
 pub(super) fn served(wish: &Network, acknowledged: Option<&Shared<Network>>) -> TakenOver {
     let mut taken = TakenOver::default();
     let Some(acknowledged) = acknowledged else { return taken };
-    for (name, service) in wish.services().iter() {
-        let Some(there) = acknowledged.services().get(name) else { continue };
+    for service in wish.services().values() {
+        let Some(there) = acknowledged.services().get(&service.name) else { continue };
         let vips = service.vip.iter().filter(|vip| there.vip.iter().any(|served| served == *vip));
         taken.vips.extend(vips.filter_map(|vip| match vip {
             IpAddr::V4(vip) => Some(*vip),

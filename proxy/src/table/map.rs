@@ -42,6 +42,10 @@ impl Hasher for Itself {
     fn write_u64(&mut self, number: u64) {
         self.0 = number;
     }
+
+    fn write_u128(&mut self, number: u128) {
+        self.0 = number as u64 ^ (number >> u64::BITS) as u64;
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -118,11 +122,35 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher, const WIDTH: usize> Map<K, 
         self.length -= 1;
     }
 
+    /// Whether the other map is this one, or a copy of it since when neither has changed.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.root == other.root
+    }
+
     /// All entries, in no particular order.
     pub fn iter(&self) -> Iter<'_, K, V, WIDTH> {
         Iter { branches: vec![self.root.places.iter()], same: [].iter() }
     }
 }
+
+impl<K: Hash + Eq + Clone, V: Clone + PartialEq, H: Default + Hasher, const WIDTH: usize>
+    Map<K, V, BuildHasherDefault<H>, WIDTH>
+{
+    /// The entries of this map that are not in the other one, and those of the other one that are not in this one, each in no
+    /// particular order. What the two share is not looked at.
+    #[must_use]
+    pub fn differences<'a>(&'a self, other: &'a Self) -> Differences<'a, K, V> {
+        let mut differences = (Vec::new(), Vec::new());
+        if !self.is_same(other) {
+            self.root.compare(&other.root, &mut differences);
+        }
+        differences
+    }
+}
+
+/// What only one of two maps has, and what only the other one has.
+pub type Differences<'a, K, V> = (Vec<&'a (K, V)>, Vec<&'a (K, V)>);
 
 impl<'a, K: Hash + Eq + Clone, V: Clone, S: BuildHasher, const WIDTH: usize> IntoIterator for &'a Map<K, V, S, WIDTH> {
     type Item = &'a (K, V);
@@ -240,11 +268,38 @@ impl<K: Hash + Eq + Clone, V: Clone, const WIDTH: usize> Branch<K, V, WIDTH> {
     }
 }
 
+impl<K: Eq, V: PartialEq, const WIDTH: usize> Branch<K, V, WIDTH> {
+    /// Compares with the branch that stands for the same part of all hashes in another map.
+    fn compare<'a>(&'a self, other: &'a Self, differences: &mut Differences<'a, K, V>) {
+        for (here, there) in self.places.iter().zip(&other.places) {
+            match (here, there) {
+                (Place::Branch(here), Place::Branch(there)) if here == there => {}
+                (Place::Branch(here), Place::Branch(there)) => here.compare(there, differences),
+                (Place::Empty, Place::Empty) => {}
+                (Place::Entry(here), Place::Entry(there)) if here == there => {}
+                _ => {
+                    let entries = [here, there].map(|place| Iter::at(place).collect::<Vec<_>>());
+                    let [here, there] = &entries;
+                    differences.0.extend(here.iter().filter(|entry| !there.contains(entry)));
+                    differences.1.extend(there.iter().filter(|entry| !here.contains(entry)));
+                }
+            }
+        }
+    }
+}
+
 /// The entries of a [`Map`].
 #[derive(Debug)]
 pub struct Iter<'a, K, V, const WIDTH: usize> {
     branches: Vec<std::slice::Iter<'a, Place<K, V, WIDTH>>>,
     same: std::slice::Iter<'a, (K, V)>,
+}
+
+impl<'a, K, V, const WIDTH: usize> Iter<'a, K, V, WIDTH> {
+    /// All entries at one place and below.
+    fn at(place: &'a Place<K, V, WIDTH>) -> Self {
+        Self { branches: vec![std::slice::from_ref(place).iter()], same: [].iter() }
+    }
 }
 
 impl<'a, K, V, const WIDTH: usize> Iterator for Iter<'a, K, V, WIDTH> {
@@ -295,6 +350,18 @@ mod tests {
                 }
             }
             earlier.push((map, by_number, model));
+            for (_, one, in_one) in &earlier {
+                for (_, two, in_two) in &earlier {
+                    let only = |these: &HashMap<u16, u32>, those: &HashMap<u16, u32>| -> HashMap<u64, u32> {
+                        let differing = these.iter().filter(|(key, value)| those.get(key) != Some(value));
+                        differing.map(|(key, value)| (u64::from(*key), *value)).collect()
+                    };
+                    let (here, there) = one.differences(two);
+                    let listed = [here, there].map(|entries| (entries.len(), entries.into_iter().copied().collect()));
+                    let expected = [only(in_one, in_two), only(in_two, in_one)].map(|entries| (entries.len(), entries));
+                    prop_assert_eq!(listed, expected);
+                }
+            }
             for (map, by_number, model) in earlier {
                 let map: Map<u16, u32> = map;
                 prop_assert_eq!((map.len(), by_number.len()), (model.len(), model.len()));
