@@ -1,7 +1,8 @@
 //! ringlb against each peer.
 
-use super::results::{Metric, Ratio, Results};
+use super::results::{Metric, Ratio, Results, Run};
 use super::system::System;
+use super::workload::Workload;
 use crate::instruments::statistics::Spread;
 use std::collections::BTreeSet;
 
@@ -12,15 +13,7 @@ pub(crate) fn of(results: &Results) -> Vec<Ratio> {
     let mut ratios = Vec::new();
     for (workload, peer) in pairs.into_iter().filter(|(_, system)| *system != System::Ringlb) {
         for metric in Metric::ALL {
-            let value = |system, round| {
-                let is =
-                    |run: &&super::results::Run| run.workload == workload && run.system == system && run.round == round;
-                results.runs.iter().find(is).and_then(|run| metric.of(run))
-            };
-            let of_round = |round| Some(value(System::Ringlb, round)? / value(peer, round)?);
-            let values: Vec<f64> =
-                (1..=results.settings.rounds).filter_map(of_round).filter(|ratio| ratio.is_finite()).collect();
-            if let Some(Spread { median, min, max }) = Spread::of(&values) {
+            if let Some(Spread { median, min, max }) = between(results, workload, metric, System::Ringlb, peer) {
                 ratios.push(Ratio { workload, metric, peer, median, min, max });
             }
         }
@@ -28,11 +21,28 @@ pub(crate) fn of(results: &Results) -> Vec<Ratio> {
     ratios
 }
 
+/// What one system has, divided by what another one has in the same round.
+pub(super) fn between(
+    results: &Results,
+    workload: Workload,
+    metric: Metric,
+    system: System,
+    peer: System,
+) -> Option<Spread> {
+    let value = |system, round| {
+        let is = |run: &&Run| run.workload == workload && run.system == system && run.round == round;
+        results.runs.iter().find(is).and_then(|run| metric.of(run))
+    };
+    let of_round = |round| Some(value(system, round)? / value(peer, round)?);
+    let values: Vec<f64> =
+        (1..=results.settings.rounds).filter_map(of_round).filter(|ratio| ratio.is_finite()).collect();
+    Spread::of(&values)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bench::samples::{results, run};
-    use crate::bench::workload::Workload;
 
     #[test]
     fn a_ratio_divides_values_of_the_same_round() {

@@ -1,5 +1,6 @@
 //! What ringlb is to reach, and whether it did.
 
+use super::ratios;
 use super::results::{Metric, Ratio, Results};
 use super::system::System;
 use super::workload::Workload;
@@ -100,6 +101,16 @@ impl Target {
         };
         let is = |ratio: &&Ratio| ratio.workload == self.workload && ratio.metric == self.metric && ratio.peer == peer;
         results.ratios.iter().find(is).map(|ratio| Spread { median: ratio.median, min: ratio.min, max: ratio.max })
+    }
+
+    /// The same figure for no balancer at all: where the load is the limit, no balancer can have much more.
+    pub(super) fn without_balancer(&self, results: &Results) -> Option<Spread> {
+        match self.against {
+            Against::Peer(peer) if peer != System::Direct => {
+                ratios::between(results, self.workload, self.metric, System::Direct, peer)
+            }
+            Against::Peer(_) | Against::Nothing => None,
+        }
     }
 
     /// Whether it was reached.

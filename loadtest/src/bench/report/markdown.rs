@@ -63,7 +63,8 @@ fn write_machine(text: &mut String, results: &Results) -> fmt::Result {
 }
 
 fn write_targets(text: &mut String, results: &Results) -> fmt::Result {
-    writeln!(text, "## Targets\n\n| workload | figure | measured | must | goal | |\n|---|---|---|---|---|---|")?;
+    writeln!(text, "## Targets\n")?;
+    writeln!(text, "| workload | figure | measured | must | goal | | no balancer |\n|---|---|---|---|---|---|---|")?;
     for target in TARGETS.into_iter().filter(|target| results.settings.workloads.contains(&target.workload)) {
         let figure = target.figure(results);
         let verdict = match target.verdict(figure) {
@@ -74,12 +75,13 @@ fn write_targets(text: &mut String, results: &Results) -> fmt::Result {
         };
         writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {verdict} |",
+            "| {} | {} | {} | {} | {} | {verdict} | {} |",
             target.workload,
             describe(&target),
-            figure.map_or_else(|| "–".to_owned(), spread),
+            figure.map_or_else(|| NONE.to_owned(), spread),
             bound(target.must),
-            bound(target.goal)
+            bound(target.goal),
+            target.without_balancer(results).map_or_else(|| NONE.to_owned(), spread)
         )?;
     }
     writeln!(text)
@@ -181,6 +183,7 @@ mod tests {
             results.runs.push(run(Workload::Connect, System::Ringlb, round, ringlb));
             results.runs.push(run(Workload::Connect, System::Haproxy, round, haproxy));
         }
+        results.runs.push(run(Workload::Connect, System::Direct, 2, 16_000.0));
         results.missing.push(Missing { system: System::Envoy, reason: "there is no program envoy".to_owned() });
         results.left_out.push(LeftOut {
             workload: Workload::Connect,
@@ -196,9 +199,9 @@ mod tests {
     fn the_report_shows_figures_verdicts_and_gaps() {
         let text = document(&sample());
         for line in [
-            "| w1 | connections/s ÷ HAProxy | 1.45 (1.40–1.50) | ≥ 1.25 | ≥ 1.5 | met |",
-            "| w1 | CPU per connection ÷ HAProxy | 1.00 | ≤ 0.78 | ≤ 0.6 | **not met** |",
-            "| w1 | connections/s ÷ nft DNAT | – | ≥ 1.3 | ≥ 1.5 | not measured |",
+            "| w1 | connections/s ÷ HAProxy | 1.45 (1.40–1.50) | ≥ 1.25 | ≥ 1.5 | met | 1.60 |",
+            "| w1 | CPU per connection ÷ HAProxy | 1.00 | ≤ 0.78 | ≤ 0.6 | **not met** | – |",
+            "| w1 | connections/s ÷ nft DNAT | – | ≥ 1.3 | ≥ 1.5 | not measured | – |",
             "| ringlb | 14,500 (14,000–15,000) | 10.0 | 20.0 | 100 | 200 | 300 | 0 |",
             "- **Envoy is missing**: there is no program envoy",
             "- HAProxy: HAProxy version 2.6",
