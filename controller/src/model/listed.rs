@@ -1,96 +1,63 @@
 //! Which addresses services list as backends, and how many services list each.
 //!
 //! There can be a million, and each task change adds or removes one. So neighbours share an entry, a bit for each: the map has
-//! fewer levels, of each of which a change copies a branch.
+//! fewer levels, of each of which a change copies a node and touches all that the node refers to.
 
-use ringlb_proxy::table::map::{Itself, Map};
-use ringlb_proxy::table::pool::Pooled;
-use std::hash::BuildHasherDefault;
+use imbl::OrdMap;
 
 /// Addresses, as numbers, with how often each is listed. A copy shares what it does not change.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Listed {
-    /// Those that are listed. The key is what [`NEIGHBOURS`] addresses have in common.
-    neighbours: ByNumber<Pooled<Neighbours>>,
+    /// Those that are listed, as bits. The key is what [`NEIGHBOURS`] addresses have in common.
+    bits: OrdMap<u128, u128>,
     /// Of those, the ones that are listed more than once, and how often beyond that.
-    further: ByNumber<u32>,
+    further: OrdMap<u128, u32>,
 }
 
-/// By numbers most of which have neighbours, so that they spread by themselves.
-type ByNumber<V> = Map<u128, V, BuildHasherDefault<Itself>, 8>;
-
 /// So many addresses share an entry.
-const NEIGHBOURS: u128 = 1024;
-
-/// A bit for each of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Neighbours([u128; (NEIGHBOURS / BITS) as usize]);
-
-const BITS: u128 = u128::BITS as u128;
+const NEIGHBOURS: u32 = u128::BITS;
 
 impl Listed {
     /// Whether the address is listed.
     pub(super) fn contains(&self, number: u128) -> bool {
-        self.neighbours.get(&(number / NEIGHBOURS)).is_some_and(|neighbours| neighbours.contains(number))
+        let (key, bit) = place(number);
+        self.bits.get(&key).is_some_and(|bits| bits & bit != 0)
     }
 
     /// Lists the address once more.
     pub(super) fn add(&mut self, number: u128) {
-        let key = number / NEIGHBOURS;
-        let mut neighbours = self.neighbours.get(&key).map(|neighbours| **neighbours).unwrap_or_default();
-        if neighbours.contains(number) {
-            let further = self.further.get(&number).copied().unwrap_or(0);
-            self.further.insert(number, further + 1);
+        let (key, bit) = place(number);
+        let bits = self.bits.entry(key).or_insert(0);
+        if *bits & bit == 0 {
+            *bits |= bit;
         } else {
-            neighbours.flip(number);
-            self.neighbours.insert(key, Pooled::new(neighbours));
+            *self.further.entry(number).or_insert(0) += 1;
         }
     }
 
     /// Lists the address once less. True if it is not listed any more.
     pub(super) fn remove(&mut self, number: u128) -> bool {
-        match self.further.get(&number).copied() {
-            Some(1) => self.further.remove(&number),
-            Some(further) => self.further.insert(number, further - 1),
-            None => return self.remove_last(number),
-        }
-        false
-    }
-
-    /// False if the address is not listed.
-    fn remove_last(&mut self, number: u128) -> bool {
-        let key = number / NEIGHBOURS;
-        let Some(mut neighbours) = self.neighbours.get(&key).map(|neighbours| **neighbours) else { return false };
-        if !neighbours.contains(number) {
+        if let Some(further) = self.further.get_mut(&number) {
+            *further -= 1;
+            if *further == 0 {
+                self.further.remove(&number);
+            }
             return false;
         }
-        neighbours.flip(number);
-        if neighbours == Neighbours::default() {
-            self.neighbours.remove(&key);
-        } else {
-            self.neighbours.insert(key, Pooled::new(neighbours));
+        let (key, bit) = place(number);
+        let Some(bits) = self.bits.get_mut(&key).filter(|bits| **bits & bit != 0) else { return false };
+        *bits &= !bit;
+        if *bits == 0 {
+            self.bits.remove(&key);
         }
         true
     }
 }
 
-impl Neighbours {
-    fn contains(&self, number: u128) -> bool {
-        let (word, bit) = Self::place(number);
-        self.0.get(word).is_some_and(|word| word & bit != 0)
-    }
-
-    fn flip(&mut self, number: u128) {
-        let (word, bit) = Self::place(number);
-        if let Some(word) = self.0.get_mut(word) {
-            *word ^= bit;
-        }
-    }
-
-    fn place(number: u128) -> (usize, u128) {
-        let number = number % NEIGHBOURS;
-        ((number / BITS) as usize, 1 << (number % BITS))
-    }
+/// The key of the address's entry, and its bit there.
+fn place(number: u128) -> (u128, u128) {
+    let neighbours = u128::from(NEIGHBOURS);
+    (number / neighbours, 1 << (number % neighbours))
 }
 
 #[cfg(test)]
@@ -107,7 +74,7 @@ mod tests {
             let mut model: HashMap<u128, u32> = HashMap::new();
             let mut earlier = Vec::new();
             for (add, high, low) in steps {
-                let number = (u128::from(high) << 125) + 1010 + u128::from(low);
+                let number = (u128::from(high) << 125) + 110 + u128::from(low);
                 if add {
                     listed.add(number);
                     *model.entry(number).or_default() += 1;
@@ -122,14 +89,12 @@ mod tests {
             }
             for (listed, model) in earlier {
                 for (high, low) in (0..8_u128).flat_map(|high| (0..40).map(move |low| (high, low))) {
-                    let number = (high << 125) + 1010 + low;
+                    let number = (high << 125) + 110 + low;
                     prop_assert_eq!(listed.contains(number), model.contains_key(&number));
                 }
-                let bits = |neighbours: &Neighbours| neighbours.0.iter().map(|word| word.count_ones()).sum::<u32>();
-                let entries: Vec<_> = listed.neighbours.iter().map(|(_, neighbours)| bits(neighbours)).collect();
-                prop_assert!(entries.iter().all(|bits| *bits != 0) && listed.further.iter().all(|(_, further)| *further != 0));
-                let bits: u32 = entries.iter().sum();
-                let further: u32 = listed.further.iter().map(|(_, further)| further).sum();
+                prop_assert!(listed.bits.values().all(|bits| *bits != 0) && listed.further.values().all(|further| *further != 0));
+                let bits: u32 = listed.bits.values().map(|bits| bits.count_ones()).sum();
+                let further: u32 = listed.further.values().sum();
                 prop_assert_eq!((usize::try_from(bits).unwrap(), bits + further), (model.len(), model.values().sum()));
             }
         }

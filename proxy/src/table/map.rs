@@ -42,10 +42,6 @@ impl Hasher for Itself {
     fn write_u64(&mut self, number: u64) {
         self.0 = number;
     }
-
-    fn write_u128(&mut self, number: u128) {
-        self.0 = number as u64 ^ (number >> u64::BITS) as u64;
-    }
 }
 
 #[derive(Debug, Clone)]
