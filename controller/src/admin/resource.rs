@@ -249,7 +249,7 @@ impl NetworkStatusResource {
                 (service.name.as_str(), (service, backends))
             })
             .collect();
-        let services = network.services().values().map(|service| {
+        let services = network.services().in_order().map(|service| {
             let told = statistics_of.get(&*service.name);
             ServiceStatusResource {
                 name: service.name.to_string(),

@@ -43,7 +43,7 @@ impl Model {
         let observed = self.networks.iter().filter(|(_, network)| network.source().is_some());
         let mut ports = Ports::default();
         for network in observed.clone().map(|(_, network)| network).chain(networks.values()) {
-            for service in network.services().values() {
+            for service in network.services().in_order() {
                 rejections.note(ports.publish(network, service));
             }
         }

@@ -66,7 +66,7 @@ fn document(network: &Network) -> NetworkDocument {
         netns: attachment.netns.clone(),
         ip: attachment.ip,
     });
-    let services = network.services().values().map(|service| ServiceDocument {
+    let services = network.services().in_order().map(|service| ServiceDocument {
         name: service.name.to_string(),
         vip: service.vip,
         settings: service.settings.clone(),

@@ -136,8 +136,9 @@ impl Model {
         let mut map = before.map(|before| before.services().clone()).unwrap_or_default();
         map.begin_change();
         let names: HashSet<_> = services.iter().map(|service| service.name.clone()).collect();
-        for gone in before.into_iter().flat_map(|it| it.services().keys()).filter(|name| !names.contains(*name)) {
-            map.remove(gone);
+        let there = before.into_iter().flat_map(|before| before.services().values());
+        for gone in there.filter(|service| !names.contains(&service.name)) {
+            map.remove(&gone.name);
         }
         for service in services {
             let service = taken(service);

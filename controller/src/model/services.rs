@@ -9,7 +9,7 @@ use std::hash::RandomState;
 ///
 /// Which names there are changes seldom, what a service is with each task. So names lead to numbers in a map that is made for
 /// looking up, and numbers to services in one that is made for changes. In a map that is ordered by names a look and a change
-/// would touch many times as much memory; they are put in order where somebody wants to see them all.
+/// would touch many times as much memory; they are put in order where somebody is to see them all.
 #[derive(Debug, Clone, Default)]
 pub struct Services {
     numbers: Map<Name, u64, RandomState, 16>,
@@ -55,20 +55,16 @@ impl Services {
         self.states.get(self.numbers.get(name)?)
     }
 
-    /// The names, in their order.
-    pub fn keys(&self) -> impl Iterator<Item = &Name> {
-        self.in_order().map(|(name, _)| name)
+    /// The services, in no particular order.
+    pub fn values(&self) -> impl Iterator<Item = &Shared<Service>> {
+        self.states.iter().map(|(_, service)| service)
     }
 
     /// The services, in the order of their names.
-    pub fn values(&self) -> impl DoubleEndedIterator<Item = &Shared<Service>> {
-        self.in_order().filter_map(|(_, number)| self.states.get(number))
-    }
-
-    fn in_order(&self) -> impl DoubleEndedIterator<Item = &(Name, u64)> {
-        let mut entries: Vec<_> = self.numbers.iter().collect();
-        entries.sort_unstable();
-        entries.into_iter()
+    pub fn in_order(&self) -> impl DoubleEndedIterator<Item = &Shared<Service>> {
+        let mut services: Vec<_> = self.values().collect();
+        services.sort_unstable_by(|one, two| one.name.cmp(&two.name));
+        services.into_iter()
     }
 
     /// Remembers these services as those from which the next changes lead on.
@@ -174,14 +170,15 @@ mod tests {
                     0 => services.begin_change(),
                     1 | 2 => drop(services.remove(&format!("s{number}"))),
                     // With other numbers.
-                    3 => services = anew(services.values().rev()),
+                    3 => services = anew(services.in_order().rev()),
                     _ => services.put(service(number)),
                 }
                 history.push(services.clone());
             }
             for (index, before) in history.iter().enumerate() {
                 for after in &history[index..] {
-                    let names = before.keys().chain(after.keys().filter(|name| before.get(name).is_none()));
+                    let came = after.values().filter(|service| before.get(&service.name).is_none());
+                    let names = before.values().chain(came).map(|service| &service.name);
                     let pairs = names.map(|name| (before.get(name), after.get(name)));
                     let expected = listed(&mut pairs.filter(|(before, after)| before != after));
                     prop_assert_eq!(listed(&mut after.differences(before)), expected);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// The whole table of `network`.
 #[must_use]
 pub fn snapshot(network: &Network) -> Request {
-    let services = network.services().values().map(|service| Arc::new(service_spec(service))).collect();
+    let services = network.services().in_order().map(|service| Arc::new(service_spec(service))).collect();
     Request::Snapshot(Snapshot { generation: network.generation(), services })
 }
 
@@ -31,7 +31,7 @@ pub fn step(old: &Network, new: &Network) -> Option<Request> {
 pub fn step_from(known: &Digests, new: &Network) -> Delta {
     let mut known_services: HashMap<_, _> = known.services.iter().map(|one| (one.name.as_str(), one.digest)).collect();
     let mut put = Vec::new();
-    for service in new.services().values() {
+    for service in new.services().in_order() {
         let mut spec = service_spec(service);
         let there = known_services.remove(spec.name.as_str()).flatten();
         if there.is_none() || there != digest(&mut spec) {
@@ -165,8 +165,8 @@ mod tests {
             if old.generation() == new.generation() {
                 prop_assert_eq!(delta.changes, []);
             } else {
-                let before = |name: &str| old.services().values().find(|one| *one.name == *name).map(|one| service_spec(one));
-                let specs = new.services().values().map(|service| service_spec(service));
+                let before = |name: &str| old.services().in_order().find(|one| *one.name == *name).map(|one| service_spec(one));
+                let specs = new.services().in_order().map(|service| service_spec(service));
                 let expected: Vec<_> = specs.filter(|spec| before(&spec.name).as_ref() != Some(spec)).collect();
                 let put = delta.changes.iter().filter_map(|change| match change {
                     Change::PutService(spec) => Some(ServiceSpec::clone(spec)),

@@ -12,7 +12,7 @@ use axum::response::IntoResponse;
 
 pub(in crate::admin) async fn list(State(context): State<Context>, Names(network): Names<String>) -> Answer {
     let model = context.desired.model();
-    let services = existing_network(&model, &network)?.services().values();
+    let services = existing_network(&model, &network)?.services().in_order();
     let services: Vec<_> = services.map(|service| ServiceResource::from(&**service)).collect();
     Ok(Json(services).into_response())
 }

@@ -212,7 +212,7 @@ impl Round {
             let told = answer.statistics.iter().flat_map(|statistics| &statistics.services);
             let told: HashMap<_, _> = told.map(|service| (service.name.as_str(), service)).collect();
             let network = &**answer.network.name();
-            rows.extend(answer.network.services().values().map(|service| ServiceRow {
+            rows.extend(answer.network.services().in_order().map(|service| ServiceRow {
                 labels: [network, &service.name],
                 told: told.get(&*service.name).copied(),
                 service,
