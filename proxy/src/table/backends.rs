@@ -5,23 +5,24 @@
 
 use super::Backend;
 use super::group::{GROUP, Group};
-use super::pool::Pooled;
+use smallvec::SmallVec;
 use std::iter::FlatMap;
 use std::net::IpAddr;
 use std::ops::Index;
 use std::slice;
 
+/// So many groups lie in the service itself: enough for a hundred backends. A copy of a service with more of them has to ask
+/// the allocator, which looks at its neighbours then.
+const INLINE: usize = 7;
+
 /// Goes through all backends of a service.
-pub type Iter<'a> = FlatMap<
-    slice::Iter<'a, Pooled<Group>>,
-    slice::Iter<'a, Backend>,
-    fn(&'a Pooled<Group>) -> slice::Iter<'a, Backend>,
->;
+pub type Iter<'a> =
+    FlatMap<slice::Iter<'a, Group>, slice::Iter<'a, Backend>, fn(&'a Group) -> slice::Iter<'a, Backend>>;
 
 /// Backends by index. Copies share what is not changed. All groups but the last one are full.
 #[derive(Debug, Clone, Default)]
 pub struct Backends {
-    groups: Vec<Pooled<Group>>,
+    groups: SmallVec<[Group; INLINE]>,
 }
 
 impl Backends {
@@ -45,10 +46,10 @@ impl Backends {
 
     /// All of them, in the order of their indices.
     pub fn iter(&self) -> Iter<'_> {
-        fn members(group: &Pooled<Group>) -> slice::Iter<'_, Backend> {
+        fn members(group: &Group) -> slice::Iter<'_, Backend> {
             group.members().iter()
         }
-        self.groups.iter().flat_map(members as fn(&Pooled<Group>) -> slice::Iter<'_, Backend>)
+        self.groups.iter().flat_map(members as fn(&Group) -> slice::Iter<'_, Backend>)
     }
 
     /// The one with that address, and its index.
@@ -63,21 +64,30 @@ impl Backends {
     /// Whether all of them are [plain](Backend::is_plain).
     #[must_use]
     pub fn are_plain(&self) -> bool {
-        self.groups.iter().all(|group| group.is_plain())
+        self.groups.iter().all(Group::is_plain)
+    }
+
+    /// Has the processor fetch what is going to be touched when a copy is changed at that address.
+    pub(super) fn fetch_for(&self, address: IpAddr) {
+        let Some((last, others)) = self.groups.split_last() else { return };
+        last.fetch();
+        for group in others {
+            if group.may_have(address) { group.fetch() } else { group.fetch_count() }
+        }
     }
 
     /// One more, with the next index.
     pub(super) fn push(&mut self, backend: Backend) {
         match self.groups.last_mut().filter(|last| !last.members().is_full()) {
-            Some(last) => last.make_mut().push(backend),
-            None => self.groups.push(Pooled::new(Group::from_iter([backend]))),
+            Some(last) => last.push(backend),
+            None => self.groups.push(Group::from_iter([backend])),
         }
     }
 
     /// Puts another one in the place of the one with that index, if there is one.
     pub(super) fn set(&mut self, index: usize, backend: Backend) {
         if let Some(group) = self.groups.get_mut(index / GROUP) {
-            group.make_mut().set(index % GROUP, backend);
+            group.set(index % GROUP, backend);
         }
     }
 
@@ -85,11 +95,7 @@ impl Backends {
     pub(super) fn swap_remove(&mut self, index: usize) -> Option<Backend> {
         let removed = self.get(index)?.clone();
         let last = self.groups.last_mut()?;
-        let moved = if last.members().len() == 1 {
-            self.groups.pop()?.members().first()?.clone()
-        } else {
-            last.make_mut().pop()?
-        };
+        let moved = if last.members().len() == 1 { self.groups.pop()?.members().first()?.clone() } else { last.pop()? };
         self.set(index, moved);
         Some(removed)
     }
@@ -106,9 +112,9 @@ impl Index<usize> for Backends {
 impl FromIterator<Backend> for Backends {
     fn from_iter<I: IntoIterator<Item = Backend>>(backends: I) -> Self {
         let mut backends = backends.into_iter().peekable();
-        let mut groups = Vec::new();
+        let mut groups = SmallVec::new();
         while backends.peek().is_some() {
-            groups.push(Pooled::new(backends.by_ref().take(GROUP).collect()));
+            groups.push(backends.by_ref().take(GROUP).collect());
         }
         Self { groups }
     }
@@ -189,7 +195,7 @@ mod tests {
         let before: Backends = (0..100).map(backend).collect();
         let mut after = before.clone();
         after.set(40, backend(1_000));
-        let shared = before.groups.iter().zip(&after.groups).filter(|(one, other)| one == other).count();
+        let shared = before.groups.iter().zip(&after.groups).filter(|(one, other)| one.shares_with(other)).count();
         assert_eq!((before.groups.len(), shared), (7, 6));
     }
 }

@@ -1,24 +1,24 @@
 //! Some backends of a service, with what is asked of all of them.
 //!
 //! A change of one backend asks whether others have its address and whether all are as they should be. In a large table
-//! nothing of a service is in the processor's cache, so the answers lie together at a group's beginning: for most groups
-//! nothing else of them is read.
+//! nothing of a service is in the processor's cache, so the answers are not with the backends, but lie side by side for all
+//! groups: of most of them nothing else is read.
 
 use super::Backend;
+use super::pool::Pooled;
 use arrayvec::ArrayVec;
 use std::net::IpAddr;
 
 /// At most so many are in a group.
 pub(super) const GROUP: usize = 16;
 
-/// Some backends.
+/// Some backends, which copies of the group share.
 #[derive(Debug, Clone, Default)]
-#[repr(C)]
 pub struct Group {
+    members: Pooled<ArrayVec<Backend, GROUP>>,
     /// A byte of each address, by which most that are others can be told.
     marks: [u8; GROUP],
     plain: bool,
-    members: ArrayVec<Backend, GROUP>,
 }
 
 impl Group {
@@ -39,26 +39,54 @@ impl Group {
         marked.filter_map(|(index, _)| Some((index, self.members.get(index)?))).find(|(_, one)| one.address == address)
     }
 
+    /// Has the processor fetch what copying the reference to the backends needs.
+    pub(super) fn fetch_count(&self) {
+        self.members.fetch_count();
+    }
+
+    /// Has the processor fetch what changing a backend needs.
+    pub(super) fn fetch(&self) {
+        self.members.fetch();
+    }
+
+    /// Whether it may have a backend with that address.
+    pub(super) fn may_have(&self, address: IpAddr) -> bool {
+        self.marks.contains(&mark_of(address))
+    }
+
     /// One more, for which there must be room.
     pub(super) fn push(&mut self, backend: Backend) {
-        self.plain = (self.plain || self.members.is_empty()) && backend.is_plain();
-        self.marks[self.members.len()] = mark_of(backend.address);
-        self.members.push(backend);
+        let members = self.members.make_mut();
+        self.plain = (self.plain || members.is_empty()) && backend.is_plain();
+        self.marks[members.len()] = mark_of(backend.address);
+        members.push(backend);
     }
 
     /// Puts another one in the place of the one with that index, if there is one.
     pub(super) fn set(&mut self, index: usize, backend: Backend) {
-        let Some(place) = self.members.get_mut(index) else { return };
+        if index >= self.members.len() {
+            return;
+        }
+        let members = self.members.make_mut();
         self.marks[index] = mark_of(backend.address);
-        *place = backend;
-        self.plain = self.members.iter().all(Backend::is_plain);
+        members[index] = backend;
+        self.plain = members.iter().all(Backend::is_plain);
     }
 
     /// Takes the last one away.
     pub(super) fn pop(&mut self) -> Option<Backend> {
-        let last = self.members.pop();
-        self.plain = self.members.iter().all(Backend::is_plain);
+        let members = self.members.make_mut();
+        let last = members.pop();
+        self.plain = members.iter().all(Backend::is_plain);
         last
+    }
+}
+
+#[cfg(test)]
+impl Group {
+    /// Whether the backends of both are the same memory.
+    pub(super) fn shares_with(&self, other: &Self) -> bool {
+        self.members == other.members
     }
 }
 

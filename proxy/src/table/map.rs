@@ -145,6 +145,34 @@ impl<K: Hash + Eq + Clone, V: Clone + PartialEq, H: Default + Hasher, const WIDT
     }
 }
 
+impl<K: Hash, T, S: BuildHasher, const WIDTH: usize> Map<K, Pooled<T>, S, WIDTH> {
+    /// Has the processor fetch what is going to be touched when another value is put at `key`.
+    pub fn fetch<Q>(&self, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Hash + ?Sized,
+    {
+        let mut left = self.hasher.hash_one(key);
+        let mut branch = &self.root;
+        loop {
+            branch.fetch();
+            for place in &branch.places {
+                match place {
+                    Place::Branch(below) => below.fetch_count(),
+                    Place::Entry((_, value)) => value.fetch_count(),
+                    Place::Empty | Place::Same(_) => {}
+                }
+            }
+            match branch.place(left) {
+                Place::Branch(next) => branch = next,
+                Place::Entry((_, value)) => return value.fetch(),
+                Place::Empty | Place::Same(_) => return,
+            }
+            left >>= Branch::<K, Pooled<T>, WIDTH>::BITS;
+        }
+    }
+}
+
 /// What only one of two maps has, and what only the other one has.
 pub type Differences<'a, K, V> = (Vec<&'a (K, V)>, Vec<&'a (K, V)>);
 
@@ -379,6 +407,23 @@ mod tests {
     impl Hash for Colliding {
         fn hash<H: Hasher>(&self, state: &mut H) {
             0u8.hash(state);
+        }
+    }
+
+    /// It is told of all kinds of places: empty ones, entries, branches, and entries with equal hashes.
+    #[test]
+    fn what_is_fetched_stays_as_it_is() {
+        let mut spread: Changing<Pooled<u64>> = Changing::default();
+        let mut colliding: Map<Colliding, Pooled<u64>> = Map::default();
+        for key in 0..100u8 {
+            spread.insert(u64::from(key) * 3, Pooled::new(u64::from(key)));
+            colliding.insert(Colliding(key), Pooled::new(u64::from(key)));
+            (0..=u64::from(key) * 3 + 9).for_each(|number| spread.fetch(&number));
+            colliding.fetch(&Colliding(key));
+        }
+        for key in 0..100u8 {
+            let values = [spread.get(&(u64::from(key) * 3)), colliding.get(&Colliding(key))];
+            assert_eq!(values.map(|value| value.map(|value| **value)), [Some(u64::from(key)); 2]);
         }
     }
 

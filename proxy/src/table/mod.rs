@@ -15,6 +15,7 @@ pub mod map;
 pub mod pool;
 mod served_ports;
 pub mod service;
+pub mod text;
 mod transition;
 
 pub use backend::{Backend, Health, WARM};
@@ -33,7 +34,7 @@ use crate::control::message::{Generation, Port};
 use map::{Changing, Map};
 use pool::Pooled;
 use std::net::IpAddr;
-use std::sync::Arc;
+use text::Text;
 
 /// All services of one network in one generation.
 #[derive(Debug, Clone, Default)]
@@ -43,7 +44,7 @@ pub struct Table {
     services: Changing<Pooled<Service>>,
     by_vip: Map<IpAddr, Scope>,
     by_port: Map<Port, Published>,
-    by_name: Map<Arc<str>, Scope>,
+    by_name: Map<Text, Scope>,
     /// What is set for the service put last, which may be gone by now.
     put_last: Option<service::Prepared>,
 }

@@ -6,6 +6,7 @@ use super::chooser::Chooser;
 use super::eligibility::{eligible, spare};
 use super::histogram::Histogram;
 use super::identity::{Identity, SharedIdentity};
+use super::pool::Pooled;
 use super::served_ports::ServedPorts;
 use crate::admission::{
     AccessList, Places, PrefixSet, RetryBudget, RetryLimit, Scope, Waiter, WaitingQueue, new_scope,
@@ -24,7 +25,7 @@ use std::time::Duration;
 /// One service of one table, immutable: what is [described](Description) of it, and its backends.
 #[derive(Debug)]
 pub struct Service {
-    description: Arc<Description>,
+    description: Pooled<Description>,
     backends: Backends,
     /// Indices of the backends that a new connection may go to, so that a pick does not search for them.
     eligible: Cow<'static, [u32]>,
@@ -173,7 +174,7 @@ impl Service {
             state,
         };
         let mut service = Self {
-            description: Arc::new(description),
+            description: Pooled::new(description),
             backends,
             eligible: Cow::default(),
             chooser: OnceLock::new(),
@@ -292,10 +293,16 @@ impl Service {
         service
     }
 
+    /// Has the processor fetch what is going to be touched when a copy's backend with that address is changed.
+    pub(super) fn fetch_for(&self, address: IpAddr) {
+        self.description.fetch();
+        self.backends.fetch_for(address);
+    }
+
     /// A copy to change the backends of. It has nobody eligible until they are [found](Self::find_eligible).
     pub(super) fn to_change(&self) -> Self {
         Self {
-            description: Arc::clone(&self.description),
+            description: self.description.clone(),
             backends: self.backends.clone(),
             eligible: Cow::default(),
             chooser: OnceLock::new(),

@@ -1,12 +1,13 @@
 //! The step from one table to the next.
 
 use super::pool::Pooled;
+use super::text::Text;
 use super::{Backend, Published, Service, SharedIdentity, Table};
 use crate::admission::Scope;
 use crate::control::message::{BackendSpec, Change, Delta, Generation, Port, ServiceSpec, Snapshot};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -240,7 +241,7 @@ impl Step {
     }
 
     fn put_backend(&mut self, name: &str, spec: &BackendSpec) -> Result<(), TransitionError> {
-        let service = self.changing(name)?;
+        let service = self.changing(name, spec.address)?;
         let drained = service.backend(spec.address).is_some_and(|before| before.draining);
         service.put_backend(spec);
         let Some(now) = service.backend(spec.address) else { return Ok(()) };
@@ -255,17 +256,25 @@ impl Step {
     }
 
     fn remove_backend(&mut self, name: &str, address: IpAddr) -> Result<(), TransitionError> {
-        let gone = self.changing(name)?.remove_backend(address);
+        let gone = self.changing(name, address)?.remove_backend(address);
         let gone = gone.ok_or_else(|| TransitionError::NoBackend { service: name.to_owned(), address })?;
         self.consequences.push(removed(&gone));
         Ok(())
     }
 
-    /// The service of that name as it is by now, to change its backends.
-    fn changing(&mut self, name: &str) -> Result<&mut Service, TransitionError> {
-        let known = self.table.by_name.get(name).and_then(|scope| Some((*scope, self.table.services.get(scope)?)));
-        let (scope, service) = known.ok_or_else(|| no_service(name))?;
-        Ok(self.changing.entry(scope).or_insert_with(|| service.to_change()))
+    /// The service of that name as it is by now, to change its backend with that address.
+    fn changing(&mut self, name: &str, address: IpAddr) -> Result<&mut Service, TransitionError> {
+        let Some(scope) = self.table.by_name.get(name).copied() else { return Err(no_service(name)) };
+        match self.changing.entry(scope) {
+            Entry::Occupied(changing) => Ok(changing.into_mut()),
+            Entry::Vacant(place) => {
+                // Nobody has looked at most services for long, so what a change touches is in no cache.
+                self.table.services.fetch(&scope);
+                let service = self.table.services.get(&scope).ok_or_else(|| no_service(name))?;
+                service.fetch_for(address);
+                Ok(place.insert(service.to_change()))
+            }
+        }
     }
 
     /// The service of that name as it is by now, to be put anew or removed.
@@ -305,7 +314,7 @@ impl Step {
         for port in &service.published {
             self.table.by_port.insert(port.published, Published { service: scope, target: port.target });
         }
-        self.table.by_name.insert(Arc::clone(&service.name), scope);
+        self.table.by_name.insert(Text::from(&*service.name), scope);
         self.place(scope, service);
         Ok(())
     }

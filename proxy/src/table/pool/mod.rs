@@ -15,6 +15,7 @@
 
 #![allow(unsafe_code, reason = "a value is used by reference, and its chunk and count are found from it, by address")]
 
+mod fetch;
 mod memory;
 mod pooled;
 

@@ -1,6 +1,7 @@
 //! A counted reference to a value in a pool.
 
-use super::{ClassOf, count, memory};
+use super::fetch::fetch;
+use super::{ClassOf, Head, count, memory};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
@@ -33,6 +34,20 @@ impl<T> Pooled<T> {
         let (chunk, number) = ClassOf::<T>::SHAPE.place(self.value.cast());
         // SAFETY: a slot is given back when the last reference is gone, and this is one.
         unsafe { count(chunk, number) }
+    }
+
+    /// Has the processor fetch what copying the reference needs.
+    pub fn fetch_count(&self) {
+        fetch(std::ptr::from_ref(self.references()).cast(), size_of::<AtomicU32>());
+    }
+
+    /// Has the processor fetch what putting another value in the place of this one needs: the value, the count, and what
+    /// its chunk begins with.
+    pub fn fetch(&self) {
+        let (chunk, _) = ClassOf::<T>::SHAPE.place(self.value.cast());
+        fetch(self.value.as_ptr().cast(), size_of::<T>());
+        fetch(chunk.as_ptr().cast(), size_of::<Head>());
+        self.fetch_count();
     }
 
     /// The value, to be changed: a copy of it if others refer to it too.

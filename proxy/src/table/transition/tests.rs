@@ -3,6 +3,7 @@ use crate::control::message::{Protocol, PublishedPort};
 use crate::control::settings::{Algorithm, DrainTimeout, ServiceSettings};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 fn vip(last: u8) -> IpAddr {
     IpAddr::from([10, 0, 1, last])

@@ -1,0 +1,21 @@
+//! Telling the processor what is going to be needed.
+//!
+//! What a change touches in a large table comes from memory, and one place leads to the next: each that is asked for when it
+//! is needed is waited for. Those that are asked for together come together.
+
+/// Has the processor fetch the lines of its cache that hold so many bytes. It does so while the program goes on.
+///
+/// Nothing comes of it but that: the address may be anyone's. On other processors than x86-64 it does nothing, as Rust has
+/// no stable way there.
+#[inline]
+pub(super) fn fetch(address: *const u8, bytes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for offset in (0..bytes).step_by(super::LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: it needs SSE, which each x86-64 processor has, and it accesses nothing as far as the program is concerned
+        // (Intel SDM, PREFETCHh: an address that is not accessible is ignored).
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.wrapping_add(offset).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (address, bytes);
+}
