@@ -6,6 +6,7 @@
 //! differs.
 
 mod address;
+mod backends;
 mod change;
 mod desired;
 pub mod document;
@@ -22,6 +23,7 @@ mod rejection;
 mod services;
 mod subnet;
 
+pub use backends::{BackendDifference, Backends};
 pub use change::{BackendChange, Change, Model, ServiceChange};
 pub use document::{AttachmentSpec, BackendSpec, DesiredState, NetworkSpec, PublishedDocument, ServiceSpec};
 pub use families::{Families, Family, OfFamily};

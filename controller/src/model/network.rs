@@ -8,11 +8,14 @@ use super::document::{BackendDocument, ServiceDocument};
 use super::limits::{MAX_ATTACHMENTS, MAX_BACKENDS, MAX_SERVICES};
 use super::published;
 use super::subnet::Subnet;
-use super::{AttachmentSpec, BackendSpec, Families, Name, ObservedSandbox, Rejection, ServiceSpec, Services, Weight};
+use super::{
+    AttachmentSpec, BackendSpec, Backends, Families, Name, ObservedSandbox, Rejection, ServiceSpec, Services, Weight,
+};
 use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 use ringlb_proxy::control::message::{Generation, PublishedPort, ServiceSettings};
 use ringlb_proxy::table::pool::Pooled;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Deref;
 
@@ -70,7 +73,7 @@ pub struct Service {
     /// The ports under which it is published, in their order.
     pub published: Vec<PublishedPort>,
     /// The backends by their address.
-    pub backends: OrdMap<IpAddr, Backend>,
+    pub backends: Backends,
 }
 
 /// A backend's settings.
@@ -286,7 +289,7 @@ impl Network {
                 before.backends.clone()
             }
             (None, Some(before)) => self.located(&before.backends, spec.settings.prefer_local),
-            (None, None) => OrdMap::new(),
+            (None, None) => Backends::default(),
         };
         if spec.settings.prefer_local {
             self.local_first.insert(name.clone());
@@ -308,8 +311,8 @@ impl Network {
         self.local_first.remove(name);
         self.published -= service.published.len();
         self.addresses.release(service.vip);
-        for address in service.backends.keys() {
-            self.addresses.remove_backend(*address);
+        for address in service.backends.addresses() {
+            self.addresses.remove_backend(address);
         }
         Ok(())
     }
@@ -433,7 +436,7 @@ impl Network {
     }
 
     /// The same backends, with their place looked at or not.
-    fn located(&self, backends: &OrdMap<IpAddr, Backend>, prefer_local: bool) -> OrdMap<IpAddr, Backend> {
+    fn located(&self, backends: &Backends, prefer_local: bool) -> Backends {
         let locate = |(address, backend): (&IpAddr, &Backend)| {
             (*address, Backend { local: prefer_local && self.addresses.is_attached(*address), ..*backend })
         };
@@ -451,14 +454,14 @@ impl Network {
         listed: &[BackendDocument],
         prefer_local: bool,
         before: Option<&Service>,
-    ) -> Result<OrdMap<IpAddr, Backend>, Rejection> {
+    ) -> Result<Backends, Rejection> {
         if listed.len() > MAX_BACKENDS {
             return Err(limit(format!("{field}.backends"), MAX_BACKENDS, "backends", "a service"));
         }
-        for address in before.iter().flat_map(|service| service.backends.keys()) {
-            self.addresses.remove_backend(*address);
+        for address in before.iter().flat_map(|service| service.backends.addresses()) {
+            self.addresses.remove_backend(address);
         }
-        let mut backends = OrdMap::new();
+        let mut backends = BTreeMap::new();
         for BackendDocument { ip, weight, drain, backup } in listed {
             let entry = || format!("{field}.backends.{ip}");
             let local = prefer_local && self.addresses.is_attached(*ip);
@@ -468,7 +471,7 @@ impl Network {
             }
             self.addresses.add_backend(*ip).map_err(at(&entry()))?;
         }
-        Ok(backends)
+        Ok(backends.into_iter().collect())
     }
 }
 

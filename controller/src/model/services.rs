@@ -126,8 +126,7 @@ impl Services {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Families;
-    use imbl::OrdMap;
+    use crate::model::{Backends, Families};
     use proptest::prelude::*;
     use ringlb_proxy::control::message::ServiceSettings;
 
@@ -137,7 +136,7 @@ mod tests {
             vip: Families::default(),
             settings: ServiceSettings::default(),
             published: Vec::new(),
-            backends: OrdMap::new(),
+            backends: Backends::default(),
         })
     }
 

@@ -716,7 +716,7 @@ fn assert_consistent(network: &Network) {
     let attached: HashSet<_> =
         network.attachments().values().flat_map(|attachment| Vec::from_iter(attachment.ip.iter().copied())).collect();
     for service in network.services().values() {
-        for (address, backend) in &service.backends {
+        for (address, backend) in service.backends.iter() {
             let local = service.settings.prefer_local && attached.contains(address);
             assert_eq!(backend.local, local, "{address} of {}", service.name);
         }
@@ -726,9 +726,9 @@ fn assert_consistent(network: &Network) {
     let not_for_backends: HashSet<_> =
         not_for_backends.flat_map(|addresses| Vec::from_iter(addresses.iter().copied())).collect();
     for service in network.services().values() {
-        for address in service.backends.keys() {
-            assert!(!not_for_backends.contains(address), "backend {address} is a VIP or the LB endpoint");
-            assert!(!is_for_vips(address));
+        for address in service.backends.addresses() {
+            assert!(!not_for_backends.contains(&address), "backend {address} is a VIP or the LB endpoint");
+            assert!(!is_for_vips(&address));
         }
     }
     for attachment in network.attachments().values() {

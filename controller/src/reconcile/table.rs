@@ -1,7 +1,6 @@
 //! The messages that lead a proxy's table from one state of a network to another. Pure.
 
 use crate::model::{Backend, Network, Service};
-use imbl::ordmap::DiffItem;
 use ringlb_proxy::control::digest::{Digests, digest};
 use ringlb_proxy::control::message::{BackendSpec, Change, Delta, Request, ServiceSpec, Snapshot};
 use std::collections::HashMap;
@@ -68,14 +67,10 @@ fn same_settings(one: &Service, two: &Service) -> bool {
 
 fn backend_changes(old: &Service, new: &Service, changes: &mut Vec<Change>) {
     let service = || new.name.to_string();
-    for difference in old.backends.diff(&new.backends) {
-        changes.push(match difference {
-            DiffItem::Remove(address, _) => Change::RemoveBackend { service: service(), address: *address },
-            DiffItem::Add(address, backend) | DiffItem::Update { new: (address, backend), .. } => {
-                Change::PutBackend { service: service(), backend: backend_spec(*address, backend) }
-            }
-        });
-    }
+    changes.extend(new.backends.differences(&old.backends).map(|(address, _, now)| match now {
+        Some(backend) => Change::PutBackend { service: service(), backend: backend_spec(address, backend) },
+        None => Change::RemoveBackend { service: service(), address },
+    }));
 }
 
 fn service_spec(service: &Service) -> ServiceSpec {

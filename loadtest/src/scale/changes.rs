@@ -34,6 +34,7 @@ pub(super) struct Changed {
 /// Makes so many changes, of all networks in turn.
 pub(super) fn measure(stage: &Stage<'_>, changes: u32) -> Result<Changed, BenchError> {
     let mut api = stage.api()?;
+    api.stay_awake();
     let networks = stage.plan.size.networks;
     make(&mut api, &stage.plan, networks, WARM_UP, |_| {})?;
     let daemon = stage.daemon.pid();
