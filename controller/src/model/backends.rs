@@ -77,6 +77,14 @@ impl Backends {
         Some(&group.members[group.position(*address).ok()?].1)
     }
 
+    /// Has the processor fetch what is going to be touched when a copy is changed at that address.
+    pub(super) fn fetch_for(&self, address: IpAddr) {
+        let changing = self.group_of(address).unwrap_or_default();
+        for (number, group) in self.groups.iter().enumerate() {
+            if number == changing { group.members.fetch() } else { group.members.fetch_count() }
+        }
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&IpAddr, &Backend)> {
         members(&self.groups).map(|(address, backend)| (address, backend))

@@ -318,7 +318,7 @@ impl Network {
     }
 
     pub(super) fn put_backend(&mut self, service: &str, address: IpAddr, spec: BackendSpec) -> Result<(), Rejection> {
-        let before = self.existing_service(service)?;
+        let before = self.service_to_change(service, address)?;
         let field = || self.field(&format!("services.{service}.backends.{address}"));
         let local = before.settings.prefer_local && self.addresses.is_attached(address);
         let backend = Backend { weight: spec.weight, draining: spec.drain, backup: spec.backup, local };
@@ -340,7 +340,7 @@ impl Network {
     }
 
     pub(super) fn drain_backend(&mut self, service: &str, address: IpAddr) -> Result<(), Rejection> {
-        let before = self.existing_service(service)?;
+        let before = self.service_to_change(service, address)?;
         let Some(backend) = before.backends.get(&address) else {
             return Err(Rejection::not_found(self.field(&format!("services.{service}.backends.{address}"))));
         };
@@ -349,7 +349,7 @@ impl Network {
     }
 
     pub(super) fn remove_backend(&mut self, service: &str, address: IpAddr) -> Result<(), Rejection> {
-        let mut changed = Service::clone(self.existing_service(service)?.deref());
+        let mut changed = Service::clone(self.service_to_change(service, address)?.deref());
         if changed.backends.remove(&address).is_none() {
             return Err(Rejection::not_found(self.field(&format!("services.{service}.backends.{address}"))));
         }
@@ -443,8 +443,12 @@ impl Network {
         backends.iter().map(locate).collect()
     }
 
-    fn existing_service(&self, name: &str) -> Result<Shared<Service>, Rejection> {
-        self.services.get(name).cloned().ok_or_else(|| Rejection::not_found(self.field(&format!("services.{name}"))))
+    /// The service of that name, whose backend with that address is going to be changed.
+    fn service_to_change(&self, name: &str, address: IpAddr) -> Result<Shared<Service>, Rejection> {
+        let service = self.services.get_to_change(name).cloned();
+        let service = service.ok_or_else(|| Rejection::not_found(self.field(&format!("services.{name}"))))?;
+        service.backends.fetch_for(address);
+        Ok(service)
     }
 
     /// The backends of a list, counted in the address book in place of those that the service had before.

@@ -55,6 +55,13 @@ impl Services {
         self.states.get(self.numbers.get(name)?)
     }
 
+    /// The same, for a change of it: the processor is told to fetch what putting it anew is going to touch.
+    pub(super) fn get_to_change(&self, name: &str) -> Option<&Shared<Service>> {
+        let number = self.numbers.get(name)?;
+        self.states.fetch(number);
+        self.states.get(number)
+    }
+
     /// The services, in no particular order.
     pub fn values(&self) -> impl Iterator<Item = &Shared<Service>> {
         self.states.iter().map(|(_, service)| service)
