@@ -24,9 +24,11 @@ pub struct Backends {
     groups: SmallVec<[Group; INLINE]>,
 }
 
+/// Its members, and what is asked of all groups when one of them changes.
 #[derive(Debug, Clone)]
 struct Group {
     lowest: IpAddr,
+    length: u8,
     members: Shared<Members>,
 }
 
@@ -34,26 +36,39 @@ struct Group {
 pub type BackendDifference<'a> = (IpAddr, Option<&'a Backend>, Option<&'a Backend>);
 
 impl Group {
-    fn new(first: (IpAddr, Backend)) -> Self {
-        let mut members = Members::new();
-        members.push(first);
-        Self { lowest: first.0, members: Shared::new(members) }
+    /// A group of these members, of which there must be one.
+    fn of(members: Members) -> Self {
+        Self { lowest: members[0].0, length: members.len() as u8, members: Shared::new(members) }
+    }
+
+    fn len(&self) -> usize {
+        self.length.into()
+    }
+
+    fn is_full(&self) -> bool {
+        self.len() == GROUP
     }
 
     fn position(&self, address: IpAddr) -> Result<usize, usize> {
         self.members.binary_search_by_key(&address, |member| member.0)
     }
 
+    /// Changes its members, of which one must be left.
+    fn change<T>(&mut self, change: impl FnOnce(&mut Members) -> T) -> T {
+        let members = self.members.make_mut();
+        let result = change(members);
+        (self.lowest, self.length) = (members[0].0, members.len() as u8);
+        result
+    }
+
     /// Puts one in, for which there must be room.
-    fn insert(&mut self, position: usize, address: IpAddr, backend: Backend) {
-        self.lowest = self.lowest.min(address);
-        self.members.make_mut().insert(position, (address, backend));
+    fn insert(&mut self, position: usize, member: (IpAddr, Backend)) {
+        self.change(|members| members.insert(position, member));
     }
 
     /// Its upper half, which it loses.
     fn split(&mut self) -> Self {
-        let members: Members = self.members.make_mut().drain(GROUP / 2..).collect();
-        Self { lowest: members[0].0, members: Shared::new(members) }
+        Self::of(self.change(|members| members.drain(GROUP / 2..).collect()))
     }
 }
 
@@ -61,7 +76,7 @@ impl Backends {
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.groups.iter().map(|group| group.members.len()).sum()
+        self.groups.iter().map(Group::len).sum()
     }
 
     /// Whether there are none.
@@ -98,26 +113,50 @@ impl Backends {
     /// Puts one in, in place of the one with its address, which is returned.
     pub(super) fn insert(&mut self, address: IpAddr, backend: Backend) -> Option<Backend> {
         let number = self.group_of(address).unwrap_or_default();
-        let is_last = number + 1 == self.groups.len();
         let Some(group) = self.groups.get_mut(number) else {
-            self.groups.push(Group::new((address, backend)));
+            self.groups.push(Group::of([(address, backend)].into_iter().collect()));
             return None;
         };
         match group.position(address) {
-            Ok(position) => return Some(std::mem::replace(&mut group.members.make_mut()[position].1, backend)),
-            Err(position) if !group.members.is_full() => group.insert(position, address, backend),
-            // What comes in order fills its groups.
-            Err(GROUP) if is_last => self.groups.push(Group::new((address, backend))),
+            Ok(position) => Some(std::mem::replace(&mut group.members.make_mut()[position].1, backend)),
             Err(position) => {
+                self.add(number, position, (address, backend));
+                None
+            }
+        }
+    }
+
+    /// Puts one in at that position of that group.
+    fn add(&mut self, number: usize, position: usize, member: (IpAddr, Backend)) {
+        let is_last = number + 1 == self.groups.len();
+        let (group, next) = match &mut self.groups[number..] {
+            [group, next, ..] => (group, Some(next)),
+            [group] => (group, None),
+            [] => return,
+        };
+        match next.filter(|next| !next.is_full()) {
+            _ if !group.is_full() => group.insert(position, member),
+            // What comes in order fills its groups.
+            _ if position == GROUP && is_last => self.groups.push(Group::of([member].into_iter().collect())),
+            // And what is taken away and put back needs no new one.
+            Some(next) if position == GROUP => next.insert(0, member),
+            Some(next) => {
+                let last = group.change(|members| {
+                    let last = members.remove(GROUP - 1);
+                    members.insert(position, member);
+                    last
+                });
+                next.insert(0, last);
+            }
+            None => {
                 let mut upper = group.split();
                 match position.checked_sub(GROUP / 2) {
-                    Some(position) if position > 0 => upper.insert(position, address, backend),
-                    _ => group.insert(position, address, backend),
+                    Some(position) if position > 0 => upper.insert(position, member),
+                    _ => group.insert(position, member),
                 }
                 self.groups.insert(number + 1, upper);
             }
         }
-        None
     }
 
     /// Takes the one with that address away.
@@ -125,11 +164,11 @@ impl Backends {
         let number = self.group_of(*address)?;
         let group = &mut self.groups[number];
         let position = group.position(*address).ok()?;
-        let members = group.members.make_mut();
-        let (_, removed) = members.remove(position);
-        match members.first() {
-            Some(first) => group.lowest = first.0,
-            None => drop(self.groups.remove(number)),
+        let removed = group.members[position].1;
+        if group.len() == 1 {
+            self.groups.remove(number);
+        } else {
+            group.change(|members| members.remove(position));
         }
         // With the one before it, or with the one after it.
         if !self.join(number.wrapping_sub(1)) {
@@ -143,10 +182,10 @@ impl Backends {
         let Some([one, other]) = self.groups.get_mut(number..).and_then(|groups| groups.first_chunk_mut()) else {
             return false;
         };
-        if one.members.len() + other.members.len() > GROUP / 2 {
+        if one.len() + other.len() > GROUP / 2 {
             return false;
         }
-        one.members.make_mut().extend(other.members.iter().copied());
+        one.change(|members| members.extend(other.members.iter().copied()));
         self.groups.remove(number + 1);
         true
     }
@@ -223,10 +262,14 @@ mod tests {
     use crate::model::Weight;
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
+    /// Some of each family.
     fn address(number: u16) -> IpAddr {
-        Ipv4Addr::from(u32::from(number)).into()
+        match number {
+            200.. => Ipv6Addr::from(u128::from(number)).into(),
+            _ => Ipv4Addr::from(u32::from(number)).into(),
+        }
     }
 
     fn backend(weight: u16) -> Backend {
@@ -256,8 +299,10 @@ mod tests {
                     prop_assert_eq!(backends.remove(&address), model.remove(&address));
                 }
                 let sizes: Vec<_> = backends.groups.iter().map(|group| group.members.len()).collect();
+                let said: Vec<_> = backends.groups.iter().map(Group::len).collect();
                 prop_assert!(backends.groups.iter().all(|group| group.lowest == group.members[0].0));
-                prop_assert!(sizes.len() < 4 + model.len() / 2, "few groups: {:?}", sizes);
+                prop_assert_eq!(&sizes, &said);
+                prop_assert!(sizes.windows(2).all(|two| two[0] + two[1] > GROUP / 2), "{:?}", sizes);
                 if step % 40 == 0 {
                     earlier.push((backends.clone(), model.clone()));
                 }
@@ -277,6 +322,18 @@ mod tests {
                     prop_assert_eq!(backends.differences(others).collect::<Vec<_>>(), expected);
                     prop_assert_eq!(backends == others, model == model_of_others);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_taken_away_and_put_back_needs_no_further_groups() {
+        for addresses in [Vec::from_iter(0..100), Vec::from_iter((0..100).rev())] {
+            let mut backends: Backends = (0..100).map(|number| (address(number), backend(1))).collect();
+            for number in addresses {
+                backends.remove(&address(number));
+                backends.insert(address(number), backend(1));
+                assert!(backends.groups.len() <= INLINE, "after {number}");
             }
         }
     }

@@ -178,6 +178,26 @@ mod tests {
 
     #[test]
     fn requests_follow_each_other_on_one_connection() {
+        for awake in [false, true] {
+            follow_each_other(awake);
+        }
+    }
+
+    #[test]
+    fn no_answer_is_waited_for_in_vain() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        for awake in [false, true] {
+            let mut api = Api::connect_patiently(&socket, Duration::from_millis(50)).unwrap();
+            if awake {
+                api.stay_awake();
+            }
+            assert!(api.done("GET", "/a", None).unwrap_err().to_string().contains("hear"));
+        }
+    }
+
+    fn follow_each_other(awake: bool) {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("socket");
         let server = serve(
@@ -189,6 +209,9 @@ mod tests {
             ],
         );
         let mut api = Api::connect(&socket).unwrap();
+        if awake {
+            api.stay_awake();
+        }
         api.done("PUT", "/a", Some(&serde_json::json!({"b": 1}))).unwrap();
         let error = api.done("GET", "/c", None).unwrap_err().to_string();
         assert!(error.contains("GET /c with status 404") && error.contains("nothing"), "{error}");

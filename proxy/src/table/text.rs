@@ -11,7 +11,7 @@ use std::sync::Arc;
 ///
 /// All but long ones lie where they are used, and not behind a pointer: whoever looks for one in a large map, or copies a branch
 /// of it, would touch as many places in memory, which no cache has. One that took its greatest length everywhere would make
-/// such branches larger than an allocator has at hand.
+/// the nodes of the daemon's ordered maps larger than what an allocator has at hand.
 #[derive(Clone)]
 pub struct Text(Form);
 

@@ -9,13 +9,21 @@
 /// no stable way there.
 #[inline]
 pub(super) fn fetch(address: *const u8, bytes: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for offset in (0..bytes).step_by(super::LINE) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: it needs SSE, which each x86-64 processor has, and it accesses nothing as far as the program is concerned
-        // (Intel SDM, PREFETCHh: an address that is not accessible is ignored).
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.wrapping_add(offset).cast()) };
+    let into_line = address.addr() % super::LINE;
+    for offset in (0..into_line + bytes).step_by(super::LINE) {
+        fetch_line(address.wrapping_sub(into_line).wrapping_add(offset));
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (address, bytes);
 }
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn fetch_line(line: *const u8) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: it needs SSE, which each x86-64 processor has, and it accesses nothing as far as the program is concerned
+    // (Intel SDM, PREFETCHh: an address that is not accessible is ignored).
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+fn fetch_line(_: *const u8) {}
