@@ -37,7 +37,8 @@ pub type BackendDifference<'a> = (IpAddr, Option<&'a Backend>, Option<&'a Backen
 
 impl Group {
     /// A group of these members, of which there must be one.
-    fn of(members: Members) -> Self {
+    fn of(members: impl IntoIterator<Item = (IpAddr, Backend)>) -> Self {
+        let members: Members = members.into_iter().collect();
         Self { lowest: members[0].0, length: members.len() as u8, members: Shared::new(members) }
     }
 
@@ -68,7 +69,7 @@ impl Group {
 
     /// Its upper half, which it loses.
     fn split(&mut self) -> Self {
-        Self::of(self.change(|members| members.drain(GROUP / 2..).collect()))
+        Self::of(self.change(|members| members.drain(GROUP / 2..).collect::<Members>()))
     }
 }
 
@@ -114,7 +115,7 @@ impl Backends {
     pub(super) fn insert(&mut self, address: IpAddr, backend: Backend) -> Option<Backend> {
         let number = self.group_of(address).unwrap_or_default();
         let Some(group) = self.groups.get_mut(number) else {
-            self.groups.push(Group::of([(address, backend)].into_iter().collect()));
+            self.groups.push(Group::of([(address, backend)]));
             return None;
         };
         match group.position(address) {
@@ -137,7 +138,7 @@ impl Backends {
         match next.filter(|next| !next.is_full()) {
             _ if !group.is_full() => group.insert(position, member),
             // What comes in order fills its groups.
-            _ if position == GROUP && is_last => self.groups.push(Group::of([member].into_iter().collect())),
+            _ if position == GROUP && is_last => self.groups.push(Group::of([member])),
             // And what is taken away and put back needs no new one.
             Some(next) if position == GROUP => next.insert(0, member),
             Some(next) => {

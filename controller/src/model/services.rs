@@ -57,9 +57,7 @@ impl Services {
 
     /// The same, for a change of it: the processor is told to fetch what putting it anew is going to touch.
     pub(super) fn get_to_change(&self, name: &str) -> Option<&Shared<Service>> {
-        let number = self.numbers.get(name)?;
-        self.states.fetch(number);
-        self.states.get(number)
+        self.states.get_to_change(self.numbers.get(name)?)
     }
 
     /// The services, in no particular order.

@@ -145,12 +145,12 @@ impl<K: Hash + Eq + Clone, V: Clone + PartialEq, H: Default + Hasher, const WIDT
     }
 }
 
-impl<K: Hash, T, S: BuildHasher, const WIDTH: usize> Map<K, Pooled<T>, S, WIDTH> {
-    /// Has the processor fetch what is going to be touched when another value is put at `key`.
-    pub fn fetch<Q>(&self, key: &Q)
+impl<K: Hash + Eq, T, S: BuildHasher, const WIDTH: usize> Map<K, Pooled<T>, S, WIDTH> {
+    /// The value of `key`, for another one to be put in its place: the processor is told to fetch what that is going to touch.
+    pub fn get_to_change<Q>(&self, key: &Q) -> Option<&Pooled<T>>
     where
         K: Borrow<Q>,
-        Q: Hash + ?Sized,
+        Q: Hash + Eq + ?Sized,
     {
         let mut left = self.hasher.hash_one(key);
         let mut branch = &self.root;
@@ -165,8 +165,14 @@ impl<K: Hash, T, S: BuildHasher, const WIDTH: usize> Map<K, Pooled<T>, S, WIDTH>
             }
             match branch.place(left) {
                 Place::Branch(next) => branch = next,
-                Place::Entry((_, value)) => return value.fetch(),
-                Place::Empty | Place::Same(_) => return,
+                Place::Entry((found, value)) if found.borrow() == key => {
+                    value.fetch();
+                    return Some(value);
+                }
+                Place::Same(entries) => {
+                    return entries.iter().find(|(found, _)| found.borrow() == key).map(|(_, value)| value);
+                }
+                Place::Empty | Place::Entry(_) => return None,
             }
             left >>= Branch::<K, Pooled<T>, WIDTH>::BITS;
         }
@@ -418,8 +424,12 @@ mod tests {
         for key in 0..100u8 {
             spread.insert(u64::from(key) * 3, Pooled::new(u64::from(key)));
             colliding.insert(Colliding(key), Pooled::new(u64::from(key)));
-            (0..=u64::from(key) * 3 + 9).for_each(|number| spread.fetch(&number));
-            colliding.fetch(&Colliding(key));
+            for number in 0..=u64::from(key) * 3 + 9 {
+                assert_eq!(spread.get_to_change(&number), spread.get(&number));
+            }
+            for other in 0..=key + 1 {
+                assert_eq!(colliding.get_to_change(&Colliding(other)), colliding.get(&Colliding(other)));
+            }
         }
         for key in 0..100u8 {
             let values = [spread.get(&(u64::from(key) * 3)), colliding.get(&Colliding(key))];

@@ -269,8 +269,7 @@ impl Step {
             Entry::Occupied(changing) => Ok(changing.into_mut()),
             Entry::Vacant(place) => {
                 // Nobody has looked at most services for long, so what a change touches is in no cache.
-                self.table.services.fetch(&scope);
-                let service = self.table.services.get(&scope).ok_or_else(|| no_service(name))?;
+                let service = self.table.services.get_to_change(&scope).ok_or_else(|| no_service(name))?;
                 service.fetch_for(address);
                 Ok(place.insert(service.to_change()))
             }
