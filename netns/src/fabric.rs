@@ -6,6 +6,7 @@ use crate::shortcuts::Shortcuts;
 use crate::{Addresses, Error, Link, Links, Namespace, NetworkPlan, Result};
 use ipnet::IpNet;
 use std::net::Ipv6Addr;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 const BRIDGE: &str = "br0";
@@ -57,6 +58,21 @@ impl Fabric {
     pub fn take_shortcuts(&mut self) -> Result<()> {
         self.shortcuts = Some(Arc::new(Shortcuts::new(self.namespace())?));
         Ok(())
+    }
+
+    /// The memory by which the network's proxy says which UDP sessions go past it ([`session_map`](crate::session_map)), where
+    /// there are shortcuts.
+    #[must_use]
+    pub fn session_map(&self) -> Option<BorrowedFd<'_>> {
+        self.shortcuts.as_ref().map(|shortcuts| shortcuts.session_map())
+    }
+
+    /// Has no sessions go past a proxy that has ended. To be called before another one gets the map.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn forget_sessions(&self) -> Result<()> {
+        self.shortcuts.as_ref().map_or(Ok(()), |shortcuts| shortcuts.forget_sessions())
     }
 
     /// What the network was made from.
@@ -225,7 +241,8 @@ fn set_interface_parameters(namespace: &Namespace, interface: &str, prefixes: &[
     namespace.set_sysctls(&parameters, &[])
 }
 
-/// A locally administered hardware address, unique on the network because the IP address is.
+/// A locally administered hardware address, unique on the network because the IP address is. The program of the
+/// bridge's ports knows the rule for IPv4 addresses (`shortcuts/program.rs`).
 pub(crate) fn mac_of(addresses: Addresses) -> Option<[u8; 6]> {
     match addresses {
         Addresses { v4: Some(address), .. } => {

@@ -20,6 +20,7 @@ pub mod log;
 pub mod privileges;
 pub mod proxy_protocol;
 pub mod ring;
+pub mod session_map;
 pub mod shared;
 pub mod table;
 pub mod threads;

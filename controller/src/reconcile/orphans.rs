@@ -357,6 +357,7 @@ impl Orphan {
             started: Instant::now(),
             link,
             speaks_newer: self.introduction.is_some(),
+            has_session_map: false,
             introduction: self.introduction,
         };
         Ok((proxy, ports))

@@ -60,6 +60,8 @@ pub(super) struct Proxy {
     pub(super) speaks_newer: bool,
     /// What it says of itself, if it does.
     pub(super) introduction: Option<Introduction>,
+    /// Whether it was given, over this connection, the map by which UDP sessions go past it.
+    pub(super) has_session_map: bool,
 }
 
 /// What a proxy does.
@@ -161,6 +163,7 @@ impl Proxy {
             link: Link::Broken { retry: Instant::now() },
             speaks_newer: true,
             introduction: None,
+            has_session_map: false,
         })
     }
 
@@ -281,6 +284,7 @@ impl Proxy {
     /// Drops the control connection, to be made again after `pause`.
     pub(super) fn break_link(&mut self, pause: Duration) {
         self.link = Link::Broken { retry: Instant::now() + pause };
+        self.has_session_map = false;
     }
 
     /// Asks for statistics, if there is somebody to ask.

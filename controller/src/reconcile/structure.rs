@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use thiserror::Error;
 
@@ -97,6 +97,23 @@ impl Structure {
         self.sandbox.as_ref().is_none_or(|place| {
             network.lb_address() == Some(place.lb_address) && network.vip_prefix() == place.vip_prefix
         })
+    }
+
+    /// The map by which the proxy says which UDP sessions go past it, where the network's ports have programs for that.
+    pub(super) fn session_map(&self) -> Option<BorrowedFd<'_>> {
+        match &self.ground {
+            Ground::Made(fabric) => fabric.session_map(),
+            Ground::Observed(_) => None,
+        }
+    }
+
+    /// Has no sessions go past a proxy that has ended.
+    pub(super) fn forget_sessions(&self, network: &Name) {
+        if let Ground::Made(fabric) = &self.ground
+            && let Err(error) = fabric.forget_sessions()
+        {
+            log_all(network, "UDP sessions may go past a proxy that has ended", &[error]);
+        }
     }
 
     /// The attachments that could not be made, with the reason.

@@ -69,6 +69,8 @@ pub(super) struct Predecessor {
     deadline: Option<Instant>,
     /// What it is to be told, as long as it has not answered it.
     retire: bool,
+    /// Whether it has done so.
+    pub(super) retired: bool,
     /// What it said last that it had counted.
     pub(super) counted: Statistics,
     asked: Option<Instant>,
@@ -81,7 +83,16 @@ impl Predecessor {
         let now = Instant::now();
         proxy.forget_table();
         let deadline = drain.and_then(|drain| now.checked_add(drain));
-        Self { proxy, socket, deadline, retire, counted: Statistics::default(), asked: None, look: now }
+        Self {
+            proxy,
+            socket,
+            deadline,
+            retire,
+            retired: !retire,
+            counted: Statistics::default(),
+            asked: None,
+            look: now,
+        }
     }
 
     /// The same of one that was asked to retire, with what came of that: what it has left, and what it has counted. One that did
@@ -198,6 +209,7 @@ impl Predecessor {
 
     /// Takes note of what it still has.
     pub(super) fn note(&mut self, left: Retired) {
+        self.retired = true;
         self.counted.proxy.active = left.connections;
         self.counted.datagrams.active = left.sessions;
     }

@@ -20,9 +20,12 @@ const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_MAP_TYPE_HASH: u32 = 1;
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_SOCKMAP: u32 = 15;
 /// Memory for an entry is taken when it is put in.
 const BPF_F_NO_PREALLOC: u32 = 1;
+/// The values can be mapped into a process (Linux 5.5).
+const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 const VERIFIER_LOG: usize = 64 * 1024;
 const NAME: [u8; 16] = *b"ringlb\0\0\0\0\0\0\0\0\0\0";
@@ -92,6 +95,23 @@ pub(crate) fn create_socket_map(entries: u32) -> Result<OwnedFd> {
 pub(crate) fn create_hash_map(entries: u32) -> Result<OwnedFd> {
     create_map(BPF_MAP_TYPE_HASH, [size_of::<[u8; 8]>(), size_of::<u32>()], entries, BPF_F_NO_PREALLOC)
         .map_err(|cause| failed("create a map of numbers", cause))
+}
+
+/// Makes memory of that size, all zero, that programs and processes share: a process maps it (mmap(2)).
+pub(crate) fn create_shared_memory(bytes: usize) -> Result<OwnedFd> {
+    create_map(BPF_MAP_TYPE_ARRAY, [size_of::<u32>(), bytes], 1, BPF_F_MMAPABLE)
+        .map_err(|cause| failed("make memory that is shared with programs", cause))
+}
+
+/// Makes the memory of [`create_shared_memory`] zero again, whoever uses it.
+pub(crate) fn clear_shared_memory(memory: BorrowedFd<'_>, bytes: usize) -> Result<()> {
+    let (key, zeros) = (0u32, vec![0u8; bytes]);
+    let (key, value) = ((&raw const key).addr() as u64, zeros.as_ptr().addr() as u64);
+    let attributes = Entry { map_fd: number(memory), padding: 0, key, value, flags: 0 };
+    // SAFETY: key and value have the sizes that the map was made with and outlive the call, which only reads them.
+    unsafe { bpf(BPF_MAP_UPDATE_ELEM, &attributes) }
+        .map(|_zero| ())
+        .map_err(|cause| failed("clear memory that is shared with programs", cause))
 }
 
 fn create_map(

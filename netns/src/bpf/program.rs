@@ -65,6 +65,27 @@ pub(crate) const fn add(to: u8, value: i32) -> Instruction {
     Instruction::new(0x07, to, 0, 0, value)
 }
 
+pub(crate) const fn add_register(to: u8, from: u8) -> Instruction {
+    Instruction::new(0x0f, to, from, 0, 0)
+}
+
+pub(crate) const fn xor_register(to: u8, from: u8) -> Instruction {
+    Instruction::new(0xaf, to, from, 0, 0)
+}
+
+pub(crate) const fn multiply(to: u8, by: i32) -> Instruction {
+    Instruction::new(0x27, to, 0, 0, by)
+}
+
+pub(crate) const fn shift_left(to: u8, bits: i32) -> Instruction {
+    Instruction::new(0x67, to, 0, 0, bits)
+}
+
+/// Fills with zeros.
+pub(crate) const fn shift_right(to: u8, bits: i32) -> Instruction {
+    Instruction::new(0x77, to, 0, 0, bits)
+}
+
 /// On the lower 32 bits; the upper become zero.
 pub(crate) const fn and(to: u8, value: i32) -> Instruction {
     Instruction::new(0x54, to, 0, 0, value)
@@ -72,6 +93,14 @@ pub(crate) const fn and(to: u8, value: i32) -> Instruction {
 
 pub(crate) const fn load_word(to: u8, from: u8, offset: i16) -> Instruction {
     Instruction::new(0x61, to, from, offset, 0)
+}
+
+pub(crate) const fn load_double_word(to: u8, from: u8, offset: i16) -> Instruction {
+    Instruction::new(0x79, to, from, offset, 0)
+}
+
+pub(crate) const fn load_byte(to: u8, from: u8, offset: i16) -> Instruction {
+    Instruction::new(0x71, to, from, offset, 0)
 }
 
 pub(crate) const fn load_half_word(to: u8, from: u8, offset: i16) -> Instruction {
@@ -90,6 +119,21 @@ pub(crate) const fn store_word_of(to: u8, offset: i16, from: u8) -> Instruction 
     Instruction::new(0x63, to, from, offset, 0)
 }
 
+pub(crate) const fn store_double_word_of(to: u8, offset: i16, from: u8) -> Instruction {
+    Instruction::new(0x7b, to, from, offset, 0)
+}
+
+/// Adds to a double word of memory that others change too.
+pub(crate) const fn atomic_add(to: u8, offset: i16, from: u8) -> Instruction {
+    Instruction::new(0xdb, to, from, offset, 0)
+}
+
+/// Adds to a word of memory and puts what it was before into the register (`BPF_FETCH`, Linux 5.12): nothing that comes before
+/// or after is moved past it.
+pub(crate) const fn atomic_fetch_add_word(to: u8, offset: i16, register: u8) -> Instruction {
+    Instruction::new(0xc3, to, register, offset, 1)
+}
+
 /// Compares the lower 32 bits: the 64-bit comparison would extend an address's sign.
 pub(crate) const fn jump_if_equal(register: u8, value: i32) -> Instruction {
     Instruction::new(0x16, register, 0, 0, value)
@@ -104,6 +148,21 @@ pub(crate) const fn jump_if_zero(register: u8) -> Instruction {
     Instruction::new(0x15, register, 0, 0, 0)
 }
 
+/// Compares all 64 bits.
+pub(crate) const fn jump_unless_zero(register: u8) -> Instruction {
+    Instruction::new(0x55, register, 0, 0, 0)
+}
+
+/// Compares all 64 bits.
+pub(crate) const fn jump_unless_same(register: u8, other: u8) -> Instruction {
+    Instruction::new(0x5d, register, other, 0, 0)
+}
+
+/// Looks at the lower 32 bits.
+pub(crate) const fn jump_if_any_bit(register: u8, of: i32) -> Instruction {
+    Instruction::new(0x46, register, 0, 0, of)
+}
+
 /// Compares all 64 bits, without a sign.
 pub(crate) const fn jump_if_greater(register: u8, than: u8) -> Instruction {
     Instruction::new(0x2d, register, than, 0, 0)
@@ -116,6 +175,11 @@ pub(crate) const fn jump_always() -> Instruction {
 /// `BPF_PSEUDO_MAP_FD`: the kernel puts the map's address where the descriptor's number is.
 pub(crate) fn load_map(to: u8, map: BorrowedFd<'_>) -> [Instruction; 2] {
     [Instruction::new(0x18, to, 1, 0, map.as_raw_fd()), Instruction::new(0, 0, 0, 0, 0)]
+}
+
+/// `BPF_PSEUDO_MAP_VALUE` (Linux 5.2): the address of the value of a map that has one.
+pub(crate) fn load_map_value(to: u8, map: BorrowedFd<'_>) -> [Instruction; 2] {
+    [Instruction::new(0x18, to, 2, 0, map.as_raw_fd()), Instruction::new(0, 0, 0, 0, 0)]
 }
 
 pub(crate) const fn call(helper: i32) -> Instruction {

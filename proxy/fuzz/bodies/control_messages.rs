@@ -80,7 +80,8 @@ fn apply(table: &mut Table, request: &Request) {
         | Request::AwaitSessions
         | Request::ReceiveDatagrams
         | Request::Retire { .. }
-        | Request::Digests => return,
+        | Request::Digests
+        | Request::PassSessions => return,
     };
     match result {
         Ok(step) => {

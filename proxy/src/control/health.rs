@@ -66,7 +66,8 @@ impl Health {
             | Request::AwaitSessions
             | Request::ReceiveDatagrams
             | Request::Retire { .. }
-            | Request::Digests => {}
+            | Request::Digests
+            | Request::PassSessions => {}
         }
         // Most changes concern no service with something to wait for: they cost no look at the clock.
         if self.next() != before {

@@ -69,6 +69,9 @@ pub enum Request {
     },
     /// Answer with [`Reply::Digests`].
     Digests,
+    /// Have busy UDP sessions go past the proxy, by the [map](crate::session_map) whose descriptor is in the next packet: programs
+    /// of the network's ports send on what it says. It takes the place of the one before. Answered by [`Reply::Introduction`].
+    PassSessions,
 }
 
 /// What a proxy answers.

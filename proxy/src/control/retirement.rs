@@ -5,6 +5,7 @@ use super::health::Health;
 use super::message::{Duty, Introduction, Reply, Retired};
 use super::ports::Ports;
 use super::thread::Channel;
+use crate::session_map::SessionMap;
 use crate::shared::{HandedSession, Shared};
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
@@ -88,6 +89,13 @@ impl Duties {
     /// Receives datagrams, whatever sessions have come.
     pub(super) fn receive_datagrams(&self) {
         self.take_sessions(Vec::new());
+    }
+
+    /// Has busy UDP sessions go past this proxy, by the map of that descriptor; not if another one has the sessions.
+    pub(super) fn pass_sessions(&self, map: OwnedFd) {
+        if !matches!(*self.present.borrow(), Present::Retiring(_)) {
+            self.shared.pass_sessions(SessionMap::new(map));
+        }
     }
 
     fn take_sessions(&self, sessions: Vec<HandedSession>) {

@@ -255,6 +255,10 @@ async fn converse(channel: &Rc<Channel>, parts: &Parts) -> Result<(), Connection
                 let heir = if hands_over { Some(channel.receive_descriptor().await?) } else { None };
                 Some(duties.retire(drain_ms.map(Duration::from_millis), heir, Rc::clone(channel)).await)
             }
+            Some(Request::PassSessions) => {
+                duties.pass_sessions(channel.receive_descriptor().await?);
+                Some(duties.introduction())
+            }
             Some(request) => answer(&request, shared, health),
         };
         if let Some(Reply::Digests(known)) = &reply {
@@ -308,6 +312,7 @@ fn answer(request: &Request, shared: &Shared, health: &Health) -> Option<Reply> 
         | Request::Introduce
         | Request::AwaitSessions
         | Request::ReceiveDatagrams
+        | Request::PassSessions
         | Request::Retire { .. } => return None,
     };
     if result.is_ok() {

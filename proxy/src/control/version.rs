@@ -84,7 +84,12 @@ pub trait Message: serde::Serialize {
 impl Message for Request {
     fn since(&self) -> u16 {
         match self {
-            Self::Introduce | Self::AwaitSessions | Self::ReceiveDatagrams | Self::Retire { .. } | Self::Digests => 5,
+            Self::Introduce
+            | Self::AwaitSessions
+            | Self::ReceiveDatagrams
+            | Self::Retire { .. }
+            | Self::Digests
+            | Self::PassSessions => 5,
             _ => OLDEST_VERSION,
         }
     }

@@ -3,6 +3,7 @@
 use super::Parcel;
 use crate::control::message::Port;
 use crate::ring::Slot;
+use crate::session_map::SessionMap;
 use crate::table::SharedIdentity;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::convert::Infallible;
@@ -58,6 +59,11 @@ pub enum Order {
     ReleaseDatagrams {
         /// The sessions of this thread.
         sessions: Parcel,
+    },
+    /// Have busy UDP sessions go past the proxy, by this map in place of the one before.
+    PassSessions {
+        /// The map.
+        map: Arc<SessionMap>,
     },
     /// Accept nothing more, and close what is accepted from: another proxy has it.
     Retire {

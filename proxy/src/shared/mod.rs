@@ -19,6 +19,7 @@ pub use thread::DataThread;
 use crate::access_log::AccessLog;
 use crate::admission::Gate;
 use crate::control::message::{Delta, Features, Generation, Port, Snapshot};
+use crate::session_map::SessionMap;
 use crate::table::{Condition, Consequence, Destination, SharedIdentity, Table, Transition, TransitionError};
 use crate::worker::Limits;
 use arc_swap::ArcSwap;
@@ -225,6 +226,11 @@ impl Shared {
         for (thread, share) in self.threads.iter().zip(shares) {
             thread.mailbox.put(&[Order::ReleaseDatagrams { sessions: Parcel::of(share) }], true);
         }
+    }
+
+    /// Has busy UDP sessions go past the proxy, by this map in place of the one before.
+    pub fn pass_sessions(&self, map: SessionMap) {
+        self.tell(&[Order::PassSessions { map: Arc::new(map) }], Wake::Busy);
     }
 
     /// Makes the data threads accept nothing more and close the sockets that they accept from. The answer waits until they

@@ -287,6 +287,7 @@ impl Worker {
             Timer::Accept { listener } => self.accept_again(listener),
             Timer::Datagrams { socket } => self.receive_datagrams(socket),
             Timer::Quiet => self.find_quiet(),
+            Timer::Passings => self.look_at_passings(),
             Timer::Age => self.sweep_ages(),
         }
     }

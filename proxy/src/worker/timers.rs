@@ -21,6 +21,8 @@ pub(super) enum Timer {
     Datagrams { socket: u32 },
     /// Look for splicing directions that have nothing to do.
     Quiet,
+    /// Look at UDP sessions that go past the proxy.
+    Passings,
     /// Look for connections that have lasted or been idle for too long.
     Age,
 }

@@ -17,6 +17,7 @@ impl Worker {
         if let Some(proxy) = self.proxy.take() {
             proxy.stop(&self.name, hurry).await;
         }
+        self.forget_sessions();
         (self.outdated, self.upgrade_error) = (false, None);
         self.sent = None;
         self.greeting = None;

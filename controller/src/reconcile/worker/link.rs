@@ -3,9 +3,10 @@
 use super::{QUICK_RESTARTS, RESTART_PAUSE, Worker};
 use crate::model::{Network, Shared};
 use crate::reconcile::proxy::{Link, Proxy, TableState};
+use crate::reconcile::structure::Structure;
 use crate::reconcile::takeover::served;
 use crate::reconcile::{ChannelError, PrivilegeStatus, totals};
-use ringlb_proxy::control::message::{Generation, Reply};
+use ringlb_proxy::control::message::{Generation, Reply, Request};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -13,6 +14,7 @@ impl Worker {
     /// Sends the one request that leads the proxy's table to the wish, unless an earlier one is not answered yet; before it
     /// what is to be said of ports that go, behind it what is to be said of those that come.
     pub(super) fn send_table(&mut self, wish: &Shared<Network>) {
+        self.hand_session_map_over();
         let Some(proxy) = &mut self.proxy else { return };
         let Link::Open { channel, table } = &mut proxy.link else { return };
         if matches!(table, TableState::Asked { .. } | TableState::Listing { .. }) {
@@ -33,6 +35,28 @@ impl Worker {
         }
         if let Err(error) = sent {
             self.lost_link(&error);
+        }
+    }
+
+    /// Lets the proxy have busy UDP sessions go past it, where the network's ports have programs for that.
+    fn hand_session_map_over(&mut self) {
+        let Some(map) = self.structure.as_ref().and_then(Structure::session_map) else { return };
+        let Some(proxy) = self.proxy.as_mut().filter(|proxy| !proxy.has_session_map) else { return };
+        let Link::Open { channel, .. } = &mut proxy.link else { return };
+        // Whoever cannot introduce himself does not know of it.
+        if proxy.introduction.is_none() {
+            return;
+        }
+        match channel.send_with(&Request::PassSessions, &[map]) {
+            Ok(()) => proxy.has_session_map = true,
+            Err(error) => self.lost_link(&error),
+        }
+    }
+
+    /// Has no UDP sessions go past a proxy that has ended.
+    pub(super) fn forget_sessions(&self) {
+        if let Some(structure) = &self.structure {
+            structure.forget_sessions(&self.name);
         }
     }
 
@@ -168,6 +192,7 @@ impl Worker {
         } else {
             self.restart.succeeded();
         }
+        self.forget_sessions();
         let how = match self.settings.memory.reason_of_end(&self.name, &self.confinement) {
             Some(reason) => format!("{how}: {reason}"),
             None => how.to_owned(),

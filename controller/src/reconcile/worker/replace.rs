@@ -146,6 +146,9 @@ impl Worker {
             return;
         }
         let ended = self.predecessors.remove(place);
+        if !ended.retired {
+            self.forget_sessions();
+        }
         totals::add_ended(&mut self.past, &ended.counted);
         if let Err(error) = self.settings.control.remove(&ended.socket) {
             tracing::error!(network = %self.name, %error, "cannot remove the control socket of a proxy that has ended");

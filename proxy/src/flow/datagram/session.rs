@@ -98,6 +98,8 @@ pub struct Session {
     responses: u16,
     /// How many other backends are tried after one that cannot be reached or refuses.
     retries: u8,
+    /// Whether datagrams may go between client and backend without an event.
+    passes: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +130,7 @@ impl Session {
     #[must_use]
     pub fn new(retries: u8, responses: u16) -> Self {
         let expected = (responses > 0).then_some(0);
-        Self { phase: Phase::New, attempts: 0, kept: false, expected, responses, retries }
+        Self { phase: Phase::New, attempts: 0, kept: false, expected, responses, retries, passes: false }
     }
 
     /// A session that goes on where another proxy has left it: it has a socket to a backend, and ends after so many more replies
@@ -138,13 +140,30 @@ impl Session {
         let phase = Phase::Connected { waiting: true };
         // Where there are none left it would have ended; a service that waits for none by now waits for none.
         let expected = if responses > 0 { Some(expected.unwrap_or(0).max(1)) } else { None };
-        Self { phase, attempts: 0, kept: false, expected, responses, retries }
+        Self { phase, attempts: 0, kept: false, expected, responses, retries, passes: false }
     }
 
     /// After how many more replies it ends; `None` if replies do not end it.
     #[must_use]
     pub fn expected(&self) -> Option<u64> {
         self.expected
+    }
+
+    /// Whether datagrams may go between client and backend without an event: nothing waits for a reply that would not be seen.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.phase == Phase::Connected { waiting: false } && self.expected.is_none()
+    }
+
+    /// Datagrams go between client and backend without an event from now on, until [`stay`](Self::stay) or until it moves. So no
+    /// copy is kept: nobody would say that it was answered.
+    pub fn pass(&mut self) {
+        self.passes = self.may_pass();
+    }
+
+    /// Each datagram is an event again.
+    pub fn stay(&mut self) {
+        self.passes = false;
     }
 
     /// Takes an event in and adds what is to be done, in this order, to `operations`.
@@ -232,6 +251,7 @@ impl Session {
 
     fn connect(&mut self, carries: Carries, operations: &mut Vec<Operation>) {
         self.phase = Phase::Connecting { carries };
+        self.passes = false;
         self.attempts = self.attempts.saturating_add(1);
         operations.push(Operation::Connect);
     }
@@ -256,7 +276,7 @@ impl Session {
 
     /// Sends what the backend gets after its last reply, and keeps a copy: if the backend refuses it, another one gets it.
     fn forward_first(&mut self, count: u32, operations: &mut Vec<Operation>) {
-        if count == 1 {
+        if count == 1 && !self.passes {
             self.kept = true;
             operations.push(Operation::Keep);
         }
@@ -292,6 +312,35 @@ mod tests {
         let mut operations = Vec::new();
         session.on(event, &mut operations);
         operations
+    }
+
+    #[test]
+    fn what_passes_leaves_no_copy() {
+        let mut session = Session::new(2, 0);
+        on(&mut session, Event::Received { count: 1 });
+        assert!(!session.may_pass());
+        on(&mut session, Event::Connected);
+        assert!(!session.may_pass(), "a copy is kept");
+        on(&mut session, Event::Replied { count: 1 });
+        assert!(session.may_pass());
+        session.pass();
+        assert_eq!(on(&mut session, Event::Received { count: 1 }), [Operation::Forward]);
+        // It moves, with nothing to be sent again, and keeps copies there.
+        let refused = [Operation::Disconnect { failed: true }, Operation::Connect];
+        assert_eq!(on(&mut session, Event::Refused), refused);
+        on(&mut session, Event::Connected);
+        assert_eq!(on(&mut session, Event::Received { count: 1 }), [Operation::Keep, Operation::Forward]);
+
+        on(&mut session, Event::Replied { count: 1 });
+        session.pass();
+        session.stay();
+        assert_eq!(on(&mut session, Event::Received { count: 1 }), [Operation::Keep, Operation::Forward]);
+        // Where replies are counted, each must be seen.
+        let mut counting = Session::new(2, 2);
+        on(&mut counting, Event::Received { count: 1 });
+        on(&mut counting, Event::Connected);
+        on(&mut counting, Event::Replied { count: 1 });
+        assert!(!counting.may_pass());
     }
 
     #[test]

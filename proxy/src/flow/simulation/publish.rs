@@ -113,6 +113,7 @@ impl World<'_> {
                 | Order::ServePort { .. }
                 | Order::HoldDatagrams
                 | Order::ReleaseDatagrams { .. }
+                | Order::PassSessions { .. }
                 | Order::Retire { .. }
                 | Order::Shutdown => {
                     unreachable!("nobody gives this order")

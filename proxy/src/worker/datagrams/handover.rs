@@ -4,7 +4,7 @@
 //! reads from it by then. It goes when nothing is received for it here any more, so that nothing is lost on the way.
 
 use super::replies::Reply;
-use super::{Ending, Key, Lost, OpenSession, Seat};
+use super::{Busyness, Ending, Key, Lost, OpenSession, Seat};
 use crate::admission::Admitted;
 use crate::control::message::{Protocol, ServiceSettings};
 use crate::control::replacement::SessionSpec;
@@ -48,6 +48,7 @@ impl Worker {
     /// Receives nothing more from clients. The sessions go into the parcel, if there is one; if not, they hear their backends
     /// until they have been idle for their time.
     pub(in crate::worker) fn mute_datagrams(&mut self, parcel: Option<Parcel>, done: &Done) -> Result<(), Error> {
+        self.forget_session_map();
         for socket in self.datagrams.sockets.places() {
             self.mute(socket, done.clone())?;
         }
@@ -81,6 +82,7 @@ impl Worker {
 
     /// Puts a session into the parcel of which nothing more is heard.
     pub(super) fn hand_over(&mut self, slot: Slot) {
+        self.stop_passing(slot);
         let Some(session) = self.datagrams.sessions.get(slot) else { return };
         if let (Some(socket), Some(seat)) = (session.upstream.take(), session.backend.take()) {
             let spec = SessionSpec {
@@ -145,6 +147,8 @@ impl Worker {
             lost: Lost::NoBackend,
             reply,
             admitted,
+            busyness: Busyness::new(self.now),
+            passing: None,
         };
         let slot = self.datagrams.sessions.insert(key, session, settings.udp.idle_timeout.0, self.now);
         Ok(self.ring.receive_datagrams(Token::Session { slot }, descriptor)?)

@@ -2,9 +2,10 @@
 //!
 //! A session's story, in the order of the files: `receive` receives what clients send and finds or opens the session,
 //! `upstream` finds it a backend and hears what that says, `send` sends to both, `replies` has the sockets by which clients
-//! are answered, `handover` hands sessions over to another proxy and takes those of another. This file carries out what a session's flow asks for, and ends sessions.
+//! are answered, `passing` has busy sessions go past the proxy, `handover` hands sessions over to another proxy and takes those of another. This file carries out what a session's flow asks for, and ends sessions.
 
 mod handover;
+mod passing;
 mod receive;
 mod replies;
 mod send;
@@ -22,6 +23,7 @@ use crate::ring::Datagram;
 use crate::shared::{Counter, LostDatagrams};
 use crate::table::{Destination, Identity, ServiceState, SharedIdentity};
 use handover::Leaving;
+use passing::{Busyness, Passing, Passings};
 use replies::{Reply, ReplySockets};
 use send::Outcome;
 use std::collections::HashMap;
@@ -37,6 +39,7 @@ pub(super) struct Datagrams {
     published: HashMap<(u16, bool), u32>,
     sessions: Sessions<Key, OpenSession>,
     replies: ReplySockets,
+    passings: Passings,
     /// Whether nothing is received from clients until the sessions of another proxy have come.
     holding: bool,
     /// Where the sessions go, while they go to another proxy.
@@ -75,6 +78,9 @@ struct OpenSession {
     reply: Reply,
     /// What it holds of its service's limits.
     admitted: Admitted,
+    busyness: Busyness,
+    /// Where its datagrams are sent on without this process, if they are.
+    passing: Option<Passing>,
 }
 
 /// The backend that a session is counted at.
@@ -113,6 +119,7 @@ impl Datagrams {
             published: HashMap::new(),
             sessions: Sessions::default(),
             replies: ReplySockets::default(),
+            passings: Passings::default(),
             holding: false,
             leaving: None,
             operations: Vec::new(),
@@ -232,6 +239,9 @@ impl Worker {
     /// Ends the sessions that have been idle for their time.
     pub(super) fn expire_sessions(&mut self) -> Result<(), Error> {
         while let Some(slot) = self.datagrams.sessions.expired(self.now) {
+            if self.note_passed(slot) {
+                continue;
+            }
             self.tell_session(slot, Event::End(Ending::Idle), None)?;
         }
         Ok(())

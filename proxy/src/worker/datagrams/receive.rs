@@ -1,7 +1,7 @@
 //! Receiving what clients send.
 
 use super::replies::Reply;
-use super::{AtHand, Key, Lost, OpenSession, Seat};
+use super::{AtHand, Busyness, Key, Lost, OpenSession, Seat};
 use crate::admission::Admitted;
 use crate::control::message::{Port, Protocol, ServiceSettings};
 use crate::flow::Slot;
@@ -265,6 +265,8 @@ impl Worker {
             lost: Lost::NoBackend,
             reply,
             admitted,
+            busyness: Busyness::new(self.now),
+            passing: None,
         };
         Ok(Ok(self.datagrams.sessions.insert(key, session, settings.udp.idle_timeout.0, self.now)))
     }

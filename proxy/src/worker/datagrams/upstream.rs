@@ -111,6 +111,7 @@ impl Worker {
 
     /// Takes the session from its backend; gives its new slot, as what comes from there is not for it any more.
     pub(super) fn disconnect_session(&mut self, slot: Slot, failed: bool) -> Result<Slot, Error> {
+        self.stop_passing(slot);
         let Some(session) = self.datagrams.sessions.get(slot) else { return Ok(slot) };
         if session.upstream.take().is_some() {
             self.ring.cancel(Token::Session { slot })?;
@@ -140,7 +141,7 @@ impl Worker {
     }
 
     /// Takes note of a backend that answers.
-    fn note_reply(&mut self, slot: Slot) {
+    pub(super) fn note_reply(&mut self, slot: Slot) {
         if let Some(session) = self.datagrams.sessions.get(slot)
             && let Some(seat) = &session.backend
         {
@@ -162,6 +163,7 @@ impl Worker {
                 self.datagrams.sessions.touch(slot, self.now);
                 self.note_reply(slot);
                 self.tell_session(slot, Event::Replied { count }, Some(at_hand))?;
+                self.consider_passing(slot, count);
             }
         }
         if let Some(buffer) = completion.buffer {

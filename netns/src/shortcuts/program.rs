@@ -1,0 +1,300 @@
+//! The program of a bridge's ports.
+
+use super::session_map::{
+    BUCKETS, BYTES, DATAGRAMS, ENTRY_BYTES, FACTORS, KEY_ADDRESSES, KEY_PORTS, NEW_ADDRESSES, NEW_PORTS, PAYLOAD_BYTES,
+    SEQUENCE, WAYS,
+};
+use crate::bpf::{
+    Instruction, Program, add, add_register, and, atomic_add, atomic_fetch_add_word, call, exit, jump_always,
+    jump_if_any_bit, jump_if_greater, jump_if_zero, jump_unless_equal, jump_unless_same, jump_unless_zero, load_byte,
+    load_double_word, load_half_word, load_map, load_map_value, load_word, move_register, move_value, multiply,
+    shift_left, shift_right, store_double_word_of, store_half_word, store_half_word_of, store_word_of, xor_register,
+};
+use std::os::fd::BorrowedFd;
+
+// Offsets in `struct __sk_buff`.
+const LENGTH: i16 = 0;
+const PROTOCOL: i16 = 16;
+const DATA: i16 = 76;
+const DATA_END: i16 = 80;
+const GSO_SEGMENTS: i16 = 164;
+
+// Offsets in a frame with an IPv4 header without options, and a UDP header.
+const DESTINATION_MAC: i16 = 0;
+const SOURCE_MAC: i16 = 6;
+const VERSION_AND_LENGTH: i16 = 14;
+const FRAGMENT: i16 = 20;
+const TRANSPORT: i16 = 23;
+const HEADER_CHECKSUM: i32 = 24;
+const SOURCE: i16 = 26;
+const DESTINATION: i16 = 30;
+const PORTS: i16 = 34;
+const UDP_CHECKSUM: i32 = 40;
+const ETHERNET_HEADER: i32 = 14;
+const HEADERS: i32 = 42;
+
+/// Of if_ether.h, in network byte order.
+const ETHERTYPE_IPV4: i32 = 0x0800_u16.to_be() as i32;
+const ETHERTYPE_IPV6: i32 = 0x86dd_u16.to_be() as i32;
+/// Version 4, a header of five words.
+const PLAIN_IPV4: i32 = 0x45;
+/// More fragments, or not the first one, in network byte order.
+const IS_FRAGMENT: i32 = 0x3fff_u16.to_be() as i32;
+const UDP: i32 = 17;
+/// How hardware addresses begin that follow from an IPv4 address (`fabric::mac_of`).
+const MAC_OF_IPV4: i32 = u16::from_ne_bytes([0x02, 0x42]) as i32;
+
+const HELPER_MAP_LOOKUP_ELEM: i32 = 1;
+const HELPER_L3_CSUM_REPLACE: i32 = 10;
+const HELPER_L4_CSUM_REPLACE: i32 = 11;
+const HELPER_CSUM_DIFF: i32 = 28;
+const HELPER_SKB_CHANGE_TYPE: i32 = 32;
+const HELPER_REDIRECT_PEER: i32 = 155;
+const BPF_F_PSEUDO_HDR: i32 = 1 << 4;
+/// A datagram without a checksum has none afterwards.
+const BPF_F_MARK_MANGLED_0: i32 = 1 << 5;
+const PACKET_HOST: i32 = 0;
+/// The next program at this port, and after the last one the bridge.
+const TCX_NEXT: i32 = -1;
+const TCX_DROP: i32 = 2;
+
+// Registers: the result, the arguments, those that survive calls, and the frame.
+const R0: u8 = 0;
+const R1: u8 = 1;
+const R2: u8 = 2;
+const R3: u8 = 3;
+const R4: u8 = 4;
+const R5: u8 = 5;
+const CONTEXT: u8 = 6;
+/// The port that a packet is handed to.
+const PORT: u8 = 7;
+/// The entry of the session map that a datagram has.
+const ENTRY: u8 = 8;
+const KEPT: u8 = 9;
+const FRAME: u8 = 10;
+
+// In the frame: a hardware address as a key, and a datagram's addresses and ports before and after.
+const MAC: i16 = -8;
+const ADDRESSES: i16 = -16;
+const PORTS_BEFORE: i16 = -24;
+const NEW: i16 = -32;
+const PORTS_AFTER: i16 = -40;
+
+/// The places in the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Label {
+    Ipv6,
+    /// The entry in that place of the bucket is another one.
+    NotIn(usize),
+    Found,
+    ByMac,
+    HandOver,
+    OneDatagram,
+    Next,
+    Drop,
+}
+
+/// In C:
+/// ```c
+/// if (ctx->protocol == htons(ETH_P_IP)) {
+///         the session that the datagram is of, if it is one, and its next hop; translate; goto hand over
+/// } else if (ctx->protocol != htons(ETH_P_IPV6))
+///         return TCX_NEXT;
+/// port = bpf_map_lookup_elem(&ports, ethernet header's destination);
+/// if (!port) return TCX_NEXT;
+/// hand over:
+/// bpf_skb_change_type(ctx, PACKET_HOST);
+/// return bpf_redirect_peer(*port, 0);
+/// ```
+/// The type says so far that the packet is for somebody else than the port, and the receiver would drop it for that.
+pub(super) fn program(ports: BorrowedFd<'_>, sessions: BorrowedFd<'_>) -> Vec<Instruction> {
+    let mut program = Program::new();
+    program.push(move_register(CONTEXT, R1));
+    program.push(load_word(R2, CONTEXT, PROTOCOL));
+    program.jump(jump_unless_equal(R2, ETHERTYPE_IPV4), Label::Ipv6);
+    find_session(&mut program, sessions);
+    find_next_hop(&mut program, ports);
+    count(&mut program);
+    translate(&mut program);
+    program.jump(jump_always(), Label::HandOver);
+    program.label(Label::Ipv6);
+    program.jump(jump_unless_equal(R2, ETHERTYPE_IPV6), Label::Next);
+    program.label(Label::ByMac);
+    find_port_by_mac(&mut program, ports);
+    program.label(Label::HandOver);
+    program.push(move_register(R1, CONTEXT));
+    program.push(move_value(R2, PACKET_HOST));
+    program.push(call(HELPER_SKB_CHANGE_TYPE));
+    program.push(move_register(R1, PORT));
+    program.push(move_value(R2, 0));
+    program.push(call(HELPER_REDIRECT_PEER));
+    program.push(exit());
+    program.label(Label::Drop);
+    program.push(move_value(R0, TCX_DROP));
+    program.push(exit());
+    program.label(Label::Next);
+    program.finish(TCX_NEXT)
+}
+
+/// Looks for the session of a datagram: what it is translated to is in the frame then. All else goes on by its hardware
+/// address.
+fn find_session(program: &mut Program<Label>, sessions: BorrowedFd<'_>) {
+    program.push(load_word(R2, CONTEXT, DATA));
+    program.push(load_word(R3, CONTEXT, DATA_END));
+    program.push(move_register(R1, R2));
+    program.push(add(R1, HEADERS));
+    program.jump(jump_if_greater(R1, R3), Label::ByMac);
+    program.push(load_byte(R1, R2, TRANSPORT));
+    program.jump(jump_unless_equal(R1, UDP), Label::ByMac);
+    program.push(load_byte(R1, R2, VERSION_AND_LENGTH));
+    program.jump(jump_unless_equal(R1, PLAIN_IPV4), Label::ByMac);
+    program.push(load_half_word(R1, R2, FRAGMENT));
+    program.jump(jump_if_any_bit(R1, IS_FRAGMENT), Label::ByMac);
+    program.push(load_word(R3, R2, SOURCE));
+    program.push(load_word(R4, R2, DESTINATION));
+    program.push(load_word(R5, R2, PORTS));
+    program.push(store_word_of(FRAME, ADDRESSES, R3));
+    program.push(store_word_of(FRAME, ADDRESSES + 4, R4));
+    program.push(store_word_of(FRAME, PORTS_BEFORE, R5));
+    // The bucket, as `session_map::bucket_of` has it.
+    program.push(move_register(R0, R5));
+    for (word, factor) in [R3, R4, R0].into_iter().zip(FACTORS) {
+        program.push(multiply(word, factor));
+    }
+    program.push(add_register(R3, R4));
+    program.push(add_register(R3, R0));
+    program.push(move_register(R0, R3));
+    program.push(shift_right(R0, 32));
+    program.push(xor_register(R3, R0));
+    program.push(multiply(R3, FACTORS[0]));
+    program.push(shift_right(R3, 32));
+    program.push(and(R3, BUCKETS as i32 - 1));
+    program.push(shift_left(R3, (WAYS * ENTRY_BYTES).ilog2() as i32));
+    program.extend(load_map_value(ENTRY, sessions));
+    program.push(add_register(ENTRY, R3));
+    program.push(load_double_word(R4, FRAME, ADDRESSES));
+    for way in 0..WAYS {
+        for (load, key) in
+            [(load_double_word(R1, ENTRY, KEY_ADDRESSES as i16), R4), (load_word(R1, ENTRY, KEY_PORTS as i16), R5)]
+        {
+            program.push(load);
+            program.jump(jump_unless_same(R1, key), Label::NotIn(way));
+        }
+        program.jump(jump_always(), Label::Found);
+        program.label(Label::NotIn(way));
+        program.push(add(ENTRY, ENTRY_BYTES as i32));
+    }
+    program.jump(jump_always(), Label::ByMac);
+    program.label(Label::Found);
+    // Whoever writes makes the number odd before and another one after. To add nothing is a load that comes before all later
+    // ones and after all earlier ones.
+    program.push(move_value(KEPT, 0));
+    program.push(atomic_fetch_add_word(ENTRY, SEQUENCE as i16, KEPT));
+    program.jump(jump_if_any_bit(KEPT, 1), Label::ByMac);
+    program.push(load_double_word(R1, ENTRY, KEY_ADDRESSES as i16));
+    program.jump(jump_unless_same(R1, R4), Label::ByMac);
+    program.push(load_word(R1, ENTRY, KEY_PORTS as i16));
+    program.jump(jump_unless_same(R1, R5), Label::ByMac);
+    program.push(load_double_word(R1, ENTRY, NEW_ADDRESSES as i16));
+    program.push(store_double_word_of(FRAME, NEW, R1));
+    program.push(load_word(R1, ENTRY, NEW_PORTS as i16));
+    program.push(store_word_of(FRAME, PORTS_AFTER, R1));
+    program.push(move_value(R1, 0));
+    program.push(atomic_fetch_add_word(ENTRY, SEQUENCE as i16, R1));
+    program.jump(jump_unless_same(R1, KEPT), Label::ByMac);
+}
+
+/// Looks for the port of the new destination; if there is none, the proxy gets the datagram.
+fn find_next_hop(program: &mut Program<Label>, ports: BorrowedFd<'_>) {
+    program.push(store_half_word(FRAME, MAC, MAC_OF_IPV4));
+    for offset in [0, 2] {
+        program.push(load_half_word(R1, FRAME, NEW + 4 + offset));
+        program.push(store_half_word_of(FRAME, MAC + 2 + offset, R1));
+    }
+    program.push(store_half_word(FRAME, MAC + 6, 0));
+    find_port(program, ports, Label::ByMac);
+}
+
+/// Counts the datagrams, of which there are several in one packet if they are yet to be cut (`UDP_SEGMENT`).
+fn count(program: &mut Program<Label>) {
+    program.push(load_word(R1, CONTEXT, GSO_SEGMENTS));
+    program.jump(jump_unless_zero(R1), Label::OneDatagram);
+    program.push(move_value(R1, 1));
+    program.label(Label::OneDatagram);
+    program.push(atomic_add(ENTRY, DATAGRAMS as i16, R1));
+    program.push(load_word(R1, CONTEXT, LENGTH));
+    program.push(add(R1, -HEADERS));
+    program.push(atomic_add(ENTRY, PAYLOAD_BYTES as i16, R1));
+}
+
+/// Gives the datagram its new addresses, ports and checksums. It comes from the hardware address that it was for.
+fn translate(program: &mut Program<Label>) {
+    program.push(move_register(R1, FRAME));
+    program.push(add(R1, ADDRESSES.into()));
+    program.push(move_value(R2, 8));
+    program.push(move_register(R3, FRAME));
+    program.push(add(R3, NEW.into()));
+    program.push(move_value(R4, 8));
+    program.push(move_value(R5, 0));
+    program.push(call(HELPER_CSUM_DIFF));
+    program.push(move_register(KEPT, R0));
+    program.push(move_register(R1, CONTEXT));
+    program.push(move_value(R2, HEADER_CHECKSUM));
+    program.push(move_value(R3, 0));
+    program.push(move_register(R4, KEPT));
+    program.push(move_value(R5, 0));
+    program.push(call(HELPER_L3_CSUM_REPLACE));
+    program.push(move_register(R1, CONTEXT));
+    program.push(move_value(R2, UDP_CHECKSUM));
+    program.push(move_value(R3, 0));
+    program.push(move_register(R4, KEPT));
+    program.push(move_value(R5, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0));
+    program.push(call(HELPER_L4_CSUM_REPLACE));
+    program.push(move_register(R1, CONTEXT));
+    program.push(move_value(R2, UDP_CHECKSUM));
+    program.push(load_word(R3, FRAME, PORTS_BEFORE));
+    program.push(load_word(R4, FRAME, PORTS_AFTER));
+    program.push(move_value(R5, BPF_F_MARK_MANGLED_0 | 4));
+    program.push(call(HELPER_L4_CSUM_REPLACE));
+    program.push(load_word(R2, CONTEXT, DATA));
+    program.push(load_word(R3, CONTEXT, DATA_END));
+    program.push(move_register(R1, R2));
+    program.push(add(R1, HEADERS));
+    program.jump(jump_if_greater(R1, R3), Label::Drop);
+    for offset in [0, 2, 4] {
+        program.push(load_half_word(R1, R2, DESTINATION_MAC + offset));
+        program.push(store_half_word_of(R2, SOURCE_MAC + offset, R1));
+        program.push(load_half_word(R1, FRAME, MAC + offset));
+        program.push(store_half_word_of(R2, DESTINATION_MAC + offset, R1));
+    }
+    for (to, from) in [(SOURCE, NEW), (DESTINATION, NEW + 4), (PORTS, PORTS_AFTER)] {
+        program.push(load_word(R1, FRAME, from));
+        program.push(store_word_of(R2, to, R1));
+    }
+}
+
+fn find_port_by_mac(program: &mut Program<Label>, ports: BorrowedFd<'_>) {
+    program.push(load_word(R2, CONTEXT, DATA));
+    program.push(load_word(R3, CONTEXT, DATA_END));
+    program.push(move_register(R1, R2));
+    program.push(add(R1, ETHERNET_HEADER));
+    program.jump(jump_if_greater(R1, R3), Label::Next);
+    for offset in [0, 2, 4] {
+        program.push(load_half_word(R1, R2, DESTINATION_MAC + offset));
+        program.push(store_half_word_of(FRAME, MAC + offset, R1));
+    }
+    program.push(store_half_word(FRAME, MAC + 6, 0));
+    find_port(program, ports, Label::Next);
+}
+
+/// Looks for the port that the hardware address in the frame is at.
+fn find_port(program: &mut Program<Label>, ports: BorrowedFd<'_>, otherwise: Label) {
+    program.extend(load_map(R1, ports));
+    program.push(move_register(R2, FRAME));
+    program.push(add(R2, MAC.into()));
+    program.push(call(HELPER_MAP_LOOKUP_ELEM));
+    program.jump(jump_if_zero(R0), otherwise);
+    program.push(load_word(PORT, R0, 0));
+}
+
+const _: () = assert!((WAYS * ENTRY_BYTES).is_power_of_two() && BUCKETS.is_power_of_two() && BYTES < 1 << 30);

@@ -1,0 +1,201 @@
+//! Which UDP sessions go past this proxy: memory that it shares with the programs of its network's ports, which send
+//! datagrams on in the kernel.
+//!
+//! The layout is that of `ringlb_netns::session_map`, where it is described. Several data threads, and two proxies while one
+//! takes the other's place, write into it: whoever makes an entry's sequence odd has it until he makes it even again. All may be
+//! zero from one moment to the next, when the daemon forgets the sessions of a proxy that has ended.
+
+mod memory;
+
+use memory::Memory;
+use std::net::SocketAddrV4;
+use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// A power of two.
+const BUCKETS: usize = 512;
+const WAYS: usize = 8;
+const FACTORS: [u64; 3] = [0x61c8_8647, 0x2545_f491, 0x517c_c1b7];
+
+/// Where datagrams come from and where they go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuple {
+    /// Who sends.
+    pub source: SocketAddrV4,
+    /// To whom.
+    pub destination: SocketAddrV4,
+}
+
+/// How many datagrams were sent on, and the bytes in them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Datagrams.
+    pub datagrams: u64,
+    /// Bytes, without headers.
+    pub bytes: u64,
+}
+
+/// One direction of a session in the map.
+#[derive(Debug)]
+pub struct Place {
+    bucket: usize,
+    way: usize,
+    key: Key,
+}
+
+/// The map of one network.
+#[derive(Debug)]
+pub struct SessionMap {
+    descriptor: OwnedFd,
+    /// Mapped when the first session is put in: most proxies have none.
+    memory: OnceLock<Option<Memory>>,
+}
+
+/// A tuple as it lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Key {
+    addresses: u64,
+    ports: u32,
+}
+
+/// A line of memory, as `ringlb_netns::session_map` describes it.
+#[derive(Debug)]
+#[repr(C, align(64))]
+struct Entry {
+    sequence: AtomicU32,
+    _unused: u32,
+    key_addresses: AtomicU64,
+    key_ports: AtomicU32,
+    new_ports: AtomicU32,
+    new_addresses: AtomicU64,
+    datagrams: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl SessionMap {
+    /// The map that the daemon has sent.
+    #[must_use]
+    pub fn new(descriptor: OwnedFd) -> Self {
+        Self { descriptor, memory: OnceLock::new() }
+    }
+
+    /// Has datagrams from `from.source` to `from.destination` go on from `to.source` to `to.destination`. `None` if there is no
+    /// room, or somebody has said where they go already.
+    pub fn put(&self, from: Tuple, to: Tuple) -> Option<Place> {
+        let (key, new) = (Key::of(from), Key::of(to));
+        let bucket = key.bucket();
+        let entries = &self.memory()?.buckets()[bucket];
+        if entries.iter().any(|entry| entry.key() == key) {
+            return None;
+        }
+        (0..WAYS).find(|&way| entries[way].fill(key, new)).map(|way| Place { bucket, way, key })
+    }
+
+    /// What went that way so far; `None` if nothing goes any more, as the map was cleared.
+    pub fn passed(&self, place: &Place) -> Option<Passed> {
+        let entry = self.entry(place)?;
+        let passed = entry.passed();
+        (entry.key() == place.key).then_some(passed)
+    }
+
+    /// Takes an entry back; gives what went that way.
+    pub fn remove(&self, place: &Place) -> Option<Passed> {
+        let entry = self.entry(place)?;
+        let sequence = entry.lock()?;
+        let is_it = entry.key() == place.key;
+        let passed = is_it.then(|| {
+            entry.set_key(Key::NONE);
+            entry.passed()
+        });
+        entry.unlock(sequence);
+        passed
+    }
+
+    fn entry(&self, place: &Place) -> Option<&Entry> {
+        self.memory()?.buckets().get(place.bucket)?.get(place.way)
+    }
+
+    fn memory(&self) -> Option<&Memory> {
+        let memory = self.memory.get_or_init(|| {
+            let mapped = Memory::map(&self.descriptor);
+            mapped.inspect_err(|errno| tracing::warn!(%errno, "UDP sessions cannot go past the proxy")).ok()
+        });
+        memory.as_ref()
+    }
+}
+
+impl Entry {
+    /// Makes a free entry this; false if it is not free.
+    fn fill(&self, key: Key, new: Key) -> bool {
+        if self.key() != Key::NONE {
+            return false;
+        }
+        let Some(sequence) = self.lock() else { return false };
+        // Somebody may have been faster.
+        let is_free = self.key() == Key::NONE;
+        if is_free {
+            self.new_addresses.store(new.addresses, Ordering::Relaxed);
+            self.new_ports.store(new.ports, Ordering::Relaxed);
+            self.datagrams.store(0, Ordering::Relaxed);
+            self.bytes.store(0, Ordering::Relaxed);
+            self.set_key(key);
+        }
+        self.unlock(sequence);
+        is_free
+    }
+
+    /// Gives the sequence to [`unlock`](Self::unlock) with; `None` if another one has the entry.
+    fn lock(&self) -> Option<u32> {
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        let locked = sequence.wrapping_add(1);
+        if !sequence.is_multiple_of(2) {
+            return None;
+        }
+        self.sequence.compare_exchange(sequence, locked, Ordering::SeqCst, Ordering::Relaxed).ok()?;
+        // What is written comes after the odd number for whoever reads.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        Some(sequence)
+    }
+
+    fn unlock(&self, sequence: u32) {
+        self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
+    }
+
+    fn key(&self) -> Key {
+        Key { addresses: self.key_addresses.load(Ordering::Relaxed), ports: self.key_ports.load(Ordering::Relaxed) }
+    }
+
+    fn set_key(&self, key: Key) {
+        self.key_addresses.store(key.addresses, Ordering::Relaxed);
+        self.key_ports.store(key.ports, Ordering::Relaxed);
+    }
+
+    fn passed(&self) -> Passed {
+        Passed { datagrams: self.datagrams.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
+    }
+}
+
+impl Key {
+    /// Of a free entry: no datagram has a port 0 as its source and its destination.
+    const NONE: Self = Self { addresses: 0, ports: 0 };
+
+    fn of(tuple: Tuple) -> Self {
+        let Tuple { source, destination } = tuple;
+        let [a, b, c, d] = source.ip().octets();
+        let [e, f, g, h] = destination.ip().octets();
+        let ([i, j], [k, l]) = (source.port().to_be_bytes(), destination.port().to_be_bytes());
+        Self { addresses: u64::from_ne_bytes([a, b, c, d, e, f, g, h]), ports: u32::from_ne_bytes([i, j, k, l]) }
+    }
+
+    fn bucket(self) -> usize {
+        let [a, b, c, d, e, f, g, h] = self.addresses.to_ne_bytes();
+        let words = [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]), self.ports];
+        let products = words.into_iter().zip(FACTORS).map(|(word, factor)| u64::from(word) * factor);
+        let sum = products.fold(0, u64::wrapping_add);
+        ((sum ^ sum >> 32).wrapping_mul(FACTORS[0]) >> 32) as usize & (BUCKETS - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests;
