@@ -26,6 +26,7 @@ mod survival;
 mod system_calls;
 mod takeover;
 mod udp;
+mod udp_past_the_proxy;
 mod upgrade;
 mod vip;
 

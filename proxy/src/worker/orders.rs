@@ -28,7 +28,7 @@ impl Worker {
                 Order::ServePort { port, sockets, done } => self.serve_port(port, sockets, &done)?,
                 Order::HoldDatagrams => self.hold_datagrams(),
                 Order::ReleaseDatagrams { sessions } => self.release_datagrams(&sessions)?,
-                Order::PassSessions { map } => self.use_session_map(map),
+                Order::PassSessions { map } => self.use_session_map(map)?,
                 Order::Retire { parcel, done } => self.retire(parcel, &done)?,
                 Order::Shutdown => self.shut_down()?,
             }

@@ -32,6 +32,8 @@ pub enum Event {
         /// How many.
         count: u32,
     },
+    /// The backend has replied to what went past ([`Session::pass`]).
+    RepliesPassed,
     /// The backend may not be used any longer: it was removed, or has drained long enough.
     BackendGone,
     /// The session must end.
@@ -149,16 +151,17 @@ impl Session {
         self.expected
     }
 
-    /// Whether datagrams may go between client and backend without an event: nothing waits for a reply that would not be seen.
+    /// Whether datagrams may go between client and backend without an event: where replies are counted, each must be seen.
     #[must_use]
     pub fn may_pass(&self) -> bool {
-        self.phase == Phase::Connected { waiting: false } && self.expected.is_none()
+        matches!(self.phase, Phase::Connected { .. }) && self.expected.is_none()
     }
 
-    /// Datagrams go between client and backend without an event from now on, until [`stay`](Self::stay) or until it moves. So no
-    /// copy is kept: nobody would say that it was answered.
+    /// Datagrams go between client and backend without an event from now on, until [`stay`](Self::stay) or until it moves. There
+    /// is no copy any more, and none is kept: nobody would say that it was answered.
     pub fn pass(&mut self) {
-        self.passes = self.may_pass();
+        self.passes = true;
+        self.kept = false;
     }
 
     /// Each datagram is an event again.
@@ -211,6 +214,7 @@ impl Session {
                 }
             }
             Event::Replied { count } => self.replied(count, operations),
+            Event::RepliesPassed => self.forget_tried(operations),
             Event::Refused => {
                 operations.push(Operation::Disconnect { failed: true });
                 self.move_on(if self.kept { Carries::Kept } else { Carries::Nothing }, operations);
@@ -234,10 +238,7 @@ impl Session {
     }
 
     fn replied(&mut self, count: u32, operations: &mut Vec<Operation>) {
-        if self.attempts > 0 {
-            self.attempts = 0;
-            operations.push(Operation::ForgetTried);
-        }
+        self.forget_tried(operations);
         self.phase = Phase::Connected { waiting: false };
         self.drop_kept(operations);
         operations.push(Operation::Deliver);
@@ -246,6 +247,13 @@ impl Session {
             if *expected == 0 {
                 self.close(Ending::Answered, operations);
             }
+        }
+    }
+
+    fn forget_tried(&mut self, operations: &mut Vec<Operation>) {
+        if self.attempts > 0 {
+            self.attempts = 0;
+            operations.push(Operation::ForgetTried);
         }
     }
 
@@ -320,10 +328,9 @@ mod tests {
         on(&mut session, Event::Received { count: 1 });
         assert!(!session.may_pass());
         on(&mut session, Event::Connected);
-        assert!(!session.may_pass(), "a copy is kept");
-        on(&mut session, Event::Replied { count: 1 });
         assert!(session.may_pass());
         session.pass();
+        assert_eq!(on(&mut session, Event::RepliesPassed), [Operation::ForgetTried]);
         assert_eq!(on(&mut session, Event::Received { count: 1 }), [Operation::Forward]);
         // It moves, with nothing to be sent again, and keeps copies there.
         let refused = [Operation::Disconnect { failed: true }, Operation::Connect];

@@ -42,6 +42,8 @@ struct Seen {
     late: u64,
     rows: u64,
     drains_over: u64,
+    passing: u64,
+    passed: u64,
 }
 
 /// A session and what the worker keeps with it.
@@ -52,6 +54,8 @@ struct Open {
     seat: Option<Seat>,
     tried: Vec<IpAddr>,
     kept: Option<u64>,
+    /// Whether what is sent goes past the flow.
+    passes: bool,
 }
 
 /// The socket to a backend, with its share of the world.
@@ -140,7 +144,7 @@ impl World {
         for _ in 0..STEPS {
             seen.steps += 1;
             self.now += Duration::from_millis(self.random.u64(..200));
-            match self.random.u8(..16) {
+            match self.random.u8(..20) {
                 0..6 => self.client_sends(seen),
                 6..10 => self.backend_replies(seen),
                 10 => self.icmp_arrives(seen),
@@ -148,6 +152,8 @@ impl World {
                 12 => self.read_orders(seen),
                 13 => self.late_completion(seen),
                 14 => self.drain_deadline(seen),
+                15 => self.begin_or_end_passing(seen),
+                16..19 => self.exchange_past(seen),
                 _ => {
                     let backend = address(self.random.u8(..BACKENDS));
                     let set = if self.random.u8(..4) == 0 { &mut self.unreachable } else { &mut self.alive };
@@ -177,6 +183,7 @@ impl World {
             let seat = session.seat.as_ref().expect("a session without a backend was left open");
             *counts.entry(seat.identity.clone()).or_default() += 1;
             assert!(self.order || !seat.identity.is_removed(), "a session stays at a removed backend");
+            assert!(!session.passes || session.kept.is_none(), "nobody would say that the copy was answered");
         }
         for identity in &self.identities {
             let counted = identity.active.load(Ordering::SeqCst);
@@ -202,7 +209,7 @@ impl World {
                     self.tell(oldest, Event::End(Ending::Evicted), None, seen);
                 }
                 let flow = Session::new(2, self.responses);
-                let open = Open { flow, vip: key.1, seat: None, tried: Vec::new(), kept: None };
+                let open = Open { flow, vip: key.1, seat: None, tried: Vec::new(), kept: None, passes: false };
                 let timeout = Duration::from_millis([2_000, 5_000][self.random.usize(..2)]);
                 self.sessions.insert(key, open, timeout, self.now)
             }
@@ -224,6 +231,34 @@ impl World {
             seat.replies -= 1;
             self.sessions.touch(slot, self.now);
             self.tell(slot, Event::Replied { count: 1 }, None, seen);
+        }
+    }
+
+    fn begin_or_end_passing(&mut self, seen: &mut Seen) {
+        let Some(slot) = self.any_session() else { return };
+        let session = self.sessions.get(slot).unwrap();
+        if session.passes {
+            session.passes = false;
+            session.flow.stay();
+        } else if session.flow.may_pass() {
+            seen.passing += 1;
+            (session.passes, session.kept) = (true, None);
+            session.flow.pass();
+        }
+    }
+
+    /// A datagram and its answer, or a refusal, of which the flow sees as much as of those that go past a proxy.
+    fn exchange_past(&mut self, seen: &mut Seen) {
+        let Some(slot) = self.any_session() else { return };
+        let session = self.sessions.get(slot).unwrap();
+        let seat = session.seat.as_mut().filter(|_| session.passes);
+        let Some(seat) = seat else { return };
+        if self.alive.contains(&seat.address) {
+            seen.passed += 1;
+            self.sessions.touch(slot, self.now);
+            self.tell(slot, Event::RepliesPassed, None, seen);
+        } else {
+            seat.error = true;
         }
     }
 
@@ -331,6 +366,9 @@ impl World {
             Operation::Disconnect { failed } => {
                 let session = self.sessions.get(*slot).unwrap();
                 let seat = session.seat.take().expect("there is no socket to close");
+                if std::mem::take(&mut session.passes) {
+                    session.flow.stay();
+                }
                 seat.identity.leave();
                 if failed {
                     session.tried.push(seat.address);
@@ -435,6 +473,8 @@ fn sessions_in_many_worlds() {
         ("sessions without a backend", seen.no_backend),
         ("late completions", seen.late),
         ("rows", seen.rows),
+        ("sessions that pass", seen.passing),
+        ("datagrams that pass", seen.passed),
     ] {
         assert!(count > 500, "{name}: only {count}");
     }

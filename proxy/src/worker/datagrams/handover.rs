@@ -48,7 +48,7 @@ impl Worker {
     /// Receives nothing more from clients. The sessions go into the parcel, if there is one; if not, they hear their backends
     /// until they have been idle for their time.
     pub(in crate::worker) fn mute_datagrams(&mut self, parcel: Option<Parcel>, done: &Done) -> Result<(), Error> {
-        self.forget_session_map();
+        self.forget_session_map()?;
         for socket in self.datagrams.sockets.places() {
             self.mute(socket, done.clone())?;
         }
@@ -82,7 +82,6 @@ impl Worker {
 
     /// Puts a session into the parcel of which nothing more is heard.
     pub(super) fn hand_over(&mut self, slot: Slot) {
-        self.stop_passing(slot);
         let Some(session) = self.datagrams.sessions.get(slot) else { return };
         if let (Some(socket), Some(seat)) = (session.upstream.take(), session.backend.take()) {
             let spec = SessionSpec {

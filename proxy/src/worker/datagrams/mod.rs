@@ -239,7 +239,7 @@ impl Worker {
     /// Ends the sessions that have been idle for their time.
     pub(super) fn expire_sessions(&mut self) -> Result<(), Error> {
         while let Some(slot) = self.datagrams.sessions.expired(self.now) {
-            if self.note_passed(slot) {
+            if self.note_passed(slot)? {
                 continue;
             }
             self.tell_session(slot, Event::End(Ending::Idle), None)?;

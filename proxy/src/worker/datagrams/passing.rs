@@ -1,22 +1,30 @@
 //! Sessions that go past the proxy: their datagrams are sent on in the kernel, by the programs of the network's ports, as the
 //! session map says.
 //!
-//! Only busy ones do. What passes is not seen here: a datagram that a backend refuses is not sent to another one, although the
+//! Only busy ones do. One begins to pass when nothing of it waits here that would come after what passes: after the datagrams
+//! of a turn, and, for a moment, when the queues of the sockets are empty. What passes is not seen here: a datagram that a backend refuses is not sent to another one, although the
 //! session itself moves, as the refusal comes to its socket. And what passes is counted once a second. A datagram that the
 //! programs do not send on, such as a fragment, comes here as ever.
 
 use super::{Datagrams, OpenSession, Reply};
 use crate::flow::Slot;
+use crate::flow::datagram::Event;
 use crate::session_map::{Passed, Place, SessionMap, Tuple};
 use crate::worker::{Error, Timer, Worker};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use socket2::SockRef;
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// A session with that many replies within [`LOOK`] is a busy one.
-const BUSY: u32 = 8;
+/// A session with that many datagrams within [`LOOK`] is a busy one.
+const BUSY: u32 = 16;
+/// How long a busy session waits for empty queues. Then it passes all the same: somebody always sends where there are many.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// The time between two looks at what has passed.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -27,13 +35,15 @@ pub(super) struct Passings {
     map: Option<Arc<SessionMap>>,
     /// The sessions that may pass.
     slots: Vec<Slot>,
+    /// Busy sessions that are to pass, and until when they wait for empty queues.
+    next: VecDeque<(Slot, Instant)>,
 }
 
 /// How busy a session is.
 #[derive(Debug)]
 pub(super) struct Busyness {
     since: Instant,
-    replies: u32,
+    datagrams: u32,
 }
 
 /// One session that passes.
@@ -53,16 +63,17 @@ struct Direction {
 
 impl Busyness {
     pub(super) fn new(now: Instant) -> Self {
-        Self { since: now, replies: 0 }
+        Self { since: now, datagrams: 0 }
     }
 
-    /// Takes note of replies. Whether it is busy.
-    fn note(&mut self, now: Instant, replies: u32) -> bool {
+    /// Takes note of datagrams. Whether they make it a busy one.
+    fn note(&mut self, now: Instant, datagrams: u32) -> bool {
         if now.saturating_duration_since(self.since) >= LOOK {
             *self = Self::new(now);
         }
-        self.replies = self.replies.saturating_add(replies);
-        self.replies >= BUSY
+        let before = self.datagrams;
+        self.datagrams = before.saturating_add(datagrams);
+        before < BUSY && self.datagrams >= BUSY
     }
 }
 
@@ -108,35 +119,69 @@ impl Direction {
 
 impl Worker {
     /// Has busy sessions pass by that map from now on.
-    pub(in crate::worker) fn use_session_map(&mut self, map: Arc<SessionMap>) {
-        self.end_passing();
+    pub(in crate::worker) fn use_session_map(&mut self, map: Arc<SessionMap>) -> Result<(), Error> {
+        self.end_passing()?;
         self.datagrams.passings.map = Some(map);
+        Ok(())
     }
 
     /// Has no session pass any more.
-    pub(in crate::worker) fn forget_session_map(&mut self) {
-        self.end_passing();
+    pub(in crate::worker) fn forget_session_map(&mut self) -> Result<(), Error> {
+        self.end_passing()?;
         self.datagrams.passings.map = None;
+        self.datagrams.passings.next.clear();
+        Ok(())
     }
 
-    fn end_passing(&mut self) {
-        for slot in std::mem::take(&mut self.datagrams.passings.slots) {
-            self.stop_passing(slot);
+    fn end_passing(&mut self) -> Result<(), Error> {
+        std::mem::take(&mut self.datagrams.passings.slots).into_iter().try_for_each(|slot| self.stop_passing(slot))
+    }
+
+    /// Has a session pass soon that has just had datagrams, if these make it a busy one.
+    pub(super) fn consider_passing(&mut self, slot: Slot, datagrams: u32) {
+        let Datagrams { sessions, passings, .. } = &mut self.datagrams;
+        let (Some(_), Some(session)) = (&passings.map, sessions.get(slot)) else { return };
+        if session.busyness.note(self.now, datagrams) && session.passing.is_none() {
+            passings.next.push_back((slot, self.now + PATIENCE));
         }
     }
 
-    /// Has a session pass that has just had replies, if it is a busy one.
-    pub(super) fn consider_passing(&mut self, slot: Slot, replies: u32) {
-        let Datagrams { sessions, passings, .. } = &mut self.datagrams;
-        let (Some(map), Some(session)) = (&passings.map, sessions.get(slot)) else { return };
-        if session.passing.is_some() || !session.busyness.note(self.now, replies) || !session.flow.may_pass() {
+    /// Has busy sessions pass for which it is time. To be called when a turn's datagrams have been dealt with.
+    pub(in crate::worker) fn begin_passings(&mut self) {
+        let waiting = self.datagrams.passings.next.len();
+        if waiting == 0 {
             return;
         }
-        // Whether it works or not: the next attempt is not before it has been busy again.
-        session.busyness = Busyness::new(self.now);
+        let sockets = &self.datagrams.sockets;
+        let steered = sockets.places().into_iter().filter_map(|place| sockets.get(place));
+        let clients_are_quiet = steered.filter(|socket| !socket.published).all(|socket| is_quiet(&socket.socket));
+        for _ in 0..waiting {
+            let Datagrams { sessions, passings, .. } = &mut self.datagrams;
+            let Some(&(slot, due)) = passings.next.front() else { break };
+            let is_due = due <= self.now;
+            if !clients_are_quiet && !is_due {
+                break;
+            }
+            passings.next.pop_front();
+            let Some(OpenSession { upstream: Some(backend), .. }) = sessions.get(slot) else { continue };
+            if is_due || is_quiet(backend) {
+                self.begin_passing(slot);
+            } else {
+                passings.next.push_back((slot, due));
+            }
+        }
+    }
+
+    fn begin_passing(&mut self, slot: Slot) {
+        let Datagrams { sessions, passings, .. } = &mut self.datagrams;
+        let (Some(map), Some(session)) = (&passings.map, sessions.get(slot)) else { return };
+        if session.passing.is_some() || !session.flow.may_pass() {
+            return;
+        }
         let Some(passing) = Passing::begin(map, session) else { return };
         session.passing = Some(passing);
         session.flow.pass();
+        session.kept = None;
         passings.slots.push(slot);
         if passings.slots.len() == 1 {
             self.timers.add(self.now, LOOK, Timer::Passings);
@@ -150,10 +195,10 @@ impl Worker {
             return Ok(());
         }
         for slot in slots {
-            if self.note_passed(slot) {
+            if self.note_passed(slot)? {
                 self.datagrams.passings.slots.push(slot);
             } else {
-                self.stop_passing(slot);
+                self.stop_passing(slot)?;
             }
         }
         if !self.datagrams.passings.slots.is_empty() {
@@ -163,32 +208,40 @@ impl Worker {
     }
 
     /// Counts what has passed of a session since the last time. Whether there was something.
-    pub(super) fn note_passed(&mut self, slot: Slot) -> bool {
-        let Some(OpenSession { passing: Some(passing), .. }) = self.datagrams.sessions.get(slot) else { return false };
+    pub(super) fn note_passed(&mut self, slot: Slot) -> Result<bool, Error> {
+        let Some(OpenSession { passing: Some(passing), .. }) = self.datagrams.sessions.get(slot) else {
+            return Ok(false);
+        };
         let (to_backend, to_client) =
             (passing.map.passed(&passing.to_backend.place), passing.map.passed(&passing.to_client.place));
         self.count_passed(slot, to_backend, to_client)
     }
 
     /// Has the session's datagrams come here again.
-    pub(super) fn stop_passing(&mut self, slot: Slot) {
-        let Some(OpenSession { passing: Some(passing), .. }) = self.datagrams.sessions.get(slot) else { return };
+    pub(super) fn stop_passing(&mut self, slot: Slot) -> Result<(), Error> {
+        let Some(OpenSession { passing: Some(passing), .. }) = self.datagrams.sessions.get(slot) else { return Ok(()) };
         let (to_backend, to_client) =
             (passing.map.remove(&passing.to_backend.place), passing.map.remove(&passing.to_client.place));
-        self.count_passed(slot, to_backend, to_client);
+        self.count_passed(slot, to_backend, to_client)?;
         if let Some(session) = self.datagrams.sessions.get(slot) {
             session.passing = None;
             session.flow.stay();
         }
+        Ok(())
     }
 
-    fn count_passed(&mut self, slot: Slot, to_backend: Option<Passed>, to_client: Option<Passed>) -> bool {
-        let Some(session) = self.datagrams.sessions.get(slot) else { return false };
-        let Some(passing) = &mut session.passing else { return false };
+    fn count_passed(
+        &mut self,
+        slot: Slot,
+        to_backend: Option<Passed>,
+        to_client: Option<Passed>,
+    ) -> Result<bool, Error> {
+        let Some(session) = self.datagrams.sessions.get(slot) else { return Ok(false) };
+        let Some(passing) = &mut session.passing else { return Ok(false) };
         let to_backend = to_backend.map(|passed| passing.to_backend.count(passed)).unwrap_or_default();
         let to_client = to_client.map(|passed| passing.to_client.count(passed)).unwrap_or_default();
         if (to_backend, to_client) == Default::default() {
-            return false;
+            return Ok(false);
         }
         if let Some(seat) = &session.backend {
             let datagrams = seat.identity.datagrams();
@@ -205,9 +258,15 @@ impl Worker {
         self.datagrams.sessions.touch(slot, self.now);
         if to_client.datagrams > 0 {
             self.note_reply(slot);
+            self.tell_session(slot, Event::RepliesPassed, None)?;
         }
-        true
+        Ok(true)
     }
+}
+
+/// Whether nothing waits in a socket's queue.
+fn is_quiet(socket: &impl AsRawFd) -> bool {
+    recv(socket.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) == Err(Errno::EAGAIN)
 }
 
 fn v4(address: SocketAddr) -> Option<SocketAddrV4> {

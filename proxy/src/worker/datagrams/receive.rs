@@ -213,7 +213,9 @@ impl Worker {
                 }
             },
         };
-        self.tell_session(slot, Event::Received { count }, Some(at_hand))
+        self.tell_session(slot, Event::Received { count }, Some(at_hand))?;
+        self.consider_passing(slot, count);
+        Ok(())
     }
 
     /// Opens a session, if there is a backend for it; gives the reason why not otherwise. Nothing is sent to anybody

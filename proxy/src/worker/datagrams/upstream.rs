@@ -111,7 +111,7 @@ impl Worker {
 
     /// Takes the session from its backend; gives its new slot, as what comes from there is not for it any more.
     pub(super) fn disconnect_session(&mut self, slot: Slot, failed: bool) -> Result<Slot, Error> {
-        self.stop_passing(slot);
+        self.stop_passing(slot)?;
         let Some(session) = self.datagrams.sessions.get(slot) else { return Ok(slot) };
         if session.upstream.take().is_some() {
             self.ring.cancel(Token::Session { slot })?;
