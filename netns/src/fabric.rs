@@ -60,6 +60,12 @@ impl Fabric {
         Ok(())
     }
 
+    /// Says which hardware address the network's sandbox has: only what is sent there can go past its proxy.
+    pub(crate) fn set_sandbox(&self, mac: [u8; 6]) {
+        let Some(Err(error)) = self.shortcuts.as_ref().map(|shortcuts| shortcuts.set_sandbox(mac)) else { return };
+        tracing::warn!(namespace = self.namespace().label(), %error, "UDP sessions do not go past the proxy");
+    }
+
     /// The memory by which the network's proxy says which UDP sessions go past it ([`session_map`](crate::session_map)), where
     /// there are shortcuts.
     #[must_use]

@@ -31,6 +31,9 @@ impl Sandbox {
         let namespace = Namespace::create(&plan.sandbox_namespace())?;
         parameters::set(&namespace, addresses)?;
         fabric.connect(PORT_ID, &namespace, INTERFACE, addresses).await?;
+        if let Some(mac) = mac_of(addresses) {
+            fabric.set_sandbox(mac);
+        }
         let links = namespace.links().await?;
         if let (Some(own_address), Some(mac)) = (addresses.v6, mac_of(addresses)) {
             answer_solicitations(&namespace, INTERFACE, own_address, mac)?;

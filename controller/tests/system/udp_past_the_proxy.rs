@@ -252,6 +252,33 @@ fn rows_of_datagrams_pass() {
     });
 }
 
+/// Where the sender's kernel computes checksums itself, the receiver's checks them.
+#[test]
+fn checksums_are_right() {
+    let (node, backends, container) = with_two();
+    let _servers = backends.each_ref().map(Echo::start);
+    for namespace in [&backends[0], &backends[1], &container] {
+        let links = String::from_utf8(namespace.output("ip", &["-o", "link", "show", "type", "veth"])).unwrap();
+        let interface = links.split([' ', '@']).nth(1).unwrap_or_else(|| panic!("{links}"));
+        namespace.output("ethtool", &["-K", interface, "tx", "off"]);
+    }
+    let mut clients = [Client::new(&container), Client::new(&container)];
+    for client in &mut clients {
+        wait_until_it_passes(&node, client);
+        for length in [8, 9, 63, 64, 1_471, 1_472] {
+            assert!(client.try_ask(length, Duration::from_secs(5)).is_some(), "{length} bytes");
+        }
+    }
+    let wrong = |container: &Container| {
+        let text = container.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap());
+        let mut lines = text.lines().filter(|line| line.starts_with("Udp:")).map(str::split_whitespace);
+        let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+        let (_, value) = names.zip(values).find(|(name, _)| *name == "InCsumErrors").unwrap();
+        value.parse::<u64>().unwrap()
+    };
+    assert_eq!([&backends[0], &backends[1], &container].map(wrong), [0; 3]);
+}
+
 /// As soon as the command has returned, nobody is answered by the backend that was removed.
 #[test]
 fn who_passes_moves_at_once() {

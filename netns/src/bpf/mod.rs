@@ -97,21 +97,28 @@ pub(crate) fn create_hash_map(entries: u32) -> Result<OwnedFd> {
         .map_err(|cause| failed("create a map of numbers", cause))
 }
 
-/// Makes memory of that size, all zero, that programs and processes share: a process maps it (mmap(2)).
-pub(crate) fn create_shared_memory(bytes: usize) -> Result<OwnedFd> {
+/// Makes a map of one value of that size, all zero at first.
+pub(crate) fn create_value(bytes: usize) -> Result<OwnedFd> {
+    create_map(BPF_MAP_TYPE_ARRAY, [size_of::<u32>(), bytes], 1, 0)
+        .map_err(|cause| failed("make a value for programs", cause))
+}
+
+/// Makes the same, as memory that programs and processes share: a process maps it (mmap(2)).
+pub(crate) fn create_shared_value(bytes: usize) -> Result<OwnedFd> {
     create_map(BPF_MAP_TYPE_ARRAY, [size_of::<u32>(), bytes], 1, BPF_F_MMAPABLE)
         .map_err(|cause| failed("make memory that is shared with programs", cause))
 }
 
-/// Makes the memory of [`create_shared_memory`] zero again, whoever uses it.
-pub(crate) fn clear_shared_memory(memory: BorrowedFd<'_>, bytes: usize) -> Result<()> {
-    let (key, zeros) = (0u32, vec![0u8; bytes]);
-    let (key, value) = ((&raw const key).addr() as u64, zeros.as_ptr().addr() as u64);
-    let attributes = Entry { map_fd: number(memory), padding: 0, key, value, flags: 0 };
+/// Writes the value of a map of [`create_value`] or [`create_shared_value`], which has that size. Who reads meanwhile sees a part
+/// of it.
+pub(crate) fn write_value(map: BorrowedFd<'_>, value: &[u8]) -> Result<()> {
+    let key = 0u32;
+    let (key, value) = ((&raw const key).addr() as u64, value.as_ptr().addr() as u64);
+    let attributes = Entry { map_fd: number(map), padding: 0, key, value, flags: 0 };
     // SAFETY: key and value have the sizes that the map was made with and outlive the call, which only reads them.
     unsafe { bpf(BPF_MAP_UPDATE_ELEM, &attributes) }
         .map(|_zero| ())
-        .map_err(|cause| failed("clear memory that is shared with programs", cause))
+        .map_err(|cause| failed("write a value for programs", cause))
 }
 
 fn create_map(

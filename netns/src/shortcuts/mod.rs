@@ -27,6 +27,8 @@ pub(crate) struct Shortcuts {
     /// From hardware addresses to the indexes of ports.
     map: OwnedFd,
     sessions: OwnedFd,
+    /// The hardware address of the sandbox's interface: only what is sent to it is looked up among the sessions.
+    sandbox: OwnedFd,
     program: OwnedFd,
     /// By the ports' names.
     ports: Mutex<HashMap<String, Port>>,
@@ -44,12 +46,17 @@ impl Shortcuts {
     /// None yet, between ports of a bridge in that namespace.
     pub(crate) fn new(namespace: &Namespace) -> Result<Self> {
         let map = bpf::create_hash_map(PORTS)?;
-        let sessions = bpf::create_shared_memory(session_map::BYTES)?;
-        let program = program::program(map.as_fd(), sessions.as_fd());
+        let sessions = bpf::create_shared_value(session_map::BYTES)?;
+        let sandbox = bpf::create_value(size_of::<[u8; 8]>())?;
+        let program = program::program(&program::Maps {
+            ports: map.as_fd(),
+            sessions: sessions.as_fd(),
+            sandbox: sandbox.as_fd(),
+        });
         let program = bpf::load_program(Hook::Ingress, &program, c"Apache-2.0")?;
         // A kernel without tcx says so here, once, and not at every leg.
         namespace.run(|| bpf::attach_to_interface(program.as_fd(), LOOPBACK_INDEX))??;
-        Ok(Self { namespace: namespace.clone(), map, sessions, program, ports: Mutex::default() })
+        Ok(Self { namespace: namespace.clone(), map, sessions, sandbox, program, ports: Mutex::default() })
     }
 
     /// Lets packets to and from that port take the straight way, to it if they are for that hardware address.
@@ -75,6 +82,11 @@ impl Shortcuts {
         }
     }
 
+    /// Says which hardware address the sandbox has.
+    pub(crate) fn set_sandbox(&self, mac: [u8; 6]) -> Result<()> {
+        bpf::write_value(self.sandbox.as_fd(), &key_of(mac))
+    }
+
     /// The memory in which a proxy puts down which sessions go past it.
     pub(crate) fn session_map(&self) -> BorrowedFd<'_> {
         self.sessions.as_fd()
@@ -82,7 +94,7 @@ impl Shortcuts {
 
     /// Forgets all sessions that went past a proxy.
     pub(crate) fn forget_sessions(&self) -> Result<()> {
-        bpf::clear_shared_memory(self.sessions.as_fd(), session_map::BYTES)
+        bpf::write_value(self.sessions.as_fd(), &vec![0; session_map::BYTES])
     }
 
     fn ports(&self) -> MutexGuard<'_, HashMap<String, Port>> {

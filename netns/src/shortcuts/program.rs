@@ -80,6 +80,16 @@ const PORTS_BEFORE: i16 = -24;
 const NEW: i16 = -32;
 const PORTS_AFTER: i16 = -40;
 
+/// What the program looks into.
+pub(super) struct Maps<'a> {
+    /// From hardware addresses to ports.
+    pub(super) ports: BorrowedFd<'a>,
+    /// [`super::session_map`].
+    pub(super) sessions: BorrowedFd<'a>,
+    /// The sandbox's hardware address.
+    pub(super) sandbox: BorrowedFd<'a>,
+}
+
 /// The places in the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Label {
@@ -107,20 +117,20 @@ enum Label {
 /// return bpf_redirect_peer(*port, 0);
 /// ```
 /// The type says so far that the packet is for somebody else than the port, and the receiver would drop it for that.
-pub(super) fn program(ports: BorrowedFd<'_>, sessions: BorrowedFd<'_>) -> Vec<Instruction> {
+pub(super) fn program(maps: &Maps<'_>) -> Vec<Instruction> {
     let mut program = Program::new();
     program.push(move_register(CONTEXT, R1));
     program.push(load_word(R2, CONTEXT, PROTOCOL));
     program.jump(jump_unless_equal(R2, ETHERTYPE_IPV4), Label::Ipv6);
-    find_session(&mut program, sessions);
-    find_next_hop(&mut program, ports);
+    find_session(&mut program, maps);
+    find_next_hop(&mut program, maps.ports);
     count(&mut program);
     translate(&mut program);
     program.jump(jump_always(), Label::HandOver);
     program.label(Label::Ipv6);
     program.jump(jump_unless_equal(R2, ETHERTYPE_IPV6), Label::Next);
     program.label(Label::ByMac);
-    find_port_by_mac(&mut program, ports);
+    find_port_by_mac(&mut program, maps.ports);
     program.label(Label::HandOver);
     program.push(move_register(R1, CONTEXT));
     program.push(move_value(R2, PACKET_HOST));
@@ -137,8 +147,8 @@ pub(super) fn program(ports: BorrowedFd<'_>, sessions: BorrowedFd<'_>) -> Vec<In
 }
 
 /// Looks for the session of a datagram: what it is translated to is in the frame then. All else goes on by its hardware
-/// address.
-fn find_session(program: &mut Program<Label>, sessions: BorrowedFd<'_>) {
+/// address. Only what was sent to the sandbox can be a proxy's: nobody else's datagrams are led astray by what it says.
+fn find_session(program: &mut Program<Label>, maps: &Maps<'_>) {
     program.push(load_word(R2, CONTEXT, DATA));
     program.push(load_word(R3, CONTEXT, DATA_END));
     program.push(move_register(R1, R2));
@@ -150,6 +160,12 @@ fn find_session(program: &mut Program<Label>, sessions: BorrowedFd<'_>) {
     program.jump(jump_unless_equal(R1, PLAIN_IPV4), Label::ByMac);
     program.push(load_half_word(R1, R2, FRAGMENT));
     program.jump(jump_if_any_bit(R1, IS_FRAGMENT), Label::ByMac);
+    program.extend(load_map_value(R3, maps.sandbox));
+    for offset in [0, 2, 4] {
+        program.push(load_half_word(R1, R2, DESTINATION_MAC + offset));
+        program.push(load_half_word(R4, R3, offset));
+        program.jump(jump_unless_same(R1, R4), Label::ByMac);
+    }
     program.push(load_word(R3, R2, SOURCE));
     program.push(load_word(R4, R2, DESTINATION));
     program.push(load_word(R5, R2, PORTS));
@@ -170,7 +186,7 @@ fn find_session(program: &mut Program<Label>, sessions: BorrowedFd<'_>) {
     program.push(shift_right(R3, 32));
     program.push(and(R3, BUCKETS as i32 - 1));
     program.push(shift_left(R3, (WAYS * ENTRY_BYTES).ilog2() as i32));
-    program.extend(load_map_value(ENTRY, sessions));
+    program.extend(load_map_value(ENTRY, maps.sessions));
     program.push(add_register(ENTRY, R3));
     program.push(load_double_word(R4, FRAME, ADDRESSES));
     for way in 0..WAYS {

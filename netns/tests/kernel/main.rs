@@ -9,6 +9,7 @@ mod links;
 mod namespaces;
 mod neighbours;
 mod sandbox;
+mod session_map;
 mod shortcuts;
 mod steering;
 mod support;

@@ -63,7 +63,7 @@ async fn connect(fabric: &Fabric, containers: &[Namespace]) {
 }
 
 /// Linux 6.6 was the first with `tcx`.
-fn kernel_has_tcx() -> bool {
+pub(crate) fn kernel_has_tcx() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
     (numbers.next(), numbers.next()) >= (Some(6), Some(6))

@@ -266,12 +266,43 @@ impl Worker {
 
 /// Whether nothing waits in a socket's queue.
 fn is_quiet(socket: &impl AsRawFd) -> bool {
-    recv(socket.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) == Err(Errno::EAGAIN)
+    recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) == Err(Errno::EAGAIN)
 }
 
 fn v4(address: SocketAddr) -> Option<SocketAddrV4> {
     match address.ip() {
         IpAddr::V4(ip) => Some(SocketAddrV4::new(ip, address.port())),
         IpAddr::V6(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+
+    #[test]
+    fn a_socket_is_quiet_while_nothing_waits_in_it() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(socket.local_addr().unwrap()).unwrap();
+        assert!(is_quiet(&socket));
+        for length in [1, 0] {
+            socket.send(&[7][..length]).unwrap();
+            assert!(!is_quiet(&socket), "{length} bytes");
+            assert_eq!(socket.recv(&mut [0; 9]).unwrap(), length);
+            assert!(is_quiet(&socket));
+        }
+    }
+
+    #[test]
+    fn busy_is_who_has_many_datagrams_within_a_second() {
+        let start = Instant::now();
+        let mut busyness = Busyness::new(start);
+        // Once for each time.
+        let busy: Vec<_> = (0..3 * BUSY).filter(|_| busyness.note(start, 1)).collect();
+        assert_eq!(busy, [BUSY - 1]);
+        assert!(busyness.note(start + LOOK, BUSY));
+        let slow = (0..5 * BUSY).any(|number| busyness.note(start + LOOK * 2 + number * (LOOK / (BUSY - 1)), 1));
+        assert!(!slow);
     }
 }
