@@ -73,7 +73,7 @@ impl Fabric {
         self.shortcuts.as_ref().map(|shortcuts| shortcuts.session_map())
     }
 
-    /// Has no sessions go past a proxy that has ended. To be called before another one gets the map.
+    /// Has no sessions go past the proxies that have the map, as one of them has ended. Others put theirs in again.
     ///
     /// # Errors
     /// If the kernel refuses.

@@ -458,3 +458,26 @@ fn sessions_of_all_threads_pass() {
     let sent: u64 = clients.iter().map(|client| client.sent).sum();
     wait_until("all is counted", || count(&node, "to_backends") == sent);
 }
+
+/// A backend that has vanished without a word: nobody refuses what is sent to it.
+#[test]
+fn who_passes_leaves_a_backend_that_has_vanished() {
+    let (node, backends, container) = with_two();
+    // The kernel believes for up to 45 seconds that a neighbour is there, and asks for some more before it says that nobody is.
+    let sooner = [("base_reachable_time_ms", "500"), ("delay_first_probe_time", "1"), ("retrans_time_ms", "100")];
+    for (parameter, value) in sooner {
+        let path = format!("/proc/sys/net/ipv4/neigh/eth0/{parameter}");
+        node.sandbox().run(|| std::fs::write(path, value).unwrap()).unwrap();
+    }
+    let _servers = backends.each_ref().map(Echo::start);
+    let mut client = Client::new(&container);
+    let name = client.ask();
+    wait_until_it_passes(&node, &mut client);
+    let gone = backends.iter().find(|backend| backend.address == IpAddr::from([10, 0, 0, name])).unwrap();
+    let links = String::from_utf8(gone.output("ip", &["-o", "link", "show", "type", "veth"])).unwrap();
+    let interface = links.split([' ', '@']).nth(1).unwrap_or_else(|| panic!("{links}"));
+    gone.output("ip", &["link", "set", interface, "down"]);
+    wait_until("the other one answers", || {
+        (0..20).any(|_| client.try_ask(64, Duration::from_millis(10)).is_some_and(|answer| answer != name))
+    });
+}

@@ -112,6 +112,8 @@ pub(crate) enum CpuSource {
     Processes,
     /// The system is the kernel: what both processors were busy for longer than without any balancer in the same round.
     MachineBeyondDirect,
+    /// The CPU clocks of its processes, and what client and servers needed more than without any balancer in the same round.
+    ProcessesAndLoadBeyondDirect,
 }
 
 /// What was not measured.

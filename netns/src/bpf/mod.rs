@@ -112,13 +112,16 @@ pub(crate) fn create_shared_value(bytes: usize) -> Result<OwnedFd> {
 /// Writes the value of a map of [`create_value`] or [`create_shared_value`], which has that size. Who reads meanwhile sees a part
 /// of it.
 pub(crate) fn write_value(map: BorrowedFd<'_>, value: &[u8]) -> Result<()> {
-    let key = 0u32;
-    let (key, value) = ((&raw const key).addr() as u64, value.as_ptr().addr() as u64);
+    update(map, &0u32.to_ne_bytes(), value).map_err(|cause| failed("write a value for programs", cause))
+}
+
+/// Puts a value into a map that was made for keys and values of these sizes.
+fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
+    let (key, value) = (key.as_ptr().addr() as u64, value.as_ptr().addr() as u64);
     let attributes = Entry { map_fd: number(map), padding: 0, key, value, flags: 0 };
-    // SAFETY: key and value have the sizes that the map was made with and outlive the call, which only reads them.
-    unsafe { bpf(BPF_MAP_UPDATE_ELEM, &attributes) }
-        .map(|_zero| ())
-        .map_err(|cause| failed("write a value for programs", cause))
+    // SAFETY: key and value have the sizes that the map was made with, as each caller's map has, and outlive the call, which
+    // only reads them.
+    unsafe { bpf(BPF_MAP_UPDATE_ELEM, &attributes) }.map(|_zero| ())
 }
 
 fn create_map(
@@ -164,23 +167,14 @@ struct Entry {
 
 /// Puts a socket into a map of [`create_socket_map`]. The map does not keep it open: a closed socket leaves it.
 pub(crate) fn put_socket(map: BorrowedFd<'_>, key: u32, socket: BorrowedFd<'_>) -> Result<()> {
-    let value: u64 = number(socket).into();
-    let (key, value) = ((&raw const key).addr() as u64, (&raw const value).addr() as u64);
-    let attributes = Entry { map_fd: number(map), padding: 0, key, value, flags: 0 };
-    // SAFETY: key and value have the sizes that the map was made with and outlive the call, which only reads them.
-    unsafe { bpf(BPF_MAP_UPDATE_ELEM, &attributes) }
-        .map(|_zero| ())
+    let socket: u64 = number(socket).into();
+    update(map, &key.to_ne_bytes(), &socket.to_ne_bytes())
         .map_err(|cause| failed("put a steered socket into the map of sockets", cause))
 }
 
 /// Puts a number into a map of [`create_hash_map`], in place of the one that has the key.
 pub(crate) fn put_number(map: BorrowedFd<'_>, key: [u8; 8], value: u32) -> Result<()> {
-    let (key, value) = ((&raw const key).addr() as u64, (&raw const value).addr() as u64);
-    let attributes = Entry { map_fd: number(map), padding: 0, key, value, flags: 0 };
-    // SAFETY: key and value have the sizes that the map was made with and outlive the call, which only reads them.
-    unsafe { bpf(BPF_MAP_UPDATE_ELEM, &attributes) }
-        .map(|_zero| ())
-        .map_err(|cause| failed("put a number into a map", cause))
+    update(map, &key, &value.to_ne_bytes()).map_err(|cause| failed("put a number into a map", cause))
 }
 
 /// Takes the number of that key out of a map of [`create_hash_map`], if there is one.

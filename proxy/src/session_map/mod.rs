@@ -2,8 +2,9 @@
 //! datagrams on in the kernel.
 //!
 //! The layout is that of `ringlb_netns::session_map`, where it is described. Several data threads, and two proxies while one
-//! takes the other's place, write into it: whoever makes an entry's sequence odd has it until he makes it even again. All may be
-//! zero from one moment to the next, when the daemon forgets the sessions of a proxy that has ended.
+//! takes the other's place, write into it: whoever makes the sequence of a free entry odd has it until he makes it even again, and
+//! whoever has filled it frees it. All may be zero from one moment to the next, when the daemon forgets the sessions of a proxy
+//! that has ended. A datagram that is on its way when an entry is freed is not counted.
 
 mod memory;
 
@@ -102,13 +103,11 @@ impl SessionMap {
     /// Takes an entry back; gives what went that way.
     pub fn remove(&self, place: &Place) -> Option<Passed> {
         let entry = self.entry(place)?;
-        let sequence = entry.lock()?;
-        let is_it = entry.key() == place.key;
-        let passed = is_it.then(|| {
-            entry.set_key(Key::NONE);
-            entry.passed()
-        });
-        entry.unlock(sequence);
+        // Without the lock, which somebody may have who looks whether the entry is free: as it is not, nobody else writes.
+        let passed = (entry.key() == place.key).then(|| entry.passed());
+        if passed.is_some() {
+            entry.free();
+        }
         passed
     }
 
@@ -169,6 +168,12 @@ impl Entry {
     fn set_key(&self, key: Key) {
         self.key_addresses.store(key.addresses, Ordering::Relaxed);
         self.key_ports.store(key.ports, Ordering::Relaxed);
+    }
+
+    /// After what was read of it before.
+    fn free(&self) {
+        self.key_ports.store(Key::NONE.ports, Ordering::Release);
+        self.key_addresses.store(Key::NONE.addresses, Ordering::Release);
     }
 
     fn passed(&self) -> Passed {

@@ -95,6 +95,19 @@ fn it_can_be_cleared_at_any_time() {
     assert!(map.put(numbered(1), numbered(2)).is_some());
 }
 
+/// Somebody else may have found the entry free a moment ago, and look at it again.
+#[test]
+fn who_looks_at_an_entry_does_not_keep_it_from_being_freed() {
+    let map = map();
+    let place = map.put(numbered(1), numbered(2)).unwrap();
+    let entry = map.entry(&place).unwrap();
+    let sequence = entry.lock().unwrap();
+    assert_eq!(map.remove(&place), Some(Passed::default()));
+    entry.unlock(sequence);
+    assert_eq!(entry.key(), Key::NONE);
+    assert!(map.put(numbered(1), numbered(3)).is_some());
+}
+
 /// Threads that put the same and other entries at the same time.
 #[test]
 fn threads_do_not_take_each_others_entries() {

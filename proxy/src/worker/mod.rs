@@ -180,7 +180,7 @@ impl Worker {
             while let Some(completion) = self.ring.next_completion() {
                 self.complete(completion)?;
             }
-            self.begin_passings();
+            self.begin_passings()?;
             self.splice()?;
             self.review_attempts();
             self.review_young();

@@ -218,6 +218,7 @@ fn replacements() -> Vec<(String, Vec<u8>)> {
     let requests = [
         Request::Introduce,
         Request::AwaitSessions,
+        Request::PassSessions,
         Request::ReceiveDatagrams,
         Request::Retire { drain_ms: None, hands_over: true },
         Request::Retire { drain_ms: Some(u64::MAX), hands_over: false },

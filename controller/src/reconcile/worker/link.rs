@@ -223,6 +223,8 @@ impl Worker {
             self.statistics.forget();
             self.published.lost_link();
             proxy.break_link(Duration::ZERO);
+            // Nor does it move sessions whose backend was removed.
+            self.forget_sessions();
         }
     }
 }

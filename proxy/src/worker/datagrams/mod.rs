@@ -230,10 +230,21 @@ impl Worker {
     /// Ends the session that has been idle for the longest time; its place in the descriptor budget is the caller's then.
     /// False if there are none.
     pub(super) fn evict_session(&mut self) -> Result<bool, Error> {
-        let Some(slot) = self.datagrams.sessions.longest_unused() else { return Ok(false) };
+        let Some(slot) = self.longest_idle_session()? else { return Ok(false) };
         self.thread.counters.sessions_evicted.add(1);
         self.tell_session(slot, Event::End(Ending::Evicted), None)?;
         Ok(true)
+    }
+
+    fn longest_idle_session(&mut self) -> Result<Option<Slot>, Error> {
+        for _ in 0..self.datagrams.sessions.len() {
+            // What has passed since the last look was not seen to be used.
+            match self.datagrams.sessions.longest_unused() {
+                Some(slot) if self.note_passed(slot)? => {}
+                longest => return Ok(longest),
+            }
+        }
+        Ok(self.datagrams.sessions.longest_unused())
     }
 
     /// Ends the sessions that have been idle for their time.

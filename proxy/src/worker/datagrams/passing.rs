@@ -2,9 +2,12 @@
 //! session map says.
 //!
 //! Only busy ones do. One begins to pass when nothing of it waits here that would come after what passes: after the datagrams
-//! of a turn, and, for a moment, when the queues of the sockets are empty. What passes is not seen here: a datagram that a backend refuses is not sent to another one, although the
-//! session itself moves, as the refusal comes to its socket. And what passes is counted once a second. A datagram that the
-//! programs do not send on, such as a fragment, comes here as ever.
+//! of a turn, and, for a moment, when the queues of the sockets are empty. What passes is not seen here: a datagram that a
+//! backend refuses is not sent to another one, although the session itself moves, as the refusal comes to its socket. And what
+//! passes is counted once a second. A datagram that the programs do not send on, such as a fragment, comes here as ever.
+//!
+//! What passes asks for no neighbour, so that nobody would say that a backend has vanished. Therefore a session that has had no
+//! reply for a second comes back, until it has been busy here again: it is told then.
 
 use super::{Datagrams, OpenSession, Reply};
 use crate::flow::Slot;
@@ -27,14 +30,18 @@ const BUSY: u32 = 16;
 const PATIENCE: Duration = Duration::from_millis(20);
 /// The time between two looks at what has passed.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a session stays of which nothing has passed: its client or its backend is not where the programs are.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// The state of a data thread's sessions that pass.
 #[derive(Debug, Default)]
 pub(super) struct Passings {
     /// Where the programs look; none in networks without programs.
     map: Option<Arc<SessionMap>>,
-    /// The sessions that may pass.
+    /// The sessions that pass, and some that have done so.
     slots: Vec<Slot>,
+    /// Whether they will be looked at.
+    looks: bool,
     /// Busy sessions that are to pass, and until when they wait for empty queues.
     next: VecDeque<(Slot, Instant)>,
 }
@@ -44,6 +51,8 @@ pub(super) struct Passings {
 pub(super) struct Busyness {
     since: Instant,
     datagrams: u32,
+    /// When it may be one at the earliest.
+    earliest: Instant,
 }
 
 /// One session that passes.
@@ -52,6 +61,8 @@ pub(super) struct Passing {
     map: Arc<SessionMap>,
     to_backend: Direction,
     to_client: Direction,
+    /// When it was last seen to do well, or began.
+    well: Instant,
 }
 
 #[derive(Debug)]
@@ -59,31 +70,34 @@ struct Direction {
     place: Place,
     /// What was counted of it here.
     counted: Passed,
+    /// How many of these were known when that was last asked.
+    before: u64,
 }
 
 impl Busyness {
     pub(super) fn new(now: Instant) -> Self {
-        Self { since: now, datagrams: 0 }
+        Self { since: now, datagrams: 0, earliest: now }
     }
 
     /// Takes note of datagrams. Whether they make it a busy one.
     fn note(&mut self, now: Instant, datagrams: u32) -> bool {
         if now.saturating_duration_since(self.since) >= LOOK {
-            *self = Self::new(now);
+            (self.since, self.datagrams) = (now, 0);
         }
         let before = self.datagrams;
         self.datagrams = before.saturating_add(datagrams);
-        before < BUSY && self.datagrams >= BUSY
+        before < BUSY && self.datagrams >= BUSY && now >= self.earliest
+    }
+
+    /// It has to be busy anew, after a pause.
+    fn pause(&mut self, now: Instant, pause: Duration) {
+        *self = Self { since: now, datagrams: 0, earliest: now + pause };
     }
 }
 
 impl Passing {
     /// Has a session pass; `None` if that is not possible.
-    fn begin(map: &Arc<SessionMap>, session: &OpenSession) -> Option<Self> {
-        // Who comes by a published port comes from outside of the network.
-        if matches!(session.reply, Reply::Published { .. }) {
-            return None;
-        }
+    fn begin(map: &Arc<SessionMap>, session: &OpenSession, now: Instant) -> Option<Self> {
         let seat = session.backend.as_ref()?;
         let client = v4(session.key.client)?;
         let target = v4(session.key.target.address)?;
@@ -93,7 +107,7 @@ impl Passing {
         // No reply passes by itself: that would look like a session that is idle.
         let to_client = Direction::begin(map, tuple(backend, local), tuple(target, client))?;
         match Direction::begin(map, tuple(client, target), tuple(local, backend)) {
-            Some(to_backend) => Some(Self { map: Arc::clone(map), to_backend, to_client }),
+            Some(to_backend) => Some(Self { map: Arc::clone(map), to_backend, to_client, well: now }),
             None => {
                 map.remove(&to_client.place);
                 None
@@ -104,7 +118,12 @@ impl Passing {
 
 impl Direction {
     fn begin(map: &SessionMap, from: Tuple, to: Tuple) -> Option<Self> {
-        map.put(from, to).map(|place| Self { place, counted: Passed::default() })
+        map.put(from, to).map(|place| Self { place, counted: Passed::default(), before: 0 })
+    }
+
+    /// Whether something has passed since this was last asked.
+    fn has_passed(&mut self) -> bool {
+        std::mem::replace(&mut self.before, self.counted.datagrams) != self.counted.datagrams
     }
 
     /// What has passed since the last time.
@@ -122,6 +141,12 @@ impl Worker {
     pub(in crate::worker) fn use_session_map(&mut self, map: Arc<SessionMap>) -> Result<(), Error> {
         self.end_passing()?;
         self.datagrams.passings.map = Some(map);
+        // What was not possible with the one before may be now.
+        for slot in self.datagrams.sessions.select(|_| true) {
+            if let Some(session) = self.datagrams.sessions.get(slot) {
+                session.busyness = Busyness::new(self.now);
+            }
+        }
         Ok(())
     }
 
@@ -141,70 +166,94 @@ impl Worker {
     pub(super) fn consider_passing(&mut self, slot: Slot, datagrams: u32) {
         let Datagrams { sessions, passings, .. } = &mut self.datagrams;
         let (Some(_), Some(session)) = (&passings.map, sessions.get(slot)) else { return };
-        if session.busyness.note(self.now, datagrams) && session.passing.is_none() {
+        if session.busyness.note(self.now, datagrams) && session.passing.is_none() && may_pass(session) {
             passings.next.push_back((slot, self.now + PATIENCE));
         }
     }
 
     /// Has busy sessions pass for which it is time. To be called when a turn's datagrams have been dealt with.
-    pub(in crate::worker) fn begin_passings(&mut self) {
-        let waiting = self.datagrams.passings.next.len();
-        if waiting == 0 {
-            return;
+    pub(in crate::worker) fn begin_passings(&mut self) -> Result<(), Error> {
+        let Some(&(_, first)) = self.datagrams.passings.next.front() else { return Ok(()) };
+        let clients_are_quiet = self.clients_are_quiet();
+        if !clients_are_quiet && first > self.now {
+            return Ok(());
         }
+        // In the order in which they are due.
+        for (slot, due) in std::mem::take(&mut self.datagrams.passings.next) {
+            let Some(session) = self.datagrams.sessions.get(slot) else { continue };
+            let Some(backend) = &session.upstream else { continue };
+            match queue_of(backend) {
+                Queue::Refused => self.tell_session(slot, Event::Refused, None)?,
+                Queue::Empty if clients_are_quiet => self.begin_passing(slot),
+                _ if due <= self.now => self.begin_passing(slot),
+                _ => self.datagrams.passings.next.push_back((slot, due)),
+            }
+        }
+        Ok(())
+    }
+
+    fn clients_are_quiet(&self) -> bool {
         let sockets = &self.datagrams.sockets;
         let steered = sockets.places().into_iter().filter_map(|place| sockets.get(place));
-        let clients_are_quiet = steered.filter(|socket| !socket.published).all(|socket| is_quiet(&socket.socket));
-        for _ in 0..waiting {
-            let Datagrams { sessions, passings, .. } = &mut self.datagrams;
-            let Some(&(slot, due)) = passings.next.front() else { break };
-            let is_due = due <= self.now;
-            if !clients_are_quiet && !is_due {
-                break;
-            }
-            passings.next.pop_front();
-            let Some(OpenSession { upstream: Some(backend), .. }) = sessions.get(slot) else { continue };
-            if is_due || is_quiet(backend) {
-                self.begin_passing(slot);
-            } else {
-                passings.next.push_back((slot, due));
-            }
-        }
+        steered.filter(|socket| !socket.published).all(|socket| queue_of(&socket.socket) == Queue::Empty)
     }
 
     fn begin_passing(&mut self, slot: Slot) {
         let Datagrams { sessions, passings, .. } = &mut self.datagrams;
         let (Some(map), Some(session)) = (&passings.map, sessions.get(slot)) else { return };
-        if session.passing.is_some() || !session.flow.may_pass() {
+        if session.passing.is_some() || !may_pass(session) {
             return;
         }
-        let Some(passing) = Passing::begin(map, session) else { return };
+        let Some(passing) = Passing::begin(map, session, self.now) else {
+            session.busyness.pause(self.now, PAUSE);
+            return;
+        };
         session.passing = Some(passing);
         session.flow.pass();
         session.kept = None;
         passings.slots.push(slot);
-        if passings.slots.len() == 1 {
+        self.look_at_passings_later();
+    }
+
+    fn look_at_passings_later(&mut self) {
+        if !std::mem::replace(&mut self.datagrams.passings.looks, true) {
             self.timers.add(self.now, LOOK, Timer::Passings);
         }
     }
 
-    /// Counts what has passed, and has those sessions stay of which nothing has.
+    /// Counts what has passed, and has those sessions stay that do not do well.
     pub(in crate::worker) fn look_at_passings(&mut self) -> Result<(), Error> {
-        let slots = std::mem::take(&mut self.datagrams.passings.slots);
-        if slots.is_empty() {
-            return Ok(());
-        }
-        for slot in slots {
-            if self.note_passed(slot)? {
-                self.datagrams.passings.slots.push(slot);
-            } else {
+        self.datagrams.passings.looks = false;
+        for slot in std::mem::take(&mut self.datagrams.passings.slots) {
+            self.note_passed(slot)?;
+            if let Some(pause) = self.pause_of(slot) {
                 self.stop_passing(slot)?;
+                if let Some(session) = self.datagrams.sessions.get(slot) {
+                    session.busyness.pause(self.now, pause);
+                }
+            } else if self.datagrams.sessions.get(slot).is_some_and(|session| session.passing.is_some()) {
+                self.datagrams.passings.slots.push(slot);
             }
         }
         if !self.datagrams.passings.slots.is_empty() {
-            self.timers.add(self.now, LOOK, Timer::Passings);
+            self.look_at_passings_later();
         }
         Ok(())
+    }
+
+    /// Whether a session is not to pass any more, and for how long.
+    fn pause_of(&mut self, slot: Slot) -> Option<Duration> {
+        let passing = self.datagrams.sessions.get(slot)?.passing.as_mut()?;
+        // Looks are for all sessions at once, whenever one has begun.
+        if self.now.saturating_duration_since(passing.well) < LOOK {
+            return None;
+        }
+        passing.well = self.now;
+        if passing.to_client.has_passed() {
+            return None;
+        }
+        let any = passing.to_backend.counted.datagrams > 0 || passing.to_client.counted.datagrams > 0;
+        Some(if any { Duration::ZERO } else { PAUSE })
     }
 
     /// Counts what has passed of a session since the last time. Whether there was something.
@@ -264,9 +313,31 @@ impl Worker {
     }
 }
 
-/// Whether nothing waits in a socket's queue.
-fn is_quiet(socket: &impl AsRawFd) -> bool {
-    recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) == Err(Errno::EAGAIN)
+/// Whether a session could pass at all. Who comes by a published port comes from outside of the network.
+fn may_pass(session: &OpenSession) -> bool {
+    session.flow.may_pass() && session.key.client.is_ipv4() && !matches!(session.reply, Reply::Published { .. })
+}
+
+/// What waits in a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Queue {
+    Empty,
+    Waiting,
+    /// The other end has refused what was sent to it: that is said once.
+    Refused,
+}
+
+fn queue_of(socket: &impl AsRawFd) -> Queue {
+    // Room for a byte, as a kernel answers a look without any at once.
+    match recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+        Err(Errno::EAGAIN) => Queue::Empty,
+        Ok(_) | Err(Errno::EINTR | Errno::ENOMEM) => Queue::Waiting,
+        Err(Errno::EMSGSIZE) => {
+            super::send::clear_errors(socket);
+            Queue::Waiting
+        }
+        Err(_) => Queue::Refused,
+    }
 }
 
 fn v4(address: SocketAddr) -> Option<SocketAddrV4> {
@@ -282,16 +353,21 @@ mod tests {
     use std::net::UdpSocket;
 
     #[test]
-    fn a_socket_is_quiet_while_nothing_waits_in_it() {
+    fn what_waits_in_a_socket_is_seen_and_stays() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(socket.local_addr().unwrap()).unwrap();
-        assert!(is_quiet(&socket));
+        assert_eq!(queue_of(&socket), Queue::Empty);
         for length in [1, 0] {
             socket.send(&[7][..length]).unwrap();
-            assert!(!is_quiet(&socket), "{length} bytes");
+            assert_eq!(queue_of(&socket), Queue::Waiting, "{length} bytes");
             assert_eq!(socket.recv(&mut [0; 9]).unwrap(), length);
-            assert!(is_quiet(&socket));
+            assert_eq!(queue_of(&socket), Queue::Empty);
         }
+        let gone = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(gone.local_addr().unwrap()).unwrap();
+        drop(gone);
+        socket.send(b"anybody?").unwrap();
+        assert_eq!(queue_of(&socket), Queue::Refused);
     }
 
     #[test]
@@ -302,7 +378,11 @@ mod tests {
         let busy: Vec<_> = (0..3 * BUSY).filter(|_| busyness.note(start, 1)).collect();
         assert_eq!(busy, [BUSY - 1]);
         assert!(busyness.note(start + LOOK, BUSY));
-        let slow = (0..5 * BUSY).any(|number| busyness.note(start + LOOK * 2 + number * (LOOK / (BUSY - 1)), 1));
+        let slow = (0..5 * BUSY).any(|number| busyness.note(start + LOOK * 2 + number * (LOOK / (BUSY - 2)), 1));
         assert!(!slow);
+        let mut paused = Busyness::new(start);
+        paused.pause(start, PAUSE);
+        assert!(!paused.note(start, BUSY) && !paused.note(start + LOOK, BUSY));
+        assert!(paused.note(start + PAUSE, BUSY));
     }
 }
