@@ -173,22 +173,28 @@ impl Worker {
 
     /// Has busy sessions pass for which it is time. To be called when a turn's datagrams have been dealt with.
     pub(in crate::worker) fn begin_passings(&mut self) -> Result<(), Error> {
-        let Some(&(_, first)) = self.datagrams.passings.next.front() else { return Ok(()) };
-        let clients_are_quiet = self.clients_are_quiet();
-        if !clients_are_quiet && first > self.now {
+        if self.datagrams.passings.next.is_empty() {
             return Ok(());
         }
-        // In the order in which they are due.
-        for (slot, due) in std::mem::take(&mut self.datagrams.passings.next) {
+        let clients_are_quiet = self.clients_are_quiet();
+        let mut next = std::mem::take(&mut self.datagrams.passings.next);
+        let mut later = VecDeque::new();
+        while let Some(&(slot, due)) = next.front() {
+            if !clients_are_quiet && due > self.now {
+                break;
+            }
+            next.pop_front();
             let Some(session) = self.datagrams.sessions.get(slot) else { continue };
             let Some(backend) = &session.upstream else { continue };
             match queue_of(backend) {
                 Queue::Refused => self.tell_session(slot, Event::Refused, None)?,
-                Queue::Empty if clients_are_quiet => self.begin_passing(slot),
-                _ if due <= self.now => self.begin_passing(slot),
-                _ => self.datagrams.passings.next.push_back((slot, due)),
+                Queue::Waiting if due > self.now => later.push_back((slot, due)),
+                Queue::Waiting | Queue::Empty => self.begin_passing(slot),
             }
         }
+        // In the order in which they are due.
+        later.append(&mut next);
+        self.datagrams.passings.next = later;
         Ok(())
     }
 
