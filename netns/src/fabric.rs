@@ -6,7 +6,7 @@ use crate::shortcuts::Shortcuts;
 use crate::{Addresses, Error, Link, Links, Namespace, NetworkPlan, Result};
 use ipnet::IpNet;
 use std::net::Ipv6Addr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 const BRIDGE: &str = "br0";
@@ -67,10 +67,18 @@ impl Fabric {
     }
 
     /// The memory by which the network's proxy says which UDP sessions go past it ([`session_map`](crate::session_map)), where
-    /// there are shortcuts.
+    /// there are shortcuts. It is made by the first call, and takes no memory before.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn session_map(&self) -> Result<Option<OwnedFd>> {
+        self.shortcuts.as_ref().map(|shortcuts| shortcuts.session_map()).transpose()
+    }
+
+    /// Whether the network has shortcuts.
     #[must_use]
-    pub fn session_map(&self) -> Option<BorrowedFd<'_>> {
-        self.shortcuts.as_ref().map(|shortcuts| shortcuts.session_map())
+    pub fn has_shortcuts(&self) -> bool {
+        self.shortcuts.is_some()
     }
 
     /// Has no sessions go past the proxies that have the map, as one of them has ended. Others put theirs in again.

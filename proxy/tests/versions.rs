@@ -63,7 +63,14 @@ fn the_version_before_is_read_and_written() {
 #[test]
 fn what_is_new_is_not_said_to_the_older() {
     let retire = Request::Retire { drain_ms: None, hands_over: true };
-    let new = [Request::Introduce, Request::AwaitSessions, retire, Request::Digests, Request::PassSessions];
+    let new = [
+        Request::Introduce,
+        Request::AwaitSessions,
+        retire,
+        Request::Digests,
+        Request::AwaitBusySessions,
+        Request::PassSessions,
+    ];
     for request in new {
         assert!(encode_in(PROTOCOL_VERSION, &request).is_ok());
         assert!(encode_in(OLDEST_VERSION, &request).unwrap_err().to_string().contains("the other end speaks 4"));

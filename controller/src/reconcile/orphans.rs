@@ -357,7 +357,7 @@ impl Orphan {
             started: Instant::now(),
             link,
             speaks_newer: self.introduction.is_some(),
-            has_session_map: false,
+            awaits_busy_sessions: false,
             introduction: self.introduction,
         };
         Ok((proxy, ports))

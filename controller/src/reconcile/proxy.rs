@@ -60,8 +60,8 @@ pub(super) struct Proxy {
     pub(super) speaks_newer: bool,
     /// What it says of itself, if it does.
     pub(super) introduction: Option<Introduction>,
-    /// Whether it was given, over this connection, the map by which UDP sessions go past it.
-    pub(super) has_session_map: bool,
+    /// Whether it was asked, over this connection, to say when it has UDP sessions that should go past it.
+    pub(super) awaits_busy_sessions: bool,
 }
 
 /// What a proxy does.
@@ -163,7 +163,7 @@ impl Proxy {
             link: Link::Broken { retry: Instant::now() },
             speaks_newer: true,
             introduction: None,
-            has_session_map: false,
+            awaits_busy_sessions: false,
         })
     }
 
@@ -284,7 +284,7 @@ impl Proxy {
     /// Drops the control connection, to be made again after `pause`.
     pub(super) fn break_link(&mut self, pause: Duration) {
         self.link = Link::Broken { retry: Instant::now() + pause };
-        self.has_session_map = false;
+        self.awaits_busy_sessions = false;
     }
 
     /// Asks for statistics, if there is somebody to ask.

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use thiserror::Error;
 
@@ -99,12 +99,18 @@ impl Structure {
         })
     }
 
-    /// The map by which the proxy says which UDP sessions go past it, where the network's ports have programs for that.
-    pub(super) fn session_map(&self) -> Option<BorrowedFd<'_>> {
-        match &self.ground {
-            Ground::Made(fabric) => fabric.session_map(),
-            Ground::Observed(_) => None,
-        }
+    /// Whether packets take shortcuts, by which UDP sessions can go past the proxy.
+    pub(super) fn has_shortcuts(&self) -> bool {
+        matches!(&self.ground, Ground::Made(fabric) if fabric.has_shortcuts())
+    }
+
+    /// The map by which the proxy says which UDP sessions go past it, where that is possible.
+    pub(super) fn session_map(&self, network: &Name) -> Option<OwnedFd> {
+        let Ground::Made(fabric) = &self.ground else { return None };
+        fabric.session_map().unwrap_or_else(|error| {
+            tracing::warn!(%network, %error, "UDP sessions do not go past the proxy");
+            None
+        })
     }
 
     /// Has no sessions go past a proxy that has ended.

@@ -19,6 +19,7 @@ const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_MAP_TYPE_HASH: u32 = 1;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_SOCKMAP: u32 = 15;
@@ -107,6 +108,11 @@ pub(crate) fn create_value(bytes: usize) -> Result<OwnedFd> {
 pub(crate) fn create_shared_value(bytes: usize) -> Result<OwnedFd> {
     create_map(BPF_MAP_TYPE_ARRAY, [size_of::<u32>(), bytes], 1, BPF_F_MMAPABLE)
         .map_err(|cause| failed("make memory that is shared with programs", cause))
+}
+
+/// Another descriptor of a map.
+pub(crate) fn copy(map: BorrowedFd<'_>) -> Result<OwnedFd> {
+    map.try_clone_to_owned().map_err(|cause| failed("copy the descriptor of a map", cause))
 }
 
 /// Writes the value of a map of [`create_value`] or [`create_shared_value`], which has that size. Who reads meanwhile sees a part
@@ -249,6 +255,22 @@ pub(crate) fn attach_to_namespace(program: BorrowedFd<'_>, namespace: BorrowedFd
 /// attached there later, for as long as the returned link is open and the interface there.
 pub(crate) fn attach_to_interface(program: BorrowedFd<'_>, index: u32) -> Result<OwnedFd> {
     attach(Hook::Ingress, program, index).map_err(|cause| failed("attach a program to a bridge's port", cause))
+}
+
+/// Puts another program in the place of the one that a link attaches; no packet comes between the two.
+pub(crate) fn replace_program(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        link_fd: u32,
+        new_prog_fd: u32,
+        flags: u32,
+        old_prog_fd: u32,
+    }
+    let attributes = Attributes { link_fd: number(link), new_prog_fd: number(program), flags: 0, old_prog_fd: 0 };
+    // SAFETY: the attributes are those of this command and hold no pointer.
+    unsafe { bpf(BPF_LINK_UPDATE, &attributes) }
+        .map(|_zero| ())
+        .map_err(|cause| failed("replace the program of a bridge's port", cause))
 }
 
 fn attach(hook: Hook, program: BorrowedFd<'_>, target: u32) -> io::Result<OwnedFd> {

@@ -6,9 +6,10 @@ use super::session_map::{
 };
 use crate::bpf::{
     Instruction, Program, add, add_register, and, atomic_add, atomic_fetch_add_word, call, exit, jump_always,
-    jump_if_any_bit, jump_if_greater, jump_if_zero, jump_unless_equal, jump_unless_same, jump_unless_zero, load_byte,
-    load_double_word, load_half_word, load_map, load_map_value, load_word, move_register, move_value, multiply,
-    shift_left, shift_right, store_double_word_of, store_half_word, store_half_word_of, store_word_of, xor_register,
+    jump_if_any_bit, jump_if_equal, jump_if_greater, jump_if_zero, jump_unless_equal, jump_unless_same,
+    jump_unless_zero, load_byte, load_double_word, load_half_word, load_map, load_map_value, load_word, move_register,
+    move_value, multiply, shift_left, shift_right, store_double_word_of, store_half_word, store_half_word_of,
+    store_word_of, xor_register,
 };
 use std::os::fd::BorrowedFd;
 
@@ -80,12 +81,10 @@ const PORTS_BEFORE: i16 = -24;
 const NEW: i16 = -32;
 const PORTS_AFTER: i16 = -40;
 
-/// What the program looks into.
-pub(super) struct Maps<'a> {
-    /// From hardware addresses to ports.
-    pub(super) ports: BorrowedFd<'a>,
+/// Where the program looks for sessions.
+pub(super) struct SessionMaps<'a> {
     /// [`super::session_map`].
-    pub(super) sessions: BorrowedFd<'a>,
+    pub(super) entries: BorrowedFd<'a>,
     /// The sandbox's hardware address.
     pub(super) sandbox: BorrowedFd<'a>,
 }
@@ -93,7 +92,8 @@ pub(super) struct Maps<'a> {
 /// The places in the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Label {
-    Ipv6,
+    /// Not IPv4.
+    Other,
     /// The entry in that place of the bucket is another one.
     NotIn(usize),
     Found,
@@ -117,20 +117,24 @@ enum Label {
 /// return bpf_redirect_peer(*port, 0);
 /// ```
 /// The type says so far that the packet is for somebody else than the port, and the receiver would drop it for that.
-pub(super) fn program(maps: &Maps<'_>) -> Vec<Instruction> {
+/// Without sessions, what is done for them is left out.
+pub(super) fn program(ports: BorrowedFd<'_>, sessions: Option<&SessionMaps<'_>>) -> Vec<Instruction> {
     let mut program = Program::new();
     program.push(move_register(CONTEXT, R1));
     program.push(load_word(R2, CONTEXT, PROTOCOL));
-    program.jump(jump_unless_equal(R2, ETHERTYPE_IPV4), Label::Ipv6);
-    find_session(&mut program, maps);
-    find_next_hop(&mut program, maps.ports);
-    count(&mut program);
-    translate(&mut program);
-    program.jump(jump_always(), Label::HandOver);
-    program.label(Label::Ipv6);
+    if let Some(sessions) = sessions {
+        program.jump(jump_unless_equal(R2, ETHERTYPE_IPV4), Label::Other);
+        find_session(&mut program, sessions);
+        find_next_hop(&mut program, ports);
+        count(&mut program);
+        translate(&mut program);
+        program.jump(jump_always(), Label::HandOver);
+        program.label(Label::Other);
+    }
+    program.jump(jump_if_equal(R2, ETHERTYPE_IPV4), Label::ByMac);
     program.jump(jump_unless_equal(R2, ETHERTYPE_IPV6), Label::Next);
     program.label(Label::ByMac);
-    find_port_by_mac(&mut program, maps.ports);
+    find_port_by_mac(&mut program, ports);
     program.label(Label::HandOver);
     program.push(move_register(R1, CONTEXT));
     program.push(move_value(R2, PACKET_HOST));
@@ -139,16 +143,19 @@ pub(super) fn program(maps: &Maps<'_>) -> Vec<Instruction> {
     program.push(move_value(R2, 0));
     program.push(call(HELPER_REDIRECT_PEER));
     program.push(exit());
-    program.label(Label::Drop);
-    program.push(move_value(R0, TCX_DROP));
-    program.push(exit());
+    // A kernel takes no program with instructions that are never reached.
+    if sessions.is_some() {
+        program.label(Label::Drop);
+        program.push(move_value(R0, TCX_DROP));
+        program.push(exit());
+    }
     program.label(Label::Next);
     program.finish(TCX_NEXT)
 }
 
 /// Looks for the session of a datagram: what it is translated to is in the frame then. All else goes on by its hardware
 /// address. Only what was sent to the sandbox can be a proxy's: nobody else's datagrams are led astray by what it says.
-fn find_session(program: &mut Program<Label>, maps: &Maps<'_>) {
+fn find_session(program: &mut Program<Label>, maps: &SessionMaps<'_>) {
     program.push(load_word(R2, CONTEXT, DATA));
     program.push(load_word(R3, CONTEXT, DATA_END));
     program.push(move_register(R1, R2));
@@ -186,7 +193,7 @@ fn find_session(program: &mut Program<Label>, maps: &Maps<'_>) {
     program.push(shift_right(R3, 32));
     program.push(and(R3, BUCKETS as i32 - 1));
     program.push(shift_left(R3, (WAYS * ENTRY_BYTES).ilog2() as i32));
-    program.extend(load_map_value(ENTRY, maps.sessions));
+    program.extend(load_map_value(ENTRY, maps.entries));
     program.push(add_register(ENTRY, R3));
     program.push(load_double_word(R4, FRAME, ADDRESSES));
     for way in 0..WAYS {

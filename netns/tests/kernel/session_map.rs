@@ -11,7 +11,7 @@ use ringlb_netns::session_map::{
 use ringlb_netns::{Fabric, Namespace, NetworkPlan, Sandbox};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::num::NonZeroUsize;
-use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ struct Map(NonNull<u8>);
 const SIZE: NonZeroUsize = NonZeroUsize::new(BYTES).unwrap();
 
 impl Map {
-    fn of(descriptor: BorrowedFd<'_>) -> Self {
+    fn of(descriptor: &OwnedFd) -> Self {
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping at a place that the kernel chooses touches nothing that exists.
         Self(unsafe { mmap(None, SIZE, access, MapFlags::MAP_SHARED, descriptor, 0) }.unwrap().cast())
@@ -132,7 +132,7 @@ fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddrV4) {
 #[tokio::test]
 async fn what_is_in_the_map_goes_on_with_other_addresses() {
     let Some(network) = Network::new("session-map").await else { return };
-    let map = Map::of(network.fabric.session_map().unwrap());
+    let map = Map::of(&network.fabric.session_map().unwrap().unwrap());
     let client = socket(&network.client, CLIENT, 5_000);
     let lb = socket(network.sandbox.namespace(), LB, 53);
     let backend = socket(&network.backend, BACKEND, 5_300);
@@ -183,7 +183,7 @@ async fn what_is_in_the_map_goes_on_with_other_addresses() {
 #[tokio::test]
 async fn what_was_not_sent_to_the_sandbox_is_not_looked_up() {
     let Some(network) = Network::new("session-map-others").await else { return };
-    let map = Map::of(network.fabric.session_map().unwrap());
+    let map = Map::of(&network.fabric.session_map().unwrap().unwrap());
     let client = socket(&network.client, CLIENT, 5_000);
     let backend = socket(&network.backend, BACKEND, 5_300);
     let spy = socket(network.sandbox.namespace(), LB, 53);

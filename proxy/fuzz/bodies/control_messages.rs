@@ -81,6 +81,7 @@ fn apply(table: &mut Table, request: &Request) {
         | Request::ReceiveDatagrams
         | Request::Retire { .. }
         | Request::Digests
+        | Request::AwaitBusySessions
         | Request::PassSessions => return,
     };
     match result {

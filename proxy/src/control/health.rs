@@ -67,6 +67,7 @@ impl Health {
             | Request::ReceiveDatagrams
             | Request::Retire { .. }
             | Request::Digests
+            | Request::AwaitBusySessions
             | Request::PassSessions => {}
         }
         // Most changes concern no service with something to wait for: they cost no look at the clock.

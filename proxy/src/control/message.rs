@@ -69,6 +69,9 @@ pub enum Request {
     },
     /// Answer with [`Reply::Digests`].
     Digests,
+    /// Answer with [`Reply::SessionsAreBusy`] as soon as a UDP session is so busy that it should go past the proxy, whatever else
+    /// is answered meanwhile.
+    AwaitBusySessions,
     /// Have busy UDP sessions go past the proxy, by the [map](crate::session_map) whose descriptor is in the next packet: programs
     /// of the network's ports send on what it says. It takes the place of the one before. Answered by [`Reply::Introduction`].
     PassSessions,
@@ -115,6 +118,8 @@ pub enum Reply {
     Retired(Retired),
     /// What the table is, in brief: so that a daemon that takes the proxy over sends what differs alone.
     Digests(Digests),
+    /// The answer to [`Request::AwaitBusySessions`].
+    SessionsAreBusy,
 }
 
 /// What a descriptor is that a proxy hands over.

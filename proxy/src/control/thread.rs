@@ -220,6 +220,7 @@ async fn converse(channel: &Rc<Channel>, parts: &Parts) -> Result<(), Connection
     let mut buffer = Vec::with_capacity(MAX_PACKET);
     // Bytes since the last answer.
     let mut received = 0;
+    let mut awaiting = None;
     loop {
         let (result, used) = channel.stream.read(buffer).await;
         buffer = used;
@@ -254,6 +255,10 @@ async fn converse(channel: &Rc<Channel>, parts: &Parts) -> Result<(), Connection
             Some(Request::Retire { drain_ms, hands_over }) => {
                 let heir = if hands_over { Some(channel.receive_descriptor().await?) } else { None };
                 Some(duties.retire(drain_ms.map(Duration::from_millis), heir, Rc::clone(channel)).await)
+            }
+            Some(Request::AwaitBusySessions) => {
+                drop(awaiting.replace(BusySessions::watch(channel, shared)));
+                None
             }
             Some(Request::PassSessions) => {
                 duties.pass_sessions(channel.receive_descriptor().await?);
@@ -290,6 +295,27 @@ impl Channel {
     }
 }
 
+/// Tells whoever has asked when UDP sessions are busy, as long as the connection lasts.
+struct BusySessions(tokio::task::JoinHandle<()>);
+
+impl BusySessions {
+    fn watch(channel: &Rc<Channel>, shared: &Shared) -> Self {
+        let (channel, mut busy) = (Rc::clone(channel), shared.busy_sessions.subscribe());
+        Self(tokio_uring::spawn(async move {
+            if busy.wait_for(|busy| *busy).await.is_ok() {
+                // Whoever has asked may be gone.
+                let _ = channel.send(&Reply::SessionsAreBusy).await;
+            }
+        }))
+    }
+}
+
+impl Drop for BusySessions {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Does what is asked of the table or of the whole proxy. There is no answer to a shutdown: the end of the process is.
 fn answer(request: &Request, shared: &Shared, health: &Health) -> Option<Reply> {
     let result = match request {
@@ -312,6 +338,7 @@ fn answer(request: &Request, shared: &Shared, health: &Health) -> Option<Reply> 
         | Request::Introduce
         | Request::AwaitSessions
         | Request::ReceiveDatagrams
+        | Request::AwaitBusySessions
         | Request::PassSessions
         | Request::Retire { .. } => return None,
     };

@@ -89,6 +89,7 @@ impl Message for Request {
             | Self::ReceiveDatagrams
             | Self::Retire { .. }
             | Self::Digests
+            | Self::AwaitBusySessions
             | Self::PassSessions => 5,
             _ => OLDEST_VERSION,
         }
@@ -98,7 +99,7 @@ impl Message for Request {
 impl Message for Reply {
     fn since(&self) -> u16 {
         match self {
-            Self::Introduction(_) | Self::Retired(_) | Self::Digests(_) => 5,
+            Self::Introduction(_) | Self::Retired(_) | Self::Digests(_) | Self::SessionsAreBusy => 5,
             _ => OLDEST_VERSION,
         }
     }

@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// A power of two.
-const BUCKETS: usize = 512;
+const BUCKETS: usize = 1024;
 const WAYS: usize = 8;
 const FACTORS: [u64; 3] = [0x61c8_8647, 0x2545_f491, 0x517c_c1b7];
 

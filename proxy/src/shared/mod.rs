@@ -26,6 +26,7 @@ use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+use tokio::sync::watch;
 
 /// What all threads see.
 #[derive(Debug)]
@@ -54,6 +55,8 @@ pub struct Shared {
     pub threads: Vec<Arc<DataThread>>,
     /// Backends that could not be reached, for the control thread.
     pub suspects: Suspects,
+    /// Whether a UDP session has been so busy that it should go past the proxy.
+    pub busy_sessions: watch::Sender<bool>,
 }
 
 /// Which data threads are woken for their orders. Those that are not find them before their next sleep.
@@ -91,6 +94,7 @@ impl Shared {
             waiting: AtomicU64::new(0),
             threads,
             suspects: Suspects::default(),
+            busy_sessions: watch::Sender::new(false),
         })
     }
 

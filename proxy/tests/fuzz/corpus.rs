@@ -218,6 +218,7 @@ fn replacements() -> Vec<(String, Vec<u8>)> {
     let requests = [
         Request::Introduce,
         Request::AwaitSessions,
+        Request::AwaitBusySessions,
         Request::PassSessions,
         Request::ReceiveDatagrams,
         Request::Retire { drain_ms: None, hands_over: true },
@@ -227,6 +228,7 @@ fn replacements() -> Vec<(String, Vec<u8>)> {
     let replies = [
         introduction(Duty::Serving),
         introduction(Duty::AwaitingSessions),
+        Reply::SessionsAreBusy,
         introduction(Duty::Retiring { left_ms: Some(1) }),
         Reply::Retired(Retired { connections: 500, sessions: 0, handed_over: 7 }),
     ];

@@ -7,6 +7,7 @@ use crate::reconcile::structure::Structure;
 use crate::reconcile::takeover::served;
 use crate::reconcile::{ChannelError, PrivilegeStatus, totals};
 use ringlb_proxy::control::message::{Generation, Reply, Request};
+use std::os::fd::AsFd;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -14,7 +15,7 @@ impl Worker {
     /// Sends the one request that leads the proxy's table to the wish, unless an earlier one is not answered yet; before it
     /// what is to be said of ports that go, behind it what is to be said of those that come.
     pub(super) fn send_table(&mut self, wish: &Shared<Network>) {
-        self.hand_session_map_over();
+        self.await_busy_sessions();
         let Some(proxy) = &mut self.proxy else { return };
         let Link::Open { channel, table } = &mut proxy.link else { return };
         if matches!(table, TableState::Asked { .. } | TableState::Listing { .. }) {
@@ -38,18 +39,29 @@ impl Worker {
         }
     }
 
-    /// Lets the proxy have busy UDP sessions go past it, where the network's ports have programs for that.
-    fn hand_session_map_over(&mut self) {
-        let Some(map) = self.structure.as_ref().and_then(Structure::session_map) else { return };
-        let Some(proxy) = self.proxy.as_mut().filter(|proxy| !proxy.has_session_map) else { return };
+    /// Asks the proxy to say when it has UDP sessions that should go past it, where the network's ports have programs for that.
+    fn await_busy_sessions(&mut self) {
+        if !self.structure.as_ref().is_some_and(Structure::has_shortcuts) {
+            return;
+        }
+        let Some(proxy) = self.proxy.as_mut().filter(|proxy| !proxy.awaits_busy_sessions) else { return };
         let Link::Open { channel, .. } = &mut proxy.link else { return };
         // Whoever cannot introduce himself does not know of it.
         if proxy.introduction.is_none() {
             return;
         }
-        match channel.send_with(&Request::PassSessions, &[map]) {
-            Ok(()) => proxy.has_session_map = true,
+        match channel.send(&Request::AwaitBusySessions) {
+            Ok(()) => proxy.awaits_busy_sessions = true,
             Err(error) => self.lost_link(&error),
+        }
+    }
+
+    /// Gives the proxy the map by which its busy UDP sessions go past it.
+    fn hand_session_map_over(&mut self) {
+        let map = self.structure.as_ref().and_then(|structure| structure.session_map(&self.name));
+        let (Some(map), Some(Proxy { link: Link::Open { channel, .. }, .. })) = (map, &mut self.proxy) else { return };
+        if let Err(error) = channel.send_with(&Request::PassSessions, &[map.as_fd()]) {
+            self.lost_link(&error);
         }
     }
 
@@ -98,6 +110,7 @@ impl Worker {
                     *table = TableState::Listed(known);
                 }
             }
+            Reply::SessionsAreBusy => self.hand_session_map_over(),
             Reply::Descriptors { .. } | Reply::Retired(_) => {}
         }
     }

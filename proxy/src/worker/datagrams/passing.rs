@@ -36,7 +36,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// The state of a data thread's sessions that pass.
 #[derive(Debug, Default)]
 pub(super) struct Passings {
-    /// Where the programs look; none in networks without programs.
+    /// Where the programs look; none before a session was busy, and in networks without programs.
     map: Option<Arc<SessionMap>>,
     /// The sessions that pass, and some that have done so.
     slots: Vec<Slot>,
@@ -165,9 +165,14 @@ impl Worker {
     /// Has a session pass soon that has just had datagrams, if these make it a busy one.
     pub(super) fn consider_passing(&mut self, slot: Slot, datagrams: u32) {
         let Datagrams { sessions, passings, .. } = &mut self.datagrams;
-        let (Some(_), Some(session)) = (&passings.map, sessions.get(slot)) else { return };
-        if session.busyness.note(self.now, datagrams) && session.passing.is_none() && may_pass(session) {
+        let Some(session) = sessions.get(slot) else { return };
+        if !session.busyness.note(self.now, datagrams) || session.passing.is_some() || !may_pass(session) {
+            return;
+        }
+        if passings.map.is_some() {
             passings.next.push_back((slot, self.now + PATIENCE));
+        } else {
+            self.shared.busy_sessions.send_if_modified(|busy| !std::mem::replace(busy, true));
         }
     }
 
