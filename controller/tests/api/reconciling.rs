@@ -97,8 +97,8 @@ networks:
     assert_eq!((&db["name"], &db["vips"], &db["backends"]), (&json!("db"), &json!(["10.1.0.200"]), &json!([])));
     assert_eq!(db["settings"]["drain_timeout"], "never");
     assert_eq!(db["settings"]["connect_timeout"], "500ms");
-    // A proxy was started once, and told nothing else.
-    assert_eq!(fake.heard().len(), 1 + 1 + 4);
+    // A proxy was started once, asked once to say when UDP sessions are busy, and told nothing else.
+    assert_eq!(fake.heard().len(), 1 + 1 + 1 + 4);
 }
 
 #[test]

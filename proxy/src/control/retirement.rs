@@ -92,9 +92,15 @@ impl Duties {
     }
 
     /// Has busy UDP sessions go past this proxy, by the map of that descriptor; not if another one has the sessions.
-    pub(super) fn pass_sessions(&self, map: OwnedFd) {
-        if !matches!(*self.present.borrow(), Present::Retiring(_)) {
-            self.shared.pass_sessions(SessionMap::new(map));
+    pub(super) fn pass_sessions(&self, map: &OwnedFd) {
+        if matches!(*self.present.borrow(), Present::Retiring(_)) {
+            return;
+        }
+        match SessionMap::new(map) {
+            Ok(map) => self.shared.pass_sessions(map),
+            Err(errno) => {
+                tracing::warn!(network = %self.shared.network, %errno, "UDP sessions do not go past the proxy");
+            }
         }
     }
 

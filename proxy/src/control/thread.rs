@@ -261,7 +261,7 @@ async fn converse(channel: &Rc<Channel>, parts: &Parts) -> Result<(), Connection
                 None
             }
             Some(Request::PassSessions) => {
-                duties.pass_sessions(channel.receive_descriptor().await?);
+                duties.pass_sessions(&channel.receive_descriptor().await?);
                 Some(duties.introduction())
             }
             Some(request) => answer(&request, shared, health),

@@ -10,8 +10,7 @@ mod memory;
 
 use memory::Memory;
 use std::net::SocketAddrV4;
-use std::os::fd::OwnedFd;
-use std::sync::OnceLock;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// A power of two.
@@ -47,11 +46,7 @@ pub struct Place {
 
 /// The map of one network.
 #[derive(Debug)]
-pub struct SessionMap {
-    descriptor: OwnedFd,
-    /// Mapped when the first session is put in: most proxies have none.
-    memory: OnceLock<Option<Memory>>,
-}
+pub struct SessionMap(Memory);
 
 /// A tuple as it lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,10 +70,12 @@ struct Entry {
 }
 
 impl SessionMap {
-    /// The map that the daemon has sent.
-    #[must_use]
-    pub fn new(descriptor: OwnedFd) -> Self {
-        Self { descriptor, memory: OnceLock::new() }
+    /// The map that the daemon has sent. The descriptor is not needed any more.
+    ///
+    /// # Errors
+    /// If the descriptor is of no such memory, or there is no room for it.
+    pub fn new(descriptor: &impl AsFd) -> nix::Result<Self> {
+        Memory::map(descriptor).map(Self)
     }
 
     /// Has datagrams from `from.source` to `from.destination` go on from `to.source` to `to.destination`. `None` if there is no
@@ -86,7 +83,7 @@ impl SessionMap {
     pub fn put(&self, from: Tuple, to: Tuple) -> Option<Place> {
         let (key, new) = (Key::of(from), Key::of(to));
         let bucket = key.bucket();
-        let entries = &self.memory()?.buckets()[bucket];
+        let entries = &self.0.buckets()[bucket];
         if entries.iter().any(|entry| entry.key() == key) {
             return None;
         }
@@ -112,15 +109,7 @@ impl SessionMap {
     }
 
     fn entry(&self, place: &Place) -> Option<&Entry> {
-        self.memory()?.buckets().get(place.bucket)?.get(place.way)
-    }
-
-    fn memory(&self) -> Option<&Memory> {
-        let memory = self.memory.get_or_init(|| {
-            let mapped = Memory::map(&self.descriptor);
-            mapped.inspect_err(|errno| tracing::warn!(%errno, "UDP sessions cannot go past the proxy")).ok()
-        });
-        memory.as_ref()
+        self.0.buckets().get(place.bucket)?.get(place.way)
     }
 }
 

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// The ends of pipes that a data thread keeps for the next direction that splices.
 const KEPT_PIPES: usize = 2 * 16;
 
+/// The maps that a daemon keeps of a network that has had a busy UDP session.
+const KEPT_MAPS: usize = 2;
+
 /// At one moment.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Holdings {
@@ -43,7 +46,12 @@ pub(super) fn wait_until_closed(pid: i32, before: &BTreeMap<String, usize>) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let now = open_files(pid);
-        let allowed = |kind: &str| before.get(kind).unwrap_or(&0) + if kind == "pipe" { KEPT_PIPES } else { 0 };
+        let kept = |kind: &str| match kind {
+            "pipe" => KEPT_PIPES,
+            "anon_inode:bpf-map" => KEPT_MAPS,
+            _ => 0,
+        };
+        let allowed = |kind: &str| before.get(kind).unwrap_or(&0) + kept(kind);
         if now.iter().all(|(kind, count)| *count <= allowed(kind)) {
             return;
         }
