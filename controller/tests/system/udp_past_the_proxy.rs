@@ -4,8 +4,8 @@ use crate::node::{Container, Node, PATIENCE, find, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Pid;
+use ringlb_netns::Namespace;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -95,11 +95,24 @@ impl Client {
     }
 }
 
-/// How many datagrams the sandbox's sockets have received, and had room for (`Udp:` in /proc/net/snmp).
+/// A counter of UDP in a namespace (`Udp:` in /proc/net/snmp).
+fn udp_counter(namespace: &Namespace, name: &str) -> u64 {
+    let text = namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap()).unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with("Udp:")).map(str::split_whitespace);
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let (_, value) = names.zip(values).find(|(each, _)| *each == name).unwrap_or_else(|| panic!("{name}: {text}"));
+    value.parse().unwrap()
+}
+
+/// How many datagrams the sandbox's sockets have received, and had room for.
 fn received_in_sandbox(node: &Node) -> u64 {
-    let text = node.sandbox().run(|| std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap()).unwrap();
-    let values = text.lines().rfind(|line| line.starts_with("Udp:")).unwrap();
-    values.split_whitespace().nth(1).unwrap().parse().unwrap()
+    udp_counter(&node.sandbox(), "InDatagrams")
+}
+
+/// The container's interface on the network.
+fn interface_of(container: &Container) -> String {
+    let links = String::from_utf8(container.output("ip", &["-o", "link", "show", "type", "veth"])).unwrap();
+    links.split([' ', '@']).nth(1).unwrap_or_else(|| panic!("{links}")).to_owned()
 }
 
 /// Whether questions and answers do not come to the proxy.
@@ -258,9 +271,7 @@ fn checksums_are_right() {
     let (node, backends, container) = with_two();
     let _servers = backends.each_ref().map(Echo::start);
     for namespace in [&backends[0], &backends[1], &container] {
-        let links = String::from_utf8(namespace.output("ip", &["-o", "link", "show", "type", "veth"])).unwrap();
-        let interface = links.split([' ', '@']).nth(1).unwrap_or_else(|| panic!("{links}"));
-        namespace.output("ethtool", &["-K", interface, "tx", "off"]);
+        namespace.output("ethtool", &["-K", &interface_of(namespace), "tx", "off"]);
     }
     let mut clients = [Client::new(&container), Client::new(&container)];
     for client in &mut clients {
@@ -269,13 +280,7 @@ fn checksums_are_right() {
             assert!(client.try_ask(length, Duration::from_secs(5)).is_some(), "{length} bytes");
         }
     }
-    let wrong = |container: &Container| {
-        let text = container.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap());
-        let mut lines = text.lines().filter(|line| line.starts_with("Udp:")).map(str::split_whitespace);
-        let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
-        let (_, value) = names.zip(values).find(|(name, _)| *name == "InCsumErrors").unwrap();
-        value.parse::<u64>().unwrap()
-    };
+    let wrong = |container: &Container| udp_counter(&container.namespace, "InCsumErrors");
     assert_eq!([&backends[0], &backends[1], &container].map(wrong), [0; 3]);
 }
 
@@ -432,7 +437,7 @@ fn a_daemon_that_dies_costs_no_session() {
             assert_eq!(client.ask(), name, "{signal}");
         }
         assert_eq!(received_in_sandbox(&node), before + 2 * MANY as u64);
-        node.daemon = Node::start_daemon_logging(node.run_dir.path(), &arguments, Stdio::inherit());
+        node.daemon = Node::start_daemon(node.run_dir.path(), &arguments);
     }
     wait_until_it_passes(&node, &mut client);
     assert_eq!(client.ask(), name);
@@ -474,9 +479,7 @@ fn who_passes_leaves_a_backend_that_has_vanished() {
     let name = client.ask();
     wait_until_it_passes(&node, &mut client);
     let gone = backends.iter().find(|backend| backend.address == IpAddr::from([10, 0, 0, name])).unwrap();
-    let links = String::from_utf8(gone.output("ip", &["-o", "link", "show", "type", "veth"])).unwrap();
-    let interface = links.split([' ', '@']).nth(1).unwrap_or_else(|| panic!("{links}"));
-    gone.output("ip", &["link", "set", interface, "down"]);
+    gone.output("ip", &["link", "set", &interface_of(gone), "down"]);
     wait_until("the other one answers", || {
         (0..20).any(|_| client.try_ask(64, Duration::from_millis(10)).is_some_and(|answer| answer != name))
     });

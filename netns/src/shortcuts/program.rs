@@ -156,11 +156,7 @@ pub(super) fn program(ports: BorrowedFd<'_>, sessions: Option<&SessionMaps<'_>>)
 /// Looks for the session of a datagram: what it is translated to is in the frame then. All else goes on by its hardware
 /// address. Only what was sent to the sandbox can be a proxy's: nobody else's datagrams are led astray by what it says.
 fn find_session(program: &mut Program<Label>, maps: &SessionMaps<'_>) {
-    program.push(load_word(R2, CONTEXT, DATA));
-    program.push(load_word(R3, CONTEXT, DATA_END));
-    program.push(move_register(R1, R2));
-    program.push(add(R1, HEADERS));
-    program.jump(jump_if_greater(R1, R3), Label::ByMac);
+    find_bytes(program, HEADERS, Label::ByMac);
     program.push(load_byte(R1, R2, TRANSPORT));
     program.jump(jump_unless_equal(R1, UDP), Label::ByMac);
     program.push(load_byte(R1, R2, VERSION_AND_LENGTH));
@@ -234,7 +230,6 @@ fn find_next_hop(program: &mut Program<Label>, ports: BorrowedFd<'_>) {
         program.push(load_half_word(R1, FRAME, NEW + 4 + offset));
         program.push(store_half_word_of(FRAME, MAC + 2 + offset, R1));
     }
-    program.push(store_half_word(FRAME, MAC + 6, 0));
     find_port(program, ports, Label::ByMac);
 }
 
@@ -279,11 +274,7 @@ fn translate(program: &mut Program<Label>) {
     program.push(load_word(R4, FRAME, PORTS_AFTER));
     program.push(move_value(R5, BPF_F_MARK_MANGLED_0 | 4));
     program.push(call(HELPER_L4_CSUM_REPLACE));
-    program.push(load_word(R2, CONTEXT, DATA));
-    program.push(load_word(R3, CONTEXT, DATA_END));
-    program.push(move_register(R1, R2));
-    program.push(add(R1, HEADERS));
-    program.jump(jump_if_greater(R1, R3), Label::Drop);
+    find_bytes(program, HEADERS, Label::Drop);
     for offset in [0, 2, 4] {
         program.push(load_half_word(R1, R2, DESTINATION_MAC + offset));
         program.push(store_half_word_of(R2, SOURCE_MAC + offset, R1));
@@ -297,21 +288,26 @@ fn translate(program: &mut Program<Label>) {
 }
 
 fn find_port_by_mac(program: &mut Program<Label>, ports: BorrowedFd<'_>) {
-    program.push(load_word(R2, CONTEXT, DATA));
-    program.push(load_word(R3, CONTEXT, DATA_END));
-    program.push(move_register(R1, R2));
-    program.push(add(R1, ETHERNET_HEADER));
-    program.jump(jump_if_greater(R1, R3), Label::Next);
+    find_bytes(program, ETHERNET_HEADER, Label::Next);
     for offset in [0, 2, 4] {
         program.push(load_half_word(R1, R2, DESTINATION_MAC + offset));
         program.push(store_half_word_of(FRAME, MAC + offset, R1));
     }
-    program.push(store_half_word(FRAME, MAC + 6, 0));
     find_port(program, ports, Label::Next);
+}
+
+/// Has `R2` point to the packet, if it has so many bytes. Calls that change it make that void.
+fn find_bytes(program: &mut Program<Label>, bytes: i32, otherwise: Label) {
+    program.push(load_word(R2, CONTEXT, DATA));
+    program.push(load_word(R3, CONTEXT, DATA_END));
+    program.push(move_register(R1, R2));
+    program.push(add(R1, bytes));
+    program.jump(jump_if_greater(R1, R3), otherwise);
 }
 
 /// Looks for the port that the hardware address in the frame is at.
 fn find_port(program: &mut Program<Label>, ports: BorrowedFd<'_>, otherwise: Label) {
+    program.push(store_half_word(FRAME, MAC + 6, 0));
     program.extend(load_map(R1, ports));
     program.push(move_register(R2, FRAME));
     program.push(add(R2, MAC.into()));

@@ -30,6 +30,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// The state of a data thread's UDP side.
 #[derive(Debug)]
@@ -129,6 +130,20 @@ impl Datagrams {
     /// When the next session expires if it is not used.
     pub(super) fn next_expiry(&self) -> Option<std::time::Instant> {
         self.sessions.next_expiry()
+    }
+}
+
+impl Seat {
+    /// Counts what was sent to the backend.
+    fn count_to_backend(&self, datagrams: u64, bytes: u64) {
+        self.identity.datagrams().to_backend.fetch_add(datagrams, Ordering::Relaxed);
+        self.identity.bytes_to_backend.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts what came from the backend, for the client.
+    fn count_to_client(&self, datagrams: u64, bytes: u64) {
+        self.identity.datagrams().to_client.fetch_add(datagrams, Ordering::Relaxed);
+        self.identity.bytes_to_client.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 

@@ -21,7 +21,6 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// A session with that many datagrams within [`LOOK`] is a busy one.
@@ -304,11 +303,8 @@ impl Worker {
             return Ok(false);
         }
         if let Some(seat) = &session.backend {
-            let datagrams = seat.identity.datagrams();
-            datagrams.to_backend.fetch_add(to_backend.datagrams, Ordering::Relaxed);
-            datagrams.to_client.fetch_add(to_client.datagrams, Ordering::Relaxed);
-            seat.identity.bytes_to_backend.fetch_add(to_backend.bytes, Ordering::Relaxed);
-            seat.identity.bytes_to_client.fetch_add(to_client.bytes, Ordering::Relaxed);
+            seat.count_to_backend(to_backend.datagrams, to_backend.bytes);
+            seat.count_to_client(to_client.datagrams, to_client.bytes);
         }
         let counters = &self.thread.counters;
         counters.datagrams_to_backends.add(to_backend.datagrams);

@@ -15,7 +15,6 @@ use socket2::{MsgHdr, SockAddr, SockRef};
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::Ordering;
 
 /// Longer datagrams are not kept for a second try: it is meant for the first words of a client, and a copy must be cheap.
 const LONGEST_KEPT: u32 = 1500;
@@ -95,8 +94,7 @@ impl Worker {
             }
         };
         if let Some(seat) = &session.backend {
-            seat.identity.datagrams().to_client.fetch_add(u64::from(at_hand.count()), Ordering::Relaxed);
-            seat.identity.bytes_to_client.fetch_add(u64::from(at_hand.chunk.length), Ordering::Relaxed);
+            seat.count_to_client(at_hand.count().into(), at_hand.chunk.length.into());
         }
         let counters = &self.thread.counters;
         counters.datagrams_to_clients.add(sent.datagrams);
@@ -117,8 +115,7 @@ fn send_back(receiving: &Receiving, key: &Key, client: SocketAddr, bytes: &[u8],
 
 fn count_to_backend(session: &OpenSession, sent: &Sent) {
     if let Some(seat) = &session.backend {
-        seat.identity.datagrams().to_backend.fetch_add(sent.datagrams, Ordering::Relaxed);
-        seat.identity.bytes_to_backend.fetch_add(sent.bytes, Ordering::Relaxed);
+        seat.count_to_backend(sent.datagrams, sent.bytes);
     }
 }
 
