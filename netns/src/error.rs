@@ -313,7 +313,7 @@ fn bpf_remedy(cause: &io::Error) -> &'static str {
             "; this needs CAP_BPF and CAP_NET_ADMIN outside any user namespace; steer by TPROXY instead"
         }
         Some(libc::ENOSYS) => "; the kernel was built without bpf(2); steer by TPROXY instead",
-        Some(libc::EINVAL) => "; sk_lookup programs need Linux 5.9 or later",
+        Some(libc::EINVAL) => "; sk_lookup programs need Linux 5.9 or later, those at interfaces 6.6",
         _ => "",
     }
 }

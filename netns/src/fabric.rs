@@ -2,7 +2,7 @@
 
 use crate::links::Leg;
 use crate::name::is_interface_name;
-use crate::shortcuts::Shortcuts;
+use crate::shortcuts::{self, Shortcuts};
 use crate::{Addresses, Error, Link, Links, Namespace, NetworkPlan, Result};
 use ipnet::IpNet;
 use std::net::Ipv6Addr;
@@ -49,15 +49,41 @@ impl Fabric {
         Ok(Self { plan: plan.clone(), links, bridge_index, shortcuts: None })
     }
 
-    /// Lets IP packets between the legs that are connected from now on go straight from one to the other, past the bridge,
-    /// as long as this fabric or a clone of it lives; afterwards they take the bridge again. Whoever captures packets sees
-    /// them at the ends of legs, not at the bridge, and XDP programs of the receiving interface do not get them.
+    /// Lets IP packets between the legs that are connected from now on go straight from one to the other, past the bridge. That
+    /// outlives this fabric and the process: legs that have such shortcuts from an earlier one keep them, with the sessions that go
+    /// past the proxy. Whoever captures packets sees them at the ends of legs, not at the bridge, and XDP programs of the
+    /// receiving interface do not get them.
     ///
     /// # Errors
-    /// If `bpf(2)` is refused, or the kernel has no `tcx` (before Linux 6.6). The fabric is as it was then.
-    pub fn take_shortcuts(&mut self) -> Result<()> {
-        self.shortcuts = Some(Arc::new(Shortcuts::new(self.namespace())?));
-        Ok(())
+    /// If `bpf(2)` is refused, or the kernel has no `tcx` (before Linux 6.6). No leg has a shortcut then.
+    pub async fn take_shortcuts(&mut self) -> Result<()> {
+        let ports = self.port_links().await?;
+        match Shortcuts::new(self.namespace(), &ports) {
+            Ok(shortcuts) => {
+                self.shortcuts = Some(Arc::new(shortcuts));
+                Ok(())
+            }
+            Err(error) => {
+                // The first error is the one to report.
+                drop(self.end_shortcuts_of(&ports));
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets the packets of all legs take the bridge, also of those that have a shortcut from an earlier fabric.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub async fn end_shortcuts(&mut self) -> Result<()> {
+        let ports = self.port_links().await?;
+        self.end_shortcuts_of(&ports)
+    }
+
+    fn end_shortcuts_of(&mut self, ports: &[Link]) -> Result<()> {
+        self.shortcuts = None;
+        let ports: Vec<_> = ports.iter().map(|port| port.index).collect();
+        shortcuts::detach(self.namespace(), &ports)
     }
 
     /// Says which hardware address the network's sandbox has: only what is sent there can go past its proxy.
@@ -169,10 +195,15 @@ impl Fabric {
     /// # Errors
     /// If the kernel refuses.
     pub async fn ports(&self) -> Result<Vec<String>> {
-        let is_port = |link: &Link| link.master == Some(self.bridge_index);
-        let mut ports: Vec<_> = self.links.list().await?.into_iter().filter(is_port).map(|link| link.name).collect();
+        let mut ports: Vec<_> = self.port_links().await?.into_iter().map(|link| link.name).collect();
         ports.sort_unstable();
         Ok(ports)
+    }
+
+    async fn port_links(&self) -> Result<Vec<Link>> {
+        let mut links = self.links.list().await?;
+        links.retain(|link| link.master == Some(self.bridge_index));
+        Ok(links)
     }
 
     /// The name of the bridge's port with that id: the id itself if it can be an interface's name, else one that follows

@@ -66,10 +66,12 @@ impl Structure {
                 let name = network.name().to_string();
                 let plan = NetworkPlan::new(settings.name_prefix.clone(), name, subnets(network));
                 let mut fabric = Fabric::ensure(&plan).await?;
-                if settings.shortcuts
-                    && let Err(error) = fabric.take_shortcuts()
-                {
-                    tracing::info!(network = %network.name(), %error, "packets take the bridge");
+                if settings.shortcuts {
+                    if let Err(error) = fabric.take_shortcuts().await {
+                        tracing::info!(network = %network.name(), %error, "packets take the bridge");
+                    }
+                } else if let Err(error) = fabric.end_shortcuts().await {
+                    log_all(network.name(), "cannot remove the shortcuts of an earlier daemon", &[error]);
                 }
                 Ground::Made(fabric)
             }

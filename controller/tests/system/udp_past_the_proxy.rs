@@ -417,9 +417,9 @@ fn sessions_of_a_proxy_that_was_killed_do_not_pass() {
     assert_ne!(client.ask(), name);
 }
 
-/// Without a daemon there are no programs: datagrams come to the proxy. The next daemon brings its own.
+/// The programs and what they know are there without a daemon, and the next one takes them over: nothing comes to the proxy.
 #[test]
-fn a_daemon_that_dies_costs_no_session() {
+fn a_daemon_that_dies_leaves_who_passes() {
     let state_dir = tempfile::tempdir().unwrap();
     let arguments = ["--keep", "--state-dir", state_dir.path().to_str().unwrap()];
     let mut node = Node::start_with(&arguments);
@@ -428,22 +428,100 @@ fn a_daemon_that_dies_costs_no_session() {
     let _servers = backends.each_ref().map(Echo::start);
     let mut client = Client::new(&container);
     let name = client.ask();
+    wait_until_it_passes(&node, &mut client);
+    let before = received_in_sandbox(&node);
     for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGKILL] {
-        wait_until_it_passes(&node, &mut client);
         node.daemon.signal(signal);
         node.daemon.wait();
-        let before = received_in_sandbox(&node);
-        for _ in 0..MANY {
-            assert_eq!(client.ask(), name, "{signal}");
-        }
-        assert_eq!(received_in_sandbox(&node), before + 2 * MANY as u64);
-        node.daemon = Node::start_daemon(node.run_dir.path(), &arguments);
+        // For so long that the proxy looks at it, and then some until the next daemon has met all.
+        ask_for(Duration::from_millis(1_500), &mut client, name);
+        let started = AtomicBool::new(false);
+        node.daemon = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !started.load(Ordering::Relaxed) {
+                    assert_eq!(client.ask(), name, "{signal}");
+                }
+            });
+            // Here, as it ends with the thread that has started it.
+            let daemon = Node::start_daemon(node.run_dir.path(), &arguments);
+            started.store(true, Ordering::Relaxed);
+            daemon
+        });
+        ask_for(Duration::from_millis(1_500), &mut client, name);
+        assert_eq!(received_in_sandbox(&node), before, "{signal}");
     }
-    wait_until_it_passes(&node, &mut client);
-    assert_eq!(client.ask(), name);
     assert_eq!((client.sent, count(&node, "sessions")), (client.received, 1));
-    wait_until("all is counted", || count(&node, "to_backends") == client.sent);
+    wait_until("all is counted", || {
+        count(&node, "to_backends") == client.sent && count(&node, "to_clients") == client.sent
+    });
+    // It is the proxy's session as ever.
+    node.ringlb(&["backend", "rm", "net", "web", &format!("10.0.0.{name}")]);
+    assert_ne!(client.ask(), name);
+    wait_until_it_passes(&node, &mut client);
     // Whatever is left ends with the last daemon.
+    node.daemon.signal(Signal::SIGTERM);
+    node.daemon.wait();
+    node.daemon = Node::start_daemon(node.run_dir.path(), &arguments[1..]);
+}
+
+fn ask_for(time: Duration, client: &mut Client, name: u8) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        assert_eq!(client.ask(), name);
+    }
+}
+
+/// What a proxy has left that died while there was no daemon is nobody's.
+#[test]
+fn sessions_of_a_proxy_that_died_without_a_daemon_do_not_pass() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let arguments = ["--keep", "--state-dir", state_dir.path().to_str().unwrap()];
+    let mut node = Node::start_with(&arguments);
+    node.create_network(&["10.0.0.0/16"]);
+    let (backends, container) = populate(&node);
+    let _servers = backends.each_ref().map(Echo::start);
+    let mut client = Client::new(&container);
+    let name = client.ask();
+    wait_until_it_passes(&node, &mut client);
+    let proxy = node.proxy_pid();
+    node.daemon.signal(Signal::SIGKILL);
+    node.daemon.wait();
+    kill(Pid::from_raw(proxy), Signal::SIGKILL).unwrap();
+    assert_eq!(client.ask(), name);
+    let before = received_in_sandbox(&node);
+    node.daemon = Node::start_daemon(node.run_dir.path(), &arguments);
+    wait_until("it sees the datagrams", || {
+        client.try_ask(64, Duration::from_millis(500));
+        received_in_sandbox(&node) > before
+    });
+    assert_ne!(node.proxy_pid(), proxy);
+    wait_until_it_passes(&node, &mut client);
+    node.daemon.signal(Signal::SIGTERM);
+    node.daemon.wait();
+    node.daemon = Node::start_daemon(node.run_dir.path(), &arguments[1..]);
+}
+
+/// A daemon that wishes for no shortcuts ends those of an earlier one, and the sessions are the proxy's.
+#[test]
+fn a_daemon_without_shortcuts_takes_who_passes_back() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let arguments = ["--keep", "--state-dir", state_dir.path().to_str().unwrap(), "--no-shortcuts"];
+    let mut node = Node::start_with(&arguments[..3]);
+    node.create_network(&["10.0.0.0/16"]);
+    let (backends, container) = populate(&node);
+    let _servers = backends.each_ref().map(Echo::start);
+    let mut client = Client::new(&container);
+    let name = client.ask();
+    wait_until_it_passes(&node, &mut client);
+    node.daemon.signal(Signal::SIGTERM);
+    node.daemon.wait();
+    node.daemon = Node::start_daemon(node.run_dir.path(), &arguments);
+    wait_until("all comes to the proxy", || {
+        let before = received_in_sandbox(&node);
+        (0..MANY).for_each(|_| assert_eq!(client.ask(), name));
+        received_in_sandbox(&node) == before + 2 * MANY as u64
+    });
+    assert_eq!((client.sent, count(&node, "sessions")), (client.received, 1));
     node.daemon.signal(Signal::SIGTERM);
     node.daemon.wait();
     node.daemon = Node::start_daemon(node.run_dir.path(), &arguments[1..]);

@@ -1,11 +1,13 @@
 //! Straight ways between the ports of a bridge, past the bridge.
 
+mod adoption;
 mod program;
 pub mod session_map;
 
-use crate::bpf::{self, Hook};
+use crate::bpf::{self, Hook, MapKind, Name};
 use crate::links::LOOPBACK_INDEX;
-use crate::{Namespace, Result};
+use crate::{Error, Link, Namespace, Result};
+use adoption::Adoption;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,7 +22,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// answers to the client, with the addresses that the proxy would have sent them with. The map is made when it is asked for, as
 /// most networks have no use for its memory.
 ///
-/// All of it ends with this handle, and what ends the process ends it too: then packets take the bridge again.
+/// The programs, and the maps that they use, outlive this handle and the process: the next one takes them over, and its programs
+/// take the places of these. A program ends with its port, or by [`detach`].
 #[derive(Debug)]
 pub(crate) struct Shortcuts {
     /// The bridge's.
@@ -33,7 +36,7 @@ pub(crate) struct Shortcuts {
 #[derive(Debug)]
 struct State {
     program: OwnedFd,
-    /// By the ports' names.
+    /// Those that have the program, by their names.
     ports: HashMap<String, Port>,
     /// The hardware address of the sandbox's interface.
     sandbox: [u8; 6],
@@ -52,31 +55,38 @@ struct Sessions {
 struct Port {
     index: u32,
     mac: [u8; 6],
-    /// Attaches the program for as long as it is open.
-    link: OwnedFd,
 }
 
+// By these the next daemon, which may be of another version, tells what it can go on with: a map that is used in another way than
+// before needs another name, unless its sizes differ too.
+const PROGRAM: Name = Name::new("ringlb_ports");
+/// As many as a bridge can have (`BR_MAX_PORTS`, net/bridge/br_private.h).
+const PORTS: MapKind = MapKind::numbers(Name::new("ringlb_ports"), 1024);
+const SESSIONS: MapKind = MapKind::shared_value(Name::new("ringlb_sessions"), session_map::BYTES);
+const SANDBOX: MapKind = MapKind::value(Name::new("ringlb_sandbox"), size_of::<[u8; 8]>());
+
 impl Shortcuts {
-    /// None yet, between ports of a bridge in that namespace.
-    pub(crate) fn new(namespace: &Namespace) -> Result<Self> {
-        let map = bpf::create_hash_map(PORTS)?;
-        let program = load(map.as_fd(), None)?;
-        // A kernel without tcx says so here, once, and not at every leg.
-        namespace.run(|| bpf::attach_to_interface(program.as_fd(), LOOPBACK_INDEX))??;
-        let state = State { program, ports: HashMap::new(), sandbox: [0; 6], sessions: None };
+    /// Those that an earlier handle has left at a bridge's ports; where there are none, none yet.
+    pub(crate) fn new(namespace: &Namespace, ports: &[Link]) -> Result<Self> {
+        let (map, state) = namespace.run(|| take_over(ports))??;
         Ok(Self { namespace: namespace.clone(), map, state: Mutex::new(state) })
     }
 
-    /// Lets packets to and from that port take the straight way, to it if they are for that hardware address.
+    /// Lets packets to and from that port take the straight way, to it if they are for that hardware address. If that fails, the
+    /// port has no program.
     pub(crate) fn add(&self, name: &str, index: u32, mac: [u8; 6]) -> Result<()> {
         let mut state = self.state();
         if state.ports.get(name).is_some_and(|port| (port.index, port.mac) == (index, mac)) {
             return Ok(());
         }
-        let link = self.namespace.run(|| bpf::attach_to_interface(state.program.as_fd(), index))??;
         self.remove_from(&mut state, name)?;
-        bpf::put_number(self.map.as_fd(), key_of(mac), index)?;
-        state.ports.insert(name.to_owned(), Port { index, mac, link });
+        let put = self.namespace.run(|| put_program(index, state.program.as_fd())).flatten();
+        if let Err(error) = put.and_then(|()| bpf::put_number(self.map.as_fd(), key_of(mac), index)) {
+            // The first error is the one to report.
+            drop(detach(&self.namespace, &[index]));
+            return Err(error);
+        }
+        state.ports.insert(name.to_owned(), Port { index, mac });
         Ok(())
     }
 
@@ -104,14 +114,13 @@ impl Shortcuts {
 
     /// Gives all ports the program that looks datagrams up.
     fn look_up_sessions(&self, state: &mut State) -> Result<Sessions> {
-        let map = bpf::create_shared_value(session_map::BYTES)?;
-        let sandbox = bpf::create_value(size_of::<[u8; 8]>())?;
-        bpf::write_value(sandbox.as_fd(), &key_of(state.sandbox))?;
-        let sessions = Sessions { map, sandbox };
+        let sessions = Sessions { map: bpf::create_map(&SESSIONS)?, sandbox: bpf::create_map(&SANDBOX)? };
+        bpf::write_value(sessions.sandbox.as_fd(), &key_of(state.sandbox))?;
         let program = load(self.map.as_fd(), Some(&sessions))?;
-        for port in state.ports.values() {
-            bpf::replace_program(port.link.as_fd(), program.as_fd())?;
-        }
+        self.namespace.run(|| {
+            // Ports go with containers, without a word to us.
+            state.ports.values().try_for_each(|port| replace_program(port.index, program.as_fd()).map(|_is_there| ()))
+        })??;
         state.program = program;
         Ok(sessions)
     }
@@ -124,7 +133,7 @@ impl Shortcuts {
         }
     }
 
-    /// Takes back [`Self::add`], if there is such a port.
+    /// Takes back [`Self::add`], if there is such a port, but for the program, which ends with the port.
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
         self.remove_from(&mut self.state(), name)
     }
@@ -145,14 +154,62 @@ impl Shortcuts {
     }
 }
 
+/// Takes the programs and maps of an earlier handle away from ports, as far as they are there.
+pub(crate) fn detach(namespace: &Namespace, ports: &[u32]) -> Result<()> {
+    if ports.is_empty() {
+        return Ok(());
+    }
+    namespace.run(|| {
+        for &port in ports {
+            let programs = match bpf::programs_at(port) {
+                // A kernel without such programs, or somebody who may not use any, has left none.
+                Err(Error::Bpf { cause, .. })
+                    if matches!(cause.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EPERM)) =>
+                {
+                    return Ok(());
+                }
+                programs => programs?,
+            };
+            for program in programs.iter().filter(|program| program.name == PROGRAM) {
+                bpf::detach_from(port, program.descriptor.as_fd())?;
+            }
+        }
+        Ok(())
+    })?
+}
+
+/// To be called in the bridge's namespace.
+fn take_over(ports: &[Link]) -> Result<(OwnedFd, State)> {
+    // A kernel without tcx says so here, once, and not at every leg.
+    bpf::programs_at(LOOPBACK_INDEX)?;
+    let mut adoption = Adoption::find(ports)?;
+    let (map, sessions) = match adoption.take_maps() {
+        Some(maps) => maps,
+        None => (bpf::create_map(&PORTS)?, None),
+    };
+    let program = load(map.as_fd(), sessions.as_ref())?;
+    let ports = adoption.complete(map.as_fd(), program.as_fd())?;
+    Ok((map, State { program, ports, sandbox: [0; 6], sessions }))
+}
+
+/// Has a port have that program, in the place of another one of ours if there is one. To be called in the bridge's namespace.
+fn put_program(port: u32, program: BorrowedFd<'_>) -> Result<()> {
+    if replace_program(port, program)? { Ok(()) } else { bpf::attach_at(port, program, None) }
+}
+
+/// The same, but for a port that has no program of ours: false for that, and if it is gone.
+fn replace_program(port: u32, program: BorrowedFd<'_>) -> Result<bool> {
+    match bpf::programs_at(port)?.iter().find(|program| program.name == PROGRAM) {
+        Some(old) => bpf::replace_at(port, old, program),
+        None => Ok(false),
+    }
+}
+
 fn load(ports: BorrowedFd<'_>, sessions: Option<&Sessions>) -> Result<OwnedFd> {
     let sessions = sessions
         .map(|sessions| program::SessionMaps { entries: sessions.map.as_fd(), sandbox: sessions.sandbox.as_fd() });
-    bpf::load_program(Hook::Ingress, &program::program(ports, sessions.as_ref()), c"Apache-2.0")
+    bpf::load_program(Hook::Ingress, PROGRAM, &program::program(ports, sessions.as_ref()), c"Apache-2.0")
 }
-
-/// As many as a bridge can have (`BR_MAX_PORTS`, net/bridge/br_private.h).
-const PORTS: u32 = 1024;
 
 fn key_of([a, b, c, d, e, f]: [u8; 6]) -> [u8; 8] {
     [a, b, c, d, e, f, 0, 0]

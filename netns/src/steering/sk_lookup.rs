@@ -3,8 +3,8 @@
 
 use super::sockets::{Group, Protocol};
 use crate::bpf::{
-    self, Hook, Instruction, Program, add, and, call, jump_always, jump_if_equal, jump_if_zero, jump_unless_equal,
-    load_map, load_word, move_register, move_value, store_word_of,
+    self, Hook, Instruction, MapKind, Name, Program, add, and, call, jump_always, jump_if_equal, jump_if_zero,
+    jump_unless_equal, load_map, load_word, move_register, move_value, store_word_of,
 };
 use crate::{Namespace, Result};
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Steers to the groups of sockets as long as the returned link is open.
 pub(super) fn attach(namespace: &Namespace, groups: &[Group]) -> Result<OwnedFd> {
     // The link keeps the program, and the program keeps the map.
-    let map = bpf::create_socket_map(KEYS)?;
+    let map = bpf::create_map(&MapKind::sockets(NAME, KEYS))?;
     for group in groups {
         // The kernel chooses among the sockets that share a port (`SO_REUSEPORT`).
         if let Some(socket) = group.sockets.first() {
@@ -23,7 +23,7 @@ pub(super) fn attach(namespace: &Namespace, groups: &[Group]) -> Result<OwnedFd>
     let mut own_addresses: Vec<_> =
         groups.iter().filter(|group| group.spares_own).map(|group| group.own_address).collect();
     own_addresses.dedup();
-    let program = bpf::load_program(Hook::SocketLookup, &program(&own_addresses, map.as_fd()), c"Apache-2.0")?;
+    let program = bpf::load_program(Hook::SocketLookup, NAME, &program(&own_addresses, map.as_fd()), c"Apache-2.0")?;
     bpf::attach_to_namespace(program.as_fd(), namespace.as_fd())
 }
 
@@ -44,6 +44,7 @@ const KEY_UDP: i32 = 1;
 const KEY_IPV4: i32 = 0;
 const KEY_IPV6: i32 = 2;
 const KEYS: u32 = 4;
+const NAME: Name = Name::new("ringlb");
 
 fn key_of(group: &Group) -> u32 {
     let protocol = match group.protocol {

@@ -8,6 +8,7 @@ mod leftovers;
 mod links;
 mod namespaces;
 mod neighbours;
+mod programs;
 mod sandbox;
 mod session_map;
 mod shortcuts;

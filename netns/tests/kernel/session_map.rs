@@ -1,7 +1,8 @@
 //! What the programs of a bridge's ports do with what is in the session map.
 #![allow(unsafe_code, reason = "the map is memory that is shared by address")]
 
-use crate::support::{ip, plan};
+use crate::programs::number_of;
+use crate::support::{ip, iproute2, plan};
 use crate::unprivileged::is_real_root;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use ringlb_netns::session_map::{
@@ -33,7 +34,7 @@ impl Network {
     async fn new(test: &str) -> Option<Self> {
         let plan = plan(test);
         let mut fabric = Fabric::ensure(&plan).await.unwrap();
-        if fabric.take_shortcuts().is_err() {
+        if fabric.take_shortcuts().await.is_err() {
             assert!(!is_real_root() || !crate::shortcuts::kernel_has_tcx());
             fabric.remove().await.unwrap();
             plan.remove().unwrap();
@@ -197,5 +198,66 @@ async fn what_was_not_sent_to_the_sandbox_is_not_looked_up() {
     assert!(spy.recv(&mut [0; 9]).is_err());
     assert_eq!(map.read(entry + DATAGRAMS), 0);
     drop(map);
+    network.remove().await;
+}
+
+/// The proxy need not notice: the next daemon has the same map, and what is in it goes on.
+#[tokio::test]
+async fn the_map_outlives_the_daemon() {
+    let Some(mut network) = Network::new("session-map-lives").await else { return };
+    let before = network.fabric.session_map().unwrap().unwrap();
+    let (map, number) = (Map::of(&before), number_of(&before, "map_id"));
+    drop(before);
+    let client = socket(&network.client, CLIENT, 5_000);
+    let lb = socket(network.sandbox.namespace(), LB, 53);
+    let backend = socket(&network.backend, BACKEND, 5_300);
+    let at = SocketAddrV4::new;
+    let (from, to) = ([at(CLIENT, 5_000), at(LB, 53)], [at(LB, 777), at(BACKEND, 5_300)]);
+    let entry = map.put(from, to);
+    let passes = || {
+        client.send_to(b"past", at(LB, 53)).unwrap();
+        assert_eq!(receive(&backend), (b"past".to_vec(), to[0]));
+    };
+    passes();
+    network.fabric = Fabric::ensure(&network.plan).await.unwrap();
+    passes();
+    network.fabric.take_shortcuts().await.unwrap();
+    passes();
+    network.sandbox = Sandbox::ensure(&network.plan, &network.fabric, ip(&LB.to_string())).await.unwrap();
+    passes();
+    assert_eq!(number_of(&network.fabric.session_map().unwrap().unwrap(), "map_id"), number);
+    passes();
+    assert_eq!(map.read(entry + DATAGRAMS), 5);
+    network.fabric.forget_sessions().unwrap();
+    client.send_to(b"forgotten", at(LB, 53)).unwrap();
+    assert_eq!(receive(&lb), (b"forgotten".to_vec(), from[0]));
+
+    // Whoever takes the programs away ends the map with them.
+    network.fabric.end_shortcuts().await.unwrap();
+    map.put(from, to);
+    client.send_to(b"alone", at(LB, 53)).unwrap();
+    assert_eq!(receive(&lb), (b"alone".to_vec(), from[0]));
+    network.fabric.take_shortcuts().await.unwrap();
+    assert_ne!(number_of(&network.fabric.session_map().unwrap().unwrap(), "map_id"), number);
+    drop(map);
+    network.remove().await;
+}
+
+/// A container goes with its interface when it likes.
+#[tokio::test]
+async fn the_map_is_made_although_a_port_is_gone() {
+    let Some(network) = Network::new("session-map-gone").await else { return };
+    let other = Namespace::create("ringlb-test-session-map-gone-other").unwrap();
+    network.fabric.connect("other", &other, "eth0", ip("10.77.0.13")).await.unwrap();
+    iproute2(&other, &["link", "delete", "eth0"]);
+    let map = Map::of(&network.fabric.session_map().unwrap().unwrap());
+    let client = socket(&network.client, CLIENT, 5_000);
+    let backend = socket(&network.backend, BACKEND, 5_300);
+    let at = SocketAddrV4::new;
+    map.put([at(CLIENT, 5_000), at(LB, 53)], [at(LB, 777), at(BACKEND, 5_300)]);
+    client.send_to(b"past", at(LB, 53)).unwrap();
+    assert_eq!(receive(&backend), (b"past".to_vec(), at(LB, 777)));
+    drop(map);
+    Namespace::remove(other.name().unwrap()).unwrap();
     network.remove().await;
 }

@@ -1,3 +1,4 @@
+use crate::programs::{attach_another, programs_at};
 use crate::support::{Stack, ip, iproute2, is_silent, ping, plan};
 use crate::unprivileged::is_real_root;
 use ringlb_netns::{Fabric, Namespace, NetworkPlan};
@@ -20,7 +21,7 @@ impl Network {
         let plan = NetworkPlan { subnets: Stack::Dual.subnets(), ..plan(test) };
         let fabric = Fabric::ensure(&plan).await.unwrap();
         let mut network = Self { plan, fabric, containers: containers(test) };
-        network.fabric.take_shortcuts().unwrap();
+        network.fabric.take_shortcuts().await.unwrap();
         connect(&network.fabric, &network.containers).await;
         Some(network)
     }
@@ -36,6 +37,11 @@ impl Network {
     fn are_silent(&self) -> bool {
         let [(_, _, _), (_, v4, v6)] = CONTAINERS;
         is_silent(&self.containers[0], v4) && is_silent(&self.containers[0], v6)
+    }
+
+    /// The numbers of the programs at each container's port.
+    fn programs(&self) -> [Vec<u32>; 2] {
+        CONTAINERS.map(|(name, ..)| programs_at(self.fabric.namespace(), name))
     }
 
     fn set_bridge(&self, state: &str) {
@@ -79,20 +85,120 @@ mod as_root {
         network.set_bridge("down");
         assert!(network.reach_each_other());
 
-        // The next daemon's are there before this one's are gone.
-        let mut again = Fabric::ensure(&network.plan).await.unwrap();
-        again.take_shortcuts().unwrap();
-        connect(&again, &network.containers).await;
+        // They are there without a daemon, and the next one's take their places.
+        let before = network.programs();
+        assert!(before.iter().all(|programs| programs.len() == 1), "{before:?}");
+        network.fabric = Fabric::ensure(&network.plan).await.unwrap();
         network.set_bridge("down");
         assert!(network.reach_each_other());
-        network.fabric = again;
+        network.fabric.take_shortcuts().await.unwrap();
         assert!(network.reach_each_other());
+        connect(&network.fabric, &network.containers).await;
+        network.set_bridge("down");
+        assert!(network.reach_each_other());
+        let after = network.programs();
+        assert!(after.iter().all(|programs| programs.len() == 1), "{after:?}");
+        assert_ne!(before, after);
+        network.remove().await;
+    }
 
-        // Without them the bridge has the packets.
+    #[tokio::test]
+    async fn whoever_wishes_for_none_takes_those_away_that_are_there() {
+        let Some(mut network) = Network::new("shortcuts-end").await else { return };
+        assert!(network.reach_each_other());
         network.fabric = Fabric::ensure(&network.plan).await.unwrap();
+        network.fabric.end_shortcuts().await.unwrap();
+        assert_eq!(network.programs(), [[0; 0]; 2]);
+        connect(&network.fabric, &network.containers).await;
         assert!(network.reach_each_other());
         network.set_bridge("down");
         assert!(network.are_silent());
+        // There is nothing to take away any more.
+        network.fabric.end_shortcuts().await.unwrap();
+        network.remove().await;
+    }
+
+    #[tokio::test]
+    async fn programs_of_others_stay() {
+        let Some(mut network) = Network::new("shortcuts-programs").await else { return };
+        let (name, ..) = CONTAINERS[0];
+        let other = attach_another(network.fabric.namespace(), name, "other");
+        let [ours, others] = network.programs()[0][..] else { panic!("{:?}", network.programs()) };
+        assert_eq!(others, other);
+
+        network.fabric = Fabric::ensure(&network.plan).await.unwrap();
+        network.fabric.take_shortcuts().await.unwrap();
+        connect(&network.fabric, &network.containers).await;
+        let [next, others] = network.programs()[0][..] else { panic!("{:?}", network.programs()) };
+        assert_eq!(others, other);
+        assert_ne!(next, ours);
+        network.fabric.end_shortcuts().await.unwrap();
+        assert_eq!(network.programs()[0], [other]);
+        network.fabric.take_shortcuts().await.unwrap();
+        connect(&network.fabric, &network.containers).await;
+        assert_eq!(network.programs().map(|programs| programs.len()), [2, 1]);
+        assert!(network.reach_each_other());
+        network.set_bridge("down");
+        assert!(network.reach_each_other());
+        network.remove().await;
+    }
+
+    /// One that has no map, or another kind of it.
+    #[tokio::test]
+    async fn a_program_of_another_version_is_replaced() {
+        let Some(mut network) = Network::new("shortcuts-version").await else { return };
+        network.fabric.end_shortcuts().await.unwrap();
+        let bridge = network.fabric.namespace();
+        let before = CONTAINERS.map(|(name, ..)| [attach_another(bridge, name, "ringlb_ports")]);
+        assert_eq!(network.programs(), before);
+        network.fabric.take_shortcuts().await.unwrap();
+        assert!(network.reach_each_other());
+        connect(&network.fabric, &network.containers).await;
+        let after = network.programs();
+        assert!(after.iter().all(|programs| programs.len() == 1), "{after:?}");
+        assert!(after.iter().zip(&before).all(|(after, before)| after != before));
+        network.set_bridge("down");
+        assert!(network.reach_each_other());
+        network.remove().await;
+    }
+
+    /// What the map says of a port that has gone meanwhile would lead to nobody.
+    #[tokio::test]
+    async fn what_was_left_of_ports_that_are_gone_is_forgotten() {
+        let Some(mut network) = Network::new("shortcuts-gone").await else { return };
+        assert!(network.reach_each_other());
+        network.fabric = Fabric::ensure(&network.plan).await.unwrap();
+        let (_, v4, v6) = CONTAINERS[1];
+        iproute2(&network.containers[1], &["link", "delete", "eth0"]);
+        network.fabric.take_shortcuts().await.unwrap();
+        // Somebody else has the hardware address by now, where only the bridge leads to.
+        let bridge = network.fabric.namespace();
+        iproute2(bridge, &["link", "add", "own", "up", "master", "br0", "type", "veth", "peer", "name", "own-end"]);
+        let other = &network.containers[1];
+        iproute2(bridge, &["link", "set", "own-end", "address", "02:42:0a:4d:00:0c"]);
+        iproute2(bridge, &["link", "set", "own-end", "netns", other.name().unwrap()]);
+        for address in [format!("{v4}/24"), format!("{v6}/64")] {
+            iproute2(other, &["address", "add", &address, "dev", "own-end", "nodad"]);
+        }
+        iproute2(other, &["link", "set", "own-end", "up"]);
+        assert!(network.reach_each_other());
+        network.remove().await;
+    }
+
+    /// A leg that nobody has connected again is known all the same.
+    #[tokio::test]
+    async fn a_leg_of_an_earlier_daemon_can_go() {
+        let Some(mut network) = Network::new("shortcuts-leg").await else { return };
+        assert!(network.reach_each_other());
+        network.fabric = Fabric::ensure(&network.plan).await.unwrap();
+        network.fabric.take_shortcuts().await.unwrap();
+        let (name, v4, v6) = CONTAINERS[1];
+        network.fabric.disconnect(name).await.unwrap();
+        assert!(network.are_silent());
+        // Without a shortcut: what was left of the one before would lead to nobody.
+        let plain = Fabric::ensure(&network.plan).await.unwrap();
+        plain.connect(name, &network.containers[1], "eth0", Stack::Dual.addresses(v4, v6)).await.unwrap();
+        assert!(network.reach_each_other());
         network.remove().await;
     }
 
@@ -161,7 +267,7 @@ async fn where_there_are_none_packets_take_the_bridge() {
     }
     let plan = plan("shortcuts-none");
     let mut fabric = Fabric::ensure(&plan).await.unwrap();
-    fabric.take_shortcuts().unwrap_err();
+    fabric.take_shortcuts().await.unwrap_err();
     let containers = containers("shortcuts-none");
     for ((name, v4, _), container) in CONTAINERS.into_iter().zip(&containers) {
         fabric.connect(name, container, "eth0", ip(v4)).await.unwrap();

@@ -102,6 +102,10 @@ impl Worker {
                 }
             }
         }
+        if self.proxy.is_none() || awaits_sessions || !others.is_empty() {
+            // A proxy that ended while there was no daemon has left some behind: the only one, or one of two.
+            structure.forget_sessions(&self.name);
+        }
         if wish.observed_sandbox().is_some_and(|sandbox| sandbox.takeover) {
             self.published.want_nothing();
         } else {

@@ -6,6 +6,8 @@
 //! backend refuses is not sent to another one, although the session itself moves, as the refusal comes to its socket. And what
 //! passes is counted once a second. A datagram that the programs do not send on, such as a fragment, comes here as ever.
 //!
+//! Neither programs nor map end with the daemon: what passes goes on while there is none, and with the next one.
+//!
 //! What passes asks for no neighbour, so that nobody would say that a backend has vanished. Therefore a session that has had no
 //! reply for a second comes back, until it has been busy here again: it is told then.
 
@@ -138,6 +140,9 @@ impl Direction {
 impl Worker {
     /// Has busy sessions pass by that map from now on.
     pub(in crate::worker) fn use_session_map(&mut self, map: Arc<SessionMap>) -> Result<(), Error> {
+        if self.pass_by(&map) {
+            return Ok(());
+        }
         self.end_passing()?;
         self.datagrams.passings.map = Some(map);
         // What was not possible with the one before may be now.
@@ -147,6 +152,22 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Whether the sessions that pass do so by that map: the next daemon has taken it over, and gives it again. It is another
+    /// mapping of the same memory, which shows by what is in it.
+    fn pass_by(&mut self, map: &SessionMap) -> bool {
+        let Datagrams { sessions, passings, .. } = &mut self.datagrams;
+        let is_in = |direction: &Direction| map.passed(&direction.place).is_some();
+        let mut any = false;
+        for slot in &passings.slots {
+            let Some(OpenSession { passing: Some(passing), .. }) = sessions.get(*slot) else { continue };
+            if !is_in(&passing.to_backend) || !is_in(&passing.to_client) {
+                return false;
+            }
+            any = true;
+        }
+        any
     }
 
     /// Has no session pass any more.
