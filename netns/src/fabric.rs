@@ -101,6 +101,16 @@ impl Fabric {
         self.shortcuts.as_ref().map(|shortcuts| shortcuts.session_map()).transpose()
     }
 
+    /// The memory by which the network's proxies say which TCP connections may go past them
+    /// ([`connection_map`](crate::connection_map)), where there are shortcuts. It is made by the first call, and takes no memory
+    /// before.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn connection_map(&self) -> Result<Option<OwnedFd>> {
+        self.shortcuts.as_ref().map(|shortcuts| shortcuts.connection_map()).transpose()
+    }
+
     /// Whether the network has shortcuts.
     #[must_use]
     pub fn has_shortcuts(&self) -> bool {

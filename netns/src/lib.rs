@@ -46,6 +46,6 @@ pub use namespace::Namespace;
 pub use plan::NetworkPlan;
 pub use port_sockets::{PortProtocol, PortSockets};
 pub use sandbox::Sandbox;
-pub use shortcuts::session_map;
+pub use shortcuts::{connection_map, session_map};
 pub use steering::{SteeredSockets, Steering, SteeringKind, ThreadSockets};
 pub use takeover::{TakenOver, Takeover};

@@ -4,7 +4,7 @@
 use super::Instruction;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// A program that is being written. Each label is given once, after all jumps to it: a program without loops.
+/// A program that is being written. Each label is given once, after all jumps to it; only [`Program::jump_back`] makes loops.
 #[derive(Debug)]
 pub(crate) struct Program<Label> {
     instructions: Vec<Instruction>,
@@ -21,8 +21,19 @@ impl<Label: Copy + PartialEq> Program<Label> {
         self.instructions.push(instruction);
     }
 
-    pub(crate) fn extend(&mut self, instructions: [Instruction; 2]) {
+    pub(crate) fn extend(&mut self, instructions: impl IntoIterator<Item = Instruction>) {
         self.instructions.extend(instructions);
+    }
+
+    /// Where the next instruction will be.
+    pub(crate) const fn here(&self) -> usize {
+        self.instructions.len()
+    }
+
+    /// Jumps to an instruction that is there already. The verifier must see that it ends (Linux 5.3).
+    pub(crate) fn jump_back(&mut self, instruction: Instruction, to: usize) {
+        let distance = i16::try_from(self.here() + 1 - to).map_or(i16::MIN, |distance| -distance);
+        self.instructions.push(instruction.with_offset(distance));
     }
 
     pub(crate) fn jump(&mut self, instruction: Instruction, to: Label) {
@@ -67,6 +78,57 @@ pub(crate) const fn add(to: u8, value: i32) -> Instruction {
 
 pub(crate) const fn add_register(to: u8, from: u8) -> Instruction {
     Instruction::new(0x0f, to, from, 0, 0)
+}
+
+/// On the lower 32 bits, as those that follow with `word` in their name; the upper become zero.
+pub(crate) const fn add_word(to: u8, from: u8) -> Instruction {
+    Instruction::new(0x0c, to, from, 0, 0)
+}
+
+pub(crate) const fn subtract_word(to: u8, from: u8) -> Instruction {
+    Instruction::new(0x1c, to, from, 0, 0)
+}
+
+pub(crate) const fn negate_word(to: u8) -> Instruction {
+    Instruction::new(0x84, to, 0, 0, 0)
+}
+
+pub(crate) const fn or_word(to: u8, from: u8) -> Instruction {
+    Instruction::new(0x4c, to, from, 0, 0)
+}
+
+pub(crate) const fn or_word_value(to: u8, value: i32) -> Instruction {
+    Instruction::new(0x44, to, 0, 0, value)
+}
+
+pub(crate) const fn xor_word_value(to: u8, value: i32) -> Instruction {
+    Instruction::new(0xa4, to, 0, 0, value)
+}
+
+pub(crate) const fn shift_word_left_by(to: u8, bits: u8) -> Instruction {
+    Instruction::new(0x6c, to, bits, 0, 0)
+}
+
+pub(crate) const fn shift_word_right_by(to: u8, bits: u8) -> Instruction {
+    Instruction::new(0x7c, to, bits, 0, 0)
+}
+
+pub(crate) const fn shift_word_left(to: u8, bits: i32) -> Instruction {
+    Instruction::new(0x64, to, 0, 0, bits)
+}
+
+pub(crate) const fn shift_word_right(to: u8, bits: i32) -> Instruction {
+    Instruction::new(0x74, to, 0, 0, bits)
+}
+
+/// From network byte order to the machine's, or the other way around.
+pub(crate) const fn swap_word(register: u8) -> Instruction {
+    Instruction::new(0xdc, register, 0, 0, 32)
+}
+
+/// The same of the lower 16 bits; the others become zero.
+pub(crate) const fn swap_half_word(register: u8) -> Instruction {
+    Instruction::new(0xdc, register, 0, 0, 16)
 }
 
 pub(crate) const fn xor_register(to: u8, from: u8) -> Instruction {
@@ -123,6 +185,20 @@ pub(crate) const fn store_double_word_of(to: u8, offset: i16, from: u8) -> Instr
     Instruction::new(0x7b, to, from, offset, 0)
 }
 
+pub(crate) const fn store_word(to: u8, offset: i16, value: i32) -> Instruction {
+    Instruction::new(0x62, to, 0, offset, value)
+}
+
+/// Puts a word into memory if `R0` is there, and what is there before into `R0` (Linux 5.12).
+pub(crate) const fn exchange_word_if_same(to: u8, offset: i16, from: u8) -> Instruction {
+    Instruction::new(0xc3, to, from, offset, 0xf1)
+}
+
+/// Puts a word into memory after all that came before, and what was there into the register (Linux 5.12).
+pub(crate) const fn exchange_word(to: u8, offset: i16, register: u8) -> Instruction {
+    Instruction::new(0xc3, to, register, offset, 0xe1)
+}
+
 /// Adds to a double word of memory that others change too.
 pub(crate) const fn atomic_add(to: u8, offset: i16, from: u8) -> Instruction {
     Instruction::new(0xdb, to, from, offset, 0)
@@ -156,6 +232,26 @@ pub(crate) const fn jump_unless_zero(register: u8) -> Instruction {
 /// Compares all 64 bits.
 pub(crate) const fn jump_unless_same(register: u8, other: u8) -> Instruction {
     Instruction::new(0x5d, register, other, 0, 0)
+}
+
+/// Compares the lower 32 bits.
+pub(crate) const fn jump_unless_same_word(register: u8, other: u8) -> Instruction {
+    Instruction::new(0x5e, register, other, 0, 0)
+}
+
+/// Compares the lower 32 bits.
+pub(crate) const fn jump_if_same_word(register: u8, other: u8) -> Instruction {
+    Instruction::new(0x1e, register, other, 0, 0)
+}
+
+/// Whether the lower 32 bits are a number above zero, with a sign.
+pub(crate) const fn jump_if_positive_word(register: u8) -> Instruction {
+    Instruction::new(0x66, register, 0, 0, 0)
+}
+
+/// Compares the lower 32 bits, without a sign.
+pub(crate) const fn jump_if_word_greater(register: u8, than: i32) -> Instruction {
+    Instruction::new(0x26, register, 0, 0, than)
 }
 
 /// Looks at the lower 32 bits.

@@ -1,6 +1,9 @@
 //! Straight ways between the ports of a bridge, past the bridge.
 
 mod adoption;
+pub mod connection_map;
+mod connections;
+mod packet;
 mod program;
 pub mod session_map;
 
@@ -8,6 +11,7 @@ use crate::bpf::{self, Hook, MapKind, Name};
 use crate::links::LOOPBACK_INDEX;
 use crate::{Error, Link, Namespace, Result};
 use adoption::Adoption;
+use connections::Connections;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,6 +25,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// UDP datagrams of sessions that the network's proxy has put into the [`session_map`] go straight on to the backend, and its
 /// answers to the client, with the addresses that the proxy would have sent them with. The map is made when it is asked for, as
 /// most networks have no use for its memory.
+///
+/// Connections that its proxies have put into the [`connection_map`] go past the proxy as well, by another program before that one.
 ///
 /// The programs, and the maps that they use, outlive this handle and the process: the next one takes them over, and its programs
 /// take the places of these. A program ends with its port, or by [`detach`].
@@ -41,6 +47,7 @@ struct State {
     /// The hardware address of the sandbox's interface.
     sandbox: [u8; 6],
     sessions: Option<Sessions>,
+    connections: Option<Connections>,
 }
 
 /// What there is once sessions may go past a proxy.
@@ -87,15 +94,20 @@ impl Shortcuts {
             return Err(error);
         }
         state.ports.insert(name.to_owned(), Port { index, mac });
-        Ok(())
+        let Some(connections) = &state.connections else { return Ok(()) };
+        self.namespace.run(|| connections.put_at(index))??;
+        connections.set_sandbox(state.sandbox, state.sandbox_port())
     }
 
     /// Says which hardware address the sandbox has.
     pub(crate) fn set_sandbox(&self, mac: [u8; 6]) -> Result<()> {
         let mut state = self.state();
         state.sandbox = mac;
-        match &state.sessions {
-            Some(sessions) => bpf::write_value(sessions.sandbox.as_fd(), &key_of(mac)),
+        if let Some(sessions) = &state.sessions {
+            bpf::write_value(sessions.sandbox.as_fd(), &key_of(mac))?;
+        }
+        match &state.connections {
+            Some(connections) => connections.set_sandbox(mac, state.sandbox_port()),
             None => Ok(()),
         }
     }
@@ -110,6 +122,27 @@ impl Shortcuts {
         let copy = bpf::copy(sessions.map.as_fd());
         state.sessions = Some(sessions);
         copy
+    }
+
+    /// The memory in which proxies put down which connections may go past them. All ports have the program for that from the first
+    /// call on.
+    pub(crate) fn connection_map(&self) -> Result<OwnedFd> {
+        let mut state = self.state();
+        let connections = match state.connections.take() {
+            Some(connections) => connections,
+            None => self.lead_connections(&state)?,
+        };
+        let copy = bpf::copy(connections.map());
+        state.connections = Some(connections);
+        copy
+    }
+
+    /// Gives all ports the program that leads connections past the proxy.
+    fn lead_connections(&self, state: &State) -> Result<Connections> {
+        let connections = Connections::new(self.map.as_fd())?;
+        connections.set_sandbox(state.sandbox, state.sandbox_port())?;
+        self.namespace.run(|| state.ports.values().try_for_each(|port| connections.put_at(port.index)))??;
+        Ok(connections)
     }
 
     /// Gives all ports the program that looks datagrams up.
@@ -154,7 +187,15 @@ impl Shortcuts {
     }
 }
 
-/// Takes the programs and maps of an earlier handle away from ports, as far as they are there.
+impl State {
+    /// The port of the sandbox; 0, which no interface has, if there is none.
+    fn sandbox_port(&self) -> u32 {
+        self.ports.values().find(|port| port.mac == self.sandbox).map_or(0, |port| port.index)
+    }
+}
+
+/// Takes the programs and maps of an earlier handle away from ports, as far as they are there, but for what leads connections past
+/// the proxy: those that have gone past it need it to their end.
 pub(crate) fn detach(namespace: &Namespace, ports: &[u32]) -> Result<()> {
     if ports.is_empty() {
         return Ok(());
@@ -188,8 +229,9 @@ fn take_over(ports: &[Link]) -> Result<(OwnedFd, State)> {
         None => (bpf::create_map(&PORTS)?, None),
     };
     let program = load(map.as_fd(), sessions.as_ref())?;
+    let connections = Connections::adopt(ports, map.as_fd())?;
     let ports = adoption.complete(map.as_fd(), program.as_fd())?;
-    Ok((map, State { program, ports, sandbox: [0; 6], sessions }))
+    Ok((map, State { program, ports, sandbox: [0; 6], sessions, connections }))
 }
 
 /// Has a port have that program, in the place of another one of ours if there is one. To be called in the bridge's namespace.

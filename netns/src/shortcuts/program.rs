@@ -1,78 +1,36 @@
 //! The program of a bridge's ports.
 
+use super::packet::{
+    BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, DESTINATION, DESTINATION_MAC, ETHERNET_HEADER, ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6, FRAGMENT, FRAME, GSO_SEGMENTS, HEADER_CHECKSUM, HELPER_CSUM_DIFF, HELPER_L3_CSUM_REPLACE,
+    HELPER_L4_CSUM_REPLACE, HELPER_REDIRECT_PEER, HELPER_SKB_CHANGE_TYPE, IS_FRAGMENT, LENGTH, MAC_OF_IPV4,
+    PACKET_HOST, PLAIN_IPV4, PORTS, PROTOCOL, R0, R1, R2, R3, R4, R5, SOURCE, SOURCE_MAC, TCX_DROP, TCX_NEXT,
+    TRANSPORT, VERSION_AND_LENGTH, find_bytes, find_port, require_sandbox,
+};
 use super::session_map::{
     BUCKETS, BYTES, DATAGRAMS, ENTRY_BYTES, FACTORS, KEY_ADDRESSES, KEY_PORTS, NEW_ADDRESSES, NEW_PORTS, PAYLOAD_BYTES,
     SEQUENCE, WAYS,
 };
 use crate::bpf::{
     Instruction, Program, add, add_register, and, atomic_add, atomic_fetch_add_word, call, exit, jump_always,
-    jump_if_any_bit, jump_if_equal, jump_if_greater, jump_if_zero, jump_unless_equal, jump_unless_same,
-    jump_unless_zero, load_byte, load_double_word, load_half_word, load_map, load_map_value, load_word, move_register,
-    move_value, multiply, shift_left, shift_right, store_double_word_of, store_half_word, store_half_word_of,
-    store_word_of, xor_register,
+    jump_if_any_bit, jump_if_equal, jump_unless_equal, jump_unless_same, jump_unless_zero, load_byte, load_double_word,
+    load_half_word, load_map_value, load_word, move_register, move_value, multiply, shift_left, shift_right,
+    store_double_word_of, store_half_word, store_half_word_of, store_word_of, xor_register,
 };
 use std::os::fd::BorrowedFd;
 
-// Offsets in `struct __sk_buff`.
-const LENGTH: i16 = 0;
-const PROTOCOL: i16 = 16;
-const DATA: i16 = 76;
-const DATA_END: i16 = 80;
-const GSO_SEGMENTS: i16 = 164;
-
-// Offsets in a frame with an IPv4 header without options, and a UDP header.
-const DESTINATION_MAC: i16 = 0;
-const SOURCE_MAC: i16 = 6;
-const VERSION_AND_LENGTH: i16 = 14;
-const FRAGMENT: i16 = 20;
-const TRANSPORT: i16 = 23;
-const HEADER_CHECKSUM: i32 = 24;
-const SOURCE: i16 = 26;
-const DESTINATION: i16 = 30;
-const PORTS: i16 = 34;
+/// Where a UDP header begins, what it has, and where it ends.
+const UDP: i32 = 17;
 const UDP_CHECKSUM: i32 = 40;
-const ETHERNET_HEADER: i32 = 14;
 const HEADERS: i32 = 42;
 
-/// Of if_ether.h, in network byte order.
-const ETHERTYPE_IPV4: i32 = 0x0800_u16.to_be() as i32;
-const ETHERTYPE_IPV6: i32 = 0x86dd_u16.to_be() as i32;
-/// Version 4, a header of five words.
-const PLAIN_IPV4: i32 = 0x45;
-/// More fragments, or not the first one, in network byte order.
-const IS_FRAGMENT: i32 = 0x3fff_u16.to_be() as i32;
-const UDP: i32 = 17;
-/// How hardware addresses begin that follow from an IPv4 address (`fabric::mac_of`).
-const MAC_OF_IPV4: i32 = u16::from_ne_bytes([0x02, 0x42]) as i32;
-
-const HELPER_MAP_LOOKUP_ELEM: i32 = 1;
-const HELPER_L3_CSUM_REPLACE: i32 = 10;
-const HELPER_L4_CSUM_REPLACE: i32 = 11;
-const HELPER_CSUM_DIFF: i32 = 28;
-const HELPER_SKB_CHANGE_TYPE: i32 = 32;
-const HELPER_REDIRECT_PEER: i32 = 155;
-const BPF_F_PSEUDO_HDR: i32 = 1 << 4;
-/// A datagram without a checksum has none afterwards.
-const BPF_F_MARK_MANGLED_0: i32 = 1 << 5;
-const PACKET_HOST: i32 = 0;
-/// The next program at this port, and after the last one the bridge.
-const TCX_NEXT: i32 = -1;
-const TCX_DROP: i32 = 2;
-
-// Registers: the result, the arguments, those that survive calls, and the frame.
-const R0: u8 = 0;
-const R1: u8 = 1;
-const R2: u8 = 2;
-const R3: u8 = 3;
-const R4: u8 = 4;
-const R5: u8 = 5;
+// Registers that survive calls.
 const CONTEXT: u8 = 6;
 /// The port that a packet is handed to.
 const PORT: u8 = 7;
 /// The entry of the session map that a datagram has.
 const ENTRY: u8 = 8;
 const KEPT: u8 = 9;
-const FRAME: u8 = 10;
 
 // In the frame: a hardware address as a key, and a datagram's addresses and ports before and after.
 const MAC: i16 = -8;
@@ -156,19 +114,14 @@ pub(super) fn program(ports: BorrowedFd<'_>, sessions: Option<&SessionMaps<'_>>)
 /// Looks for the session of a datagram: what it is translated to is in the frame then. All else goes on by its hardware
 /// address. Only what was sent to the sandbox can be a proxy's: nobody else's datagrams are led astray by what it says.
 fn find_session(program: &mut Program<Label>, maps: &SessionMaps<'_>) {
-    find_bytes(program, HEADERS, Label::ByMac);
+    find_bytes(program, CONTEXT, HEADERS, Label::ByMac);
     program.push(load_byte(R1, R2, TRANSPORT));
     program.jump(jump_unless_equal(R1, UDP), Label::ByMac);
     program.push(load_byte(R1, R2, VERSION_AND_LENGTH));
     program.jump(jump_unless_equal(R1, PLAIN_IPV4), Label::ByMac);
     program.push(load_half_word(R1, R2, FRAGMENT));
     program.jump(jump_if_any_bit(R1, IS_FRAGMENT), Label::ByMac);
-    program.extend(load_map_value(R3, maps.sandbox));
-    for offset in [0, 2, 4] {
-        program.push(load_half_word(R1, R2, DESTINATION_MAC + offset));
-        program.push(load_half_word(R4, R3, offset));
-        program.jump(jump_unless_same(R1, R4), Label::ByMac);
-    }
+    require_sandbox(program, maps.sandbox, DESTINATION_MAC, Label::ByMac);
     program.push(load_word(R3, R2, SOURCE));
     program.push(load_word(R4, R2, DESTINATION));
     program.push(load_word(R5, R2, PORTS));
@@ -230,7 +183,8 @@ fn find_next_hop(program: &mut Program<Label>, ports: BorrowedFd<'_>) {
         program.push(load_half_word(R1, FRAME, NEW + 4 + offset));
         program.push(store_half_word_of(FRAME, MAC + 2 + offset, R1));
     }
-    find_port(program, ports, Label::ByMac);
+    find_port(program, ports, MAC, Label::ByMac);
+    program.push(load_word(PORT, R0, 0));
 }
 
 /// Counts the datagrams, of which there are several in one packet if they are yet to be cut (`UDP_SEGMENT`).
@@ -274,7 +228,7 @@ fn translate(program: &mut Program<Label>) {
     program.push(load_word(R4, FRAME, PORTS_AFTER));
     program.push(move_value(R5, BPF_F_MARK_MANGLED_0 | 4));
     program.push(call(HELPER_L4_CSUM_REPLACE));
-    find_bytes(program, HEADERS, Label::Drop);
+    find_bytes(program, CONTEXT, HEADERS, Label::Drop);
     for offset in [0, 2, 4] {
         program.push(load_half_word(R1, R2, DESTINATION_MAC + offset));
         program.push(store_half_word_of(R2, SOURCE_MAC + offset, R1));
@@ -288,31 +242,12 @@ fn translate(program: &mut Program<Label>) {
 }
 
 fn find_port_by_mac(program: &mut Program<Label>, ports: BorrowedFd<'_>) {
-    find_bytes(program, ETHERNET_HEADER, Label::Next);
+    find_bytes(program, CONTEXT, ETHERNET_HEADER, Label::Next);
     for offset in [0, 2, 4] {
         program.push(load_half_word(R1, R2, DESTINATION_MAC + offset));
         program.push(store_half_word_of(FRAME, MAC + offset, R1));
     }
-    find_port(program, ports, Label::Next);
-}
-
-/// Has `R2` point to the packet, if it has so many bytes. Calls that change it make that void.
-fn find_bytes(program: &mut Program<Label>, bytes: i32, otherwise: Label) {
-    program.push(load_word(R2, CONTEXT, DATA));
-    program.push(load_word(R3, CONTEXT, DATA_END));
-    program.push(move_register(R1, R2));
-    program.push(add(R1, bytes));
-    program.jump(jump_if_greater(R1, R3), otherwise);
-}
-
-/// Looks for the port that the hardware address in the frame is at.
-fn find_port(program: &mut Program<Label>, ports: BorrowedFd<'_>, otherwise: Label) {
-    program.push(store_half_word(FRAME, MAC + 6, 0));
-    program.extend(load_map(R1, ports));
-    program.push(move_register(R2, FRAME));
-    program.push(add(R2, MAC.into()));
-    program.push(call(HELPER_MAP_LOOKUP_ELEM));
-    program.jump(jump_if_zero(R0), otherwise);
+    find_port(program, ports, MAC, Label::Next);
     program.push(load_word(PORT, R0, 0));
 }
 

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers fail the test")]
 
 mod clearing;
+mod connection_map;
 mod datagrams;
 mod fabric;
 mod leftovers;
 mod links;
+mod memory;
 mod namespaces;
 mod neighbours;
 mod programs;

@@ -1,37 +1,34 @@
 //! What the programs of a bridge's ports do with what is in the session map.
-#![allow(unsafe_code, reason = "the map is memory that is shared by address")]
 
+use crate::memory::Memory;
 use crate::programs::number_of;
 use crate::support::{ip, iproute2, plan};
 use crate::unprivileged::is_real_root;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use ringlb_netns::session_map::{
     BYTES, DATAGRAMS, ENTRY_BYTES, KEY_ADDRESSES, KEY_PORTS, NEW_ADDRESSES, NEW_PORTS, PAYLOAD_BYTES, SEQUENCE, WAYS,
     bucket_of,
 };
 use ringlb_netns::{Fabric, Namespace, NetworkPlan, Sandbox};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
-use std::ptr::NonNull;
 use std::time::Duration;
 
-const LB: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
-const BACKEND: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 12);
+pub(crate) const LB: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
+pub(crate) const BACKEND: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 12);
 
 /// A sandbox, a client and a backend.
-struct Network {
-    plan: NetworkPlan,
-    fabric: Fabric,
-    sandbox: Sandbox,
-    client: Namespace,
-    backend: Namespace,
+pub(crate) struct Network {
+    pub(crate) plan: NetworkPlan,
+    pub(crate) fabric: Fabric,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) client: Namespace,
+    pub(crate) backend: Namespace,
 }
 
 impl Network {
     /// `None` where the kernel has no programs at ports.
-    async fn new(test: &str) -> Option<Self> {
+    pub(crate) async fn new(test: &str) -> Option<Self> {
         let plan = plan(test);
         let mut fabric = Fabric::ensure(&plan).await.unwrap();
         if fabric.take_shortcuts().await.is_err() {
@@ -49,7 +46,7 @@ impl Network {
         Some(Self { plan, fabric, sandbox, client, backend })
     }
 
-    async fn remove(self) {
+    pub(crate) async fn remove(self) {
         self.sandbox.remove(&self.fabric).await.unwrap();
         self.fabric.remove().await.unwrap();
         self.plan.remove().unwrap();
@@ -60,15 +57,11 @@ impl Network {
 }
 
 /// The map, as a proxy has it.
-struct Map(NonNull<u8>);
-
-const SIZE: NonZeroUsize = NonZeroUsize::new(BYTES).unwrap();
+struct Map(Memory);
 
 impl Map {
     fn of(descriptor: &OwnedFd) -> Self {
-        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping at a place that the kernel chooses touches nothing that exists.
-        Self(unsafe { mmap(None, SIZE, access, MapFlags::MAP_SHARED, descriptor, 0) }.unwrap().cast())
+        Self(Memory::of(descriptor, BYTES))
     }
 
     /// Has what comes from and for `from` go on from and for `to`. Gives the entry's offset.
@@ -84,28 +77,9 @@ impl Map {
             (NEW_ADDRESSES + 4, new_addresses[1]),
             (NEW_PORTS, new_ports),
         ] {
-            self.write(entry + offset, word);
+            self.0.write(entry + offset, word);
         }
         entry
-    }
-
-    fn write(&self, offset: usize, word: u32) {
-        assert!(offset + 4 <= BYTES && offset.is_multiple_of(4));
-        // SAFETY: the word is in the mapping and aligned. Programs that read it see this value or the one before.
-        unsafe { self.0.add(offset).cast::<u32>().write_volatile(word) };
-    }
-
-    fn read(&self, offset: usize) -> u64 {
-        assert!(offset + 8 <= BYTES && offset.is_multiple_of(8));
-        // SAFETY: the number is in the mapping and aligned.
-        unsafe { self.0.add(offset).cast::<u64>().read_volatile() }
-    }
-}
-
-impl Drop for Map {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own.
-        unsafe { munmap(self.0.cast(), BYTES) }.unwrap();
     }
 }
 
@@ -150,7 +124,7 @@ async fn what_is_in_the_map_goes_on_with_other_addresses() {
     assert_eq!(receive(&backend), (Vec::new(), to[0]));
     client.send_to(&[7; 1_472], at(LB, 53)).unwrap();
     assert_eq!(receive(&backend), (vec![7; 1_472], to[0]));
-    assert_eq!((map.read(entry + DATAGRAMS), map.read(entry + PAYLOAD_BYTES)), (3, 1_476));
+    assert_eq!((map.0.read(entry + DATAGRAMS), map.0.read(entry + PAYLOAD_BYTES)), (3, 1_476));
 
     // Fragments, who is another one, and whoever is being written about, come to the sandbox.
     client.send_to(&[8; 1_473], at(LB, 53)).unwrap();
@@ -158,10 +132,10 @@ async fn what_is_in_the_map_goes_on_with_other_addresses() {
     let other = socket(&network.client, CLIENT, 5_001);
     other.send_to(b"other", at(LB, 53)).unwrap();
     assert_eq!(receive(&lb), (b"other".to_vec(), at(CLIENT, 5_001)));
-    map.write(entry + SEQUENCE, 1);
+    map.0.write(entry + SEQUENCE, 1);
     client.send_to(b"written", at(LB, 53)).unwrap();
     assert_eq!(receive(&lb), (b"written".to_vec(), from[0]));
-    map.write(entry + SEQUENCE, 2);
+    map.0.write(entry + SEQUENCE, 2);
     client.send_to(b"past", at(LB, 53)).unwrap();
     assert_eq!(receive(&backend), (b"past".to_vec(), to[0]));
 
@@ -175,7 +149,7 @@ async fn what_is_in_the_map_goes_on_with_other_addresses() {
     network.fabric.forget_sessions().unwrap();
     client.send_to(b"forgotten", at(LB, 53)).unwrap();
     assert_eq!(receive(&lb), (b"forgotten".to_vec(), from[0]));
-    assert_eq!(map.read(entry + DATAGRAMS), 0);
+    assert_eq!(map.0.read(entry + DATAGRAMS), 0);
     drop(map);
     network.remove().await;
 }
@@ -196,7 +170,7 @@ async fn what_was_not_sent_to_the_sandbox_is_not_looked_up() {
         assert_eq!(receive(&backend), (b"secret".to_vec(), at(CLIENT, 5_000)));
     }
     assert!(spy.recv(&mut [0; 9]).is_err());
-    assert_eq!(map.read(entry + DATAGRAMS), 0);
+    assert_eq!(map.0.read(entry + DATAGRAMS), 0);
     drop(map);
     network.remove().await;
 }
@@ -227,7 +201,7 @@ async fn the_map_outlives_the_daemon() {
     passes();
     assert_eq!(number_of(&network.fabric.session_map().unwrap().unwrap(), "map_id"), number);
     passes();
-    assert_eq!(map.read(entry + DATAGRAMS), 5);
+    assert_eq!(map.0.read(entry + DATAGRAMS), 5);
     network.fabric.forget_sessions().unwrap();
     client.send_to(b"forgotten", at(LB, 53)).unwrap();
     assert_eq!(receive(&lb), (b"forgotten".to_vec(), from[0]));
