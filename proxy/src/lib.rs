@@ -12,6 +12,7 @@
 pub mod access_log;
 pub mod admission;
 pub mod balance;
+pub mod connection_map;
 pub mod control;
 pub mod flow;
 pub mod health;
@@ -22,6 +23,7 @@ pub mod proxy_protocol;
 pub mod ring;
 pub mod session_map;
 pub mod shared;
+mod shared_memory;
 pub mod table;
 pub mod threads;
 pub mod worker;

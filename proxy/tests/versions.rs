@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use ringlb_proxy::control::frame::{Reassembler, encode_in};
-use ringlb_proxy::control::message::{Reply, Request};
+use ringlb_proxy::control::message::{Protocol, Reply, Request};
 use ringlb_proxy::control::version::{Message, OLDEST_VERSION, PROTOCOL_VERSION};
 use serde::de::DeserializeOwned;
 use std::path::Path;
@@ -69,7 +69,7 @@ fn what_is_new_is_not_said_to_the_older() {
         retire,
         Request::Digests,
         Request::AwaitBusySessions,
-        Request::PassSessions,
+        Request::PassSessions(Protocol::Udp),
     ];
     for request in new {
         assert!(encode_in(PROTOCOL_VERSION, &request).is_ok());

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use ringlb_netns::{
     Addresses, Fabric, Namespace, NetworkPlan, Sandbox, SteeredSockets, Subnets, clear, remove_leftover,
 };
+use ringlb_proxy::control::message::Protocol;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::IpAddr;
@@ -106,11 +107,15 @@ impl Structure {
         matches!(&self.ground, Ground::Made(fabric) if fabric.has_shortcuts())
     }
 
-    /// The map by which the proxy says which UDP sessions go past it, where that is possible.
-    pub(super) fn session_map(&self, network: &Name) -> Option<OwnedFd> {
+    /// The map by which the proxy says what goes past it of that protocol, where that is possible.
+    pub(super) fn passing_map(&self, network: &Name, protocol: Protocol) -> Option<OwnedFd> {
         let Ground::Made(fabric) = &self.ground else { return None };
-        fabric.session_map().unwrap_or_else(|error| {
-            tracing::warn!(%network, %error, "UDP sessions do not go past the proxy");
+        let map = match protocol {
+            Protocol::Udp => fabric.session_map(),
+            Protocol::Tcp => fabric.connection_map(),
+        };
+        map.unwrap_or_else(|error| {
+            tracing::warn!(%network, ?protocol, %error, "nothing goes past the proxy");
             None
         })
     }

@@ -25,6 +25,7 @@ mod settings;
 mod survival;
 mod system_calls;
 mod takeover;
+mod tcp_past_the_proxy;
 mod udp;
 mod udp_past_the_proxy;
 mod upgrade;

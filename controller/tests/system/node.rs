@@ -213,6 +213,12 @@ impl Container {
         finish(&mut self.command(program, arguments))
     }
 
+    /// Its interface on the network.
+    pub(crate) fn interface(&self) -> String {
+        let links = String::from_utf8(self.output("ip", &["-o", "link", "show", "type", "veth"])).unwrap();
+        links.split([' ', '@']).nth(1).unwrap_or_else(|| panic!("{links}")).to_owned()
+    }
+
     /// Waits until something listens on the TCP port inside. Nothing connects to it: there are programs that serve one
     /// client only, and would take this for it.
     pub(crate) fn wait_for_port(&self, port: u16) {
@@ -371,6 +377,16 @@ pub(crate) fn program(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_ringlb")).with_file_name(name);
     assert!(path.exists(), "{} is missing: `make test` builds it", path.display());
     path
+}
+
+/// A counter of a protocol in a namespace (proc(5), /proc/net/snmp).
+pub(crate) fn snmp_counter(namespace: &Namespace, protocol: &str, name: &str) -> u64 {
+    let text = namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap()).unwrap();
+    let begins = format!("{protocol}:");
+    let mut lines = text.lines().filter(|line| line.starts_with(&begins)).map(str::split_whitespace);
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let (_, value) = names.zip(values).find(|(each, _)| *each == name).unwrap_or_else(|| panic!("{name}: {text}"));
+    value.parse().unwrap()
 }
 
 pub(crate) fn wait_until(what: &str, condition: impl FnMut() -> bool) {

@@ -1,10 +1,9 @@
 //! Busy UDP sessions, whose datagrams go past the proxy.
 
-use crate::node::{Container, Node, PATIENCE, find, wait_until};
+use crate::node::{Container, Node, PATIENCE, find, snmp_counter, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Pid;
-use ringlb_netns::Namespace;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -95,24 +94,9 @@ impl Client {
     }
 }
 
-/// A counter of UDP in a namespace (`Udp:` in /proc/net/snmp).
-fn udp_counter(namespace: &Namespace, name: &str) -> u64 {
-    let text = namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap()).unwrap();
-    let mut lines = text.lines().filter(|line| line.starts_with("Udp:")).map(str::split_whitespace);
-    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
-    let (_, value) = names.zip(values).find(|(each, _)| *each == name).unwrap_or_else(|| panic!("{name}: {text}"));
-    value.parse().unwrap()
-}
-
 /// How many datagrams the sandbox's sockets have received, and had room for.
 fn received_in_sandbox(node: &Node) -> u64 {
-    udp_counter(&node.sandbox(), "InDatagrams")
-}
-
-/// The container's interface on the network.
-fn interface_of(container: &Container) -> String {
-    let links = String::from_utf8(container.output("ip", &["-o", "link", "show", "type", "veth"])).unwrap();
-    links.split([' ', '@']).nth(1).unwrap_or_else(|| panic!("{links}")).to_owned()
+    snmp_counter(&node.sandbox(), "Udp", "InDatagrams")
 }
 
 /// Whether questions and answers do not come to the proxy.
@@ -271,7 +255,7 @@ fn checksums_are_right() {
     let (node, backends, container) = with_two();
     let _servers = backends.each_ref().map(Echo::start);
     for namespace in [&backends[0], &backends[1], &container] {
-        namespace.output("ethtool", &["-K", &interface_of(namespace), "tx", "off"]);
+        namespace.output("ethtool", &["-K", &namespace.interface(), "tx", "off"]);
     }
     let mut clients = [Client::new(&container), Client::new(&container)];
     for client in &mut clients {
@@ -280,7 +264,7 @@ fn checksums_are_right() {
             assert!(client.try_ask(length, Duration::from_secs(5)).is_some(), "{length} bytes");
         }
     }
-    let wrong = |container: &Container| udp_counter(&container.namespace, "InCsumErrors");
+    let wrong = |container: &Container| snmp_counter(&container.namespace, "Udp", "InCsumErrors");
     assert_eq!([&backends[0], &backends[1], &container].map(wrong), [0; 3]);
 }
 
@@ -557,7 +541,7 @@ fn who_passes_leaves_a_backend_that_has_vanished() {
     let name = client.ask();
     wait_until_it_passes(&node, &mut client);
     let gone = backends.iter().find(|backend| backend.address == IpAddr::from([10, 0, 0, name])).unwrap();
-    gone.output("ip", &["link", "set", &interface_of(gone), "down"]);
+    gone.output("ip", &["link", "set", &gone.interface(), "down"]);
     wait_until("the other one answers", || {
         (0..20).any(|_| client.try_ask(64, Duration::from_millis(10)).is_some_and(|answer| answer != name))
     });

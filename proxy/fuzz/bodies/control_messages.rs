@@ -82,7 +82,7 @@ fn apply(table: &mut Table, request: &Request) {
         | Request::Retire { .. }
         | Request::Digests
         | Request::AwaitBusySessions
-        | Request::PassSessions => return,
+        | Request::PassSessions(_) => return,
     };
     match result {
         Ok(step) => {

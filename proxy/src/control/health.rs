@@ -68,7 +68,7 @@ impl Health {
             | Request::Retire { .. }
             | Request::Digests
             | Request::AwaitBusySessions
-            | Request::PassSessions => {}
+            | Request::PassSessions(_) => {}
         }
         // Most changes concern no service with something to wait for: they cost no look at the clock.
         if self.next() != before {

@@ -69,12 +69,13 @@ pub enum Request {
     },
     /// Answer with [`Reply::Digests`].
     Digests,
-    /// Answer with [`Reply::SessionsAreBusy`] as soon as a UDP session is so busy that it should go past the proxy, whatever else
-    /// is answered meanwhile.
+    /// Answer with [`Reply::SessionsAreBusy`] as soon as a UDP session, or a connection, is so busy that it should go past the
+    /// proxy, whatever else is answered meanwhile.
     AwaitBusySessions,
-    /// Have busy UDP sessions go past the proxy, by the [map](crate::session_map) whose descriptor is in the next packet: programs
-    /// of the network's ports send on what it says. It takes the place of the one before. Answered by [`Reply::Introduction`].
-    PassSessions,
+    /// Have busy UDP sessions, or busy connections, go past the proxy, by the [map](crate::session_map)
+    /// ([of connections](crate::connection_map)) whose descriptor is in the next packet: programs of the network's ports send on
+    /// what it says. It takes the place of the one before. Answered by [`Reply::Introduction`].
+    PassSessions(Protocol),
 }
 
 /// What a proxy answers.
@@ -119,7 +120,7 @@ pub enum Reply {
     /// What the table is, in brief: so that a daemon that takes the proxy over sends what differs alone.
     Digests(Digests),
     /// The answer to [`Request::AwaitBusySessions`].
-    SessionsAreBusy,
+    SessionsAreBusy(Protocol),
 }
 
 /// What a descriptor is that a proxy hands over.

@@ -2,9 +2,10 @@
 
 use super::handover;
 use super::health::Health;
-use super::message::{Duty, Introduction, Reply, Retired};
+use super::message::{Duty, Introduction, Protocol, Reply, Retired};
 use super::ports::Ports;
 use super::thread::Channel;
+use crate::connection_map::ConnectionMap;
 use crate::session_map::SessionMap;
 use crate::shared::{HandedSession, Shared};
 use std::cell::RefCell;
@@ -91,16 +92,18 @@ impl Duties {
         self.take_sessions(Vec::new());
     }
 
-    /// Has busy UDP sessions go past this proxy, by the map of that descriptor; not if another one has the sessions.
-    pub(super) fn pass_sessions(&self, map: &OwnedFd) {
+    /// Has busy UDP sessions, or connections, go past this proxy, by the map of that descriptor; not if another one has the
+    /// sessions.
+    pub(super) fn pass_sessions(&self, protocol: Protocol, map: &OwnedFd) {
         if matches!(*self.present.borrow(), Present::Retiring(_)) {
             return;
         }
-        match SessionMap::new(map) {
-            Ok(map) => self.shared.pass_sessions(map),
-            Err(errno) => {
-                tracing::warn!(network = %self.shared.network, %errno, "UDP sessions do not go past the proxy");
-            }
+        let mapped = match protocol {
+            Protocol::Udp => SessionMap::new(map).map(|map| self.shared.pass_sessions(map)),
+            Protocol::Tcp => ConnectionMap::new(map).map(|map| self.shared.pass_connections(map)),
+        };
+        if let Err(errno) = mapped {
+            tracing::warn!(network = %self.shared.network, ?protocol, %errno, "nothing goes past the proxy");
         }
     }
 

@@ -12,7 +12,7 @@ use super::retirement::Duties;
 use super::version::Versions;
 use crate::privileges;
 use crate::ring;
-use crate::shared::Shared;
+use crate::shared::{Busy, Shared};
 use nix::sys::socket::{Backlog, listen};
 use nix::unistd::Uid;
 use std::cell::Cell;
@@ -260,8 +260,8 @@ async fn converse(channel: &Rc<Channel>, parts: &Parts) -> Result<(), Connection
                 drop(awaiting.replace(BusySessions::watch(channel, shared)));
                 None
             }
-            Some(Request::PassSessions) => {
-                duties.pass_sessions(&channel.receive_descriptor().await?);
+            Some(Request::PassSessions(protocol)) => {
+                duties.pass_sessions(protocol, &channel.receive_descriptor().await?);
                 Some(duties.introduction())
             }
             Some(request) => answer(&request, shared, health),
@@ -302,9 +302,13 @@ impl BusySessions {
     fn watch(channel: &Rc<Channel>, shared: &Shared) -> Self {
         let (channel, mut busy) = (Rc::clone(channel), shared.busy_sessions.subscribe());
         Self(tokio_uring::spawn(async move {
-            if busy.wait_for(|busy| *busy).await.is_ok() {
-                // Whoever has asked may be gone.
-                let _ = channel.send(&Reply::SessionsAreBusy).await;
+            let mut told = Busy::default();
+            while let Ok(busy) = busy.wait_for(|busy| *busy != told).await.map(|busy| *busy) {
+                for protocol in busy.besides(told) {
+                    // Whoever has asked may be gone.
+                    let _ = channel.send(&Reply::SessionsAreBusy(protocol)).await;
+                }
+                told = busy;
             }
         }))
     }
@@ -339,7 +343,7 @@ fn answer(request: &Request, shared: &Shared, health: &Health) -> Option<Reply> 
         | Request::AwaitSessions
         | Request::ReceiveDatagrams
         | Request::AwaitBusySessions
-        | Request::PassSessions
+        | Request::PassSessions(_)
         | Request::Retire { .. } => return None,
     };
     if result.is_ok() {

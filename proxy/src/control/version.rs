@@ -90,7 +90,7 @@ impl Message for Request {
             | Self::Retire { .. }
             | Self::Digests
             | Self::AwaitBusySessions
-            | Self::PassSessions => 5,
+            | Self::PassSessions(_) => 5,
             _ => OLDEST_VERSION,
         }
     }
@@ -99,7 +99,7 @@ impl Message for Request {
 impl Message for Reply {
     fn since(&self) -> u16 {
         match self {
-            Self::Introduction(_) | Self::Retired(_) | Self::Digests(_) | Self::SessionsAreBusy => 5,
+            Self::Introduction(_) | Self::Retired(_) | Self::Digests(_) | Self::SessionsAreBusy(_) => 5,
             _ => OLDEST_VERSION,
         }
     }

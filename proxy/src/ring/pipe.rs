@@ -35,14 +35,25 @@ impl Pipe {
     }
 
     /// Moves what can be moved now. Both sockets must be non-blocking: `SPLICE_F_NONBLOCK` speaks of the pipe alone, and a
-    /// blocking socket would stop the whole thread. Gives the turn and the bytes that reached the destination.
-    pub fn turn(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, read: bool) -> (SpliceTurn, usize) {
+    /// blocking socket would stop the whole thread. Gives the turn and the bytes that reached the destination; `on_read` is told
+    /// how many were read, before they go on.
+    pub fn turn(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        read: bool,
+        mut on_read: impl FnMut(usize),
+    ) -> (SpliceTurn, usize) {
         let mut moved = 0;
         let mut source = Source::Ready;
         let mut destination = Destination::Ready;
         while moved < TURN_BYTES {
-            source = if read && self.held < PIPE_BYTES as usize { self.fill(from) } else { source };
+            let held = self.held;
+            source = if read && held < PIPE_BYTES as usize { self.fill(from) } else { source };
             let before = self.held;
+            if before > held {
+                on_read(before - held);
+            }
             destination = self.empty(to);
             moved += before - self.held;
             let go_on = source == Source::Ready && read && destination == Destination::Ready;

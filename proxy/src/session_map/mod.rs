@@ -6,9 +6,7 @@
 //! whoever has filled it frees it. All may be zero from one moment to the next, when the daemon forgets the sessions of a proxy
 //! that has ended. A datagram that is on its way when an entry is freed is not counted.
 
-mod memory;
-
-use memory::Memory;
+use crate::shared_memory::{Memory, Shareable};
 use std::net::SocketAddrV4;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -46,7 +44,15 @@ pub struct Place {
 
 /// The map of one network.
 #[derive(Debug)]
-pub struct SessionMap(Memory);
+pub struct SessionMap(Memory<Buckets>);
+
+#[derive(Debug)]
+#[repr(transparent)]
+struct Buckets([[Entry; WAYS]; BUCKETS]);
+
+// SAFETY: an entry is nothing but atomic numbers, and one that is not read.
+#[allow(unsafe_code, reason = "the compiler cannot know what else may write into the memory")]
+unsafe impl Shareable for Buckets {}
 
 /// A tuple as it lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +89,7 @@ impl SessionMap {
     pub fn put(&self, from: Tuple, to: Tuple) -> Option<Place> {
         let (key, new) = (Key::of(from), Key::of(to));
         let bucket = key.bucket();
-        let entries = &self.0.buckets()[bucket];
+        let entries = &self.0.0[bucket];
         if entries.iter().any(|entry| entry.key() == key) {
             return None;
         }
@@ -109,7 +115,7 @@ impl SessionMap {
     }
 
     fn entry(&self, place: &Place) -> Option<&Entry> {
-        self.0.buckets().get(place.bucket)?.get(place.way)
+        self.0.0.get(place.bucket)?.get(place.way)
     }
 }
 

@@ -87,7 +87,7 @@ fn a_full_bucket_takes_no_more() {
 fn it_can_be_cleared_at_any_time() {
     let map = map();
     let place = map.put(numbered(1), numbered(2)).unwrap();
-    for entry in map.0.buckets().iter().flatten() {
+    for entry in map.0.0.iter().flatten() {
         entry.sequence.store(0, Ordering::Relaxed);
         entry.set_key(Key::NONE);
     }
@@ -125,7 +125,7 @@ fn threads_do_not_take_each_others_entries() {
             });
         }
     });
-    let left = map.0.buckets().iter().flatten().filter(|entry| entry.key() != Key::NONE);
+    let left = map.0.0.iter().flatten().filter(|entry| entry.key() != Key::NONE);
     assert_eq!(left.count(), 0);
 }
 

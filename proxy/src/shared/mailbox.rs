@@ -1,6 +1,7 @@
 //! What the control thread tells a data thread.
 
 use super::Parcel;
+use crate::connection_map::ConnectionMap;
 use crate::control::message::Port;
 use crate::ring::Slot;
 use crate::session_map::SessionMap;
@@ -64,6 +65,11 @@ pub enum Order {
     PassSessions {
         /// The map.
         map: Arc<SessionMap>,
+    },
+    /// Have busy connections go past the proxy, by this map; those that are in the one before stay there.
+    PassConnections {
+        /// The map.
+        map: Arc<ConnectionMap>,
     },
     /// Accept nothing more, and close what is accepted from: another proxy has it.
     Retire {

@@ -2,6 +2,7 @@
 //! thread its counters and a mailbox for what a new table means for its connections.
 
 mod budget;
+mod busy;
 mod counters;
 mod mailbox;
 mod parcel;
@@ -10,6 +11,7 @@ mod suspects;
 mod thread;
 
 pub use budget::Budget;
+pub use busy::Busy;
 pub use counters::{Counter, Counters, LostDatagrams};
 pub use mailbox::{AllDone, Done, Mailbox, Order, PortSocket};
 pub use parcel::{HandedSession, Parcel};
@@ -18,7 +20,8 @@ pub use thread::DataThread;
 
 use crate::access_log::AccessLog;
 use crate::admission::Gate;
-use crate::control::message::{Delta, Features, Generation, Port, Snapshot};
+use crate::connection_map::ConnectionMap;
+use crate::control::message::{Delta, Features, Generation, Port, Protocol, Snapshot};
 use crate::session_map::SessionMap;
 use crate::table::{Condition, Consequence, Destination, SharedIdentity, Table, Transition, TransitionError};
 use crate::worker::Limits;
@@ -55,8 +58,8 @@ pub struct Shared {
     pub threads: Vec<Arc<DataThread>>,
     /// Backends that could not be reached, for the control thread.
     pub suspects: Suspects,
-    /// Whether a UDP session has been so busy that it should go past the proxy.
-    pub busy_sessions: watch::Sender<bool>,
+    /// What has been so busy that it should go past the proxy.
+    pub busy_sessions: watch::Sender<Busy>,
 }
 
 /// Which data threads are woken for their orders. Those that are not find them before their next sleep.
@@ -94,7 +97,7 @@ impl Shared {
             waiting: AtomicU64::new(0),
             threads,
             suspects: Suspects::default(),
-            busy_sessions: watch::Sender::new(false),
+            busy_sessions: watch::Sender::new(Busy::default()),
         })
     }
 
@@ -235,6 +238,16 @@ impl Shared {
     /// Has busy UDP sessions go past the proxy, by this map in place of the one before.
     pub fn pass_sessions(&self, map: SessionMap) {
         self.tell(&[Order::PassSessions { map: Arc::new(map) }], Wake::Busy);
+    }
+
+    /// Has busy connections go past the proxy, by this map.
+    pub fn pass_connections(&self, map: ConnectionMap) {
+        self.tell(&[Order::PassConnections { map: Arc::new(map) }], Wake::Busy);
+    }
+
+    /// Says that something of that protocol is so busy that it should go past the proxy.
+    pub fn is_busy(&self, protocol: Protocol) {
+        self.busy_sessions.send_if_modified(|busy| busy.add(protocol));
     }
 
     /// Makes the data threads accept nothing more and close the sockets that they accept from. The answer waits until they

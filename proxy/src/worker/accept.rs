@@ -1,6 +1,7 @@
 //! Taking connections in.
 
 use super::connections::{Connection, Introduction, Private};
+use super::passing::Busyness;
 use super::{Error, Timer, Worker};
 use crate::control::message::Protocol;
 use crate::flow::Flow;
@@ -215,7 +216,10 @@ impl Worker {
             attempts: 0,
             opened: self.moment(),
             moved: self.tick(),
+            busyness: Busyness::new(self.tick()),
+            passing: None,
             connect_time: None,
+            read: [0; 2],
             sent: [0; 2],
             cause: None,
             client: None,

@@ -50,6 +50,7 @@ impl Worker {
     /// Ends the connections that have lasted or been idle for too long by the settings of the newest table, and comes back
     /// as long as there is one that can.
     pub(super) fn sweep_ages(&mut self) -> Result<(), Error> {
+        self.count_passed_until_now();
         let table = self.shared.table.load_full();
         let (tick, moment) = (self.tick(), self.moment());
         let mut ageing = false;

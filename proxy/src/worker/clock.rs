@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Moment(u64);
 
 /// A moment, in tenths of a second since the proxy's start: 13 years of them fit in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Tick(u32);
 
 /// A time of at most 71 minutes.
@@ -30,6 +30,10 @@ impl Tick {
         // For each piece of data that is sent: no division of 128 bits.
         let tenths = since.as_secs() * 10 + u64::from(since.subsec_millis() / 100);
         Self(u32::try_from(tenths).unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn after(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(u32::try_from(time.as_millis() / 100).unwrap_or(u32::MAX)))
     }
 
     pub(super) fn since(self, earlier: Self) -> Duration {

@@ -1,6 +1,7 @@
 //! The connections that are open, each in a slot.
 
 use super::clock::{Microseconds, Moment, Tick};
+use super::passing::{Busyness, Passing};
 use super::pipes::LeasedPipe;
 use crate::admission::{Admitted, Ticket};
 use crate::flow::termination::Cause;
@@ -44,6 +45,8 @@ pub(super) struct Connection {
     pub(super) opened: Moment,
     /// What the attempt that succeeded took.
     pub(super) connect_time: Option<Microseconds>,
+    /// The lower half of how many bytes were received, by [`Side::index`] of the end that they came from.
+    pub(super) read: [u32; 2],
     /// Bytes sent so far, by [`Side::index`] of the end that they were sent to.
     pub(super) sent: [u64; 2],
     /// Why it ends, or found no backend, if that is known.
@@ -52,6 +55,9 @@ pub(super) struct Connection {
     pub(super) client: Option<Box<SocketAddr>>,
     /// When data was last sent to one of its ends.
     pub(super) moved: Tick,
+    pub(super) busyness: Busyness,
+    /// What there is once it may go past the proxy.
+    pub(super) passing: Option<Box<Passing>>,
 }
 
 /// The backend that a connection goes to.

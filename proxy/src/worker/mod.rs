@@ -16,6 +16,7 @@ mod datagrams;
 mod introduce;
 mod limits;
 mod orders;
+mod passing;
 mod pipes;
 mod ports;
 mod record;
@@ -40,6 +41,7 @@ use clock::{Moment, Tick};
 use connect::PendingAttempt;
 use connections::Connections;
 use datagrams::{Datagrams, Receiving};
+use passing::Passings;
 use pipes::Pipes;
 use sockets::Sockets;
 use std::collections::{HashMap, VecDeque};
@@ -103,6 +105,7 @@ pub struct Worker {
     young: VecDeque<(Slot, Instant)>,
     /// Whether ages will be looked at.
     watches_ages: bool,
+    passings: Passings,
     /// Splices that are due, by connection and source, and whether to read.
     splices: VecDeque<(Slot, Side, bool)>,
     /// Receives that wait for a buffer.
@@ -148,6 +151,7 @@ impl Worker {
             waits: Waits::new(),
             young: VecDeque::new(),
             watches_ages: false,
+            passings: Passings::default(),
             splices: VecDeque::new(),
             starved: VecDeque::new(),
             random: fastrand::Rng::new(),
@@ -289,6 +293,10 @@ impl Worker {
             Timer::Datagrams { socket } => self.receive_datagrams(socket),
             Timer::Quiet => self.find_quiet(),
             Timer::Passings => self.look_at_passings(),
+            Timer::PassingConnections => {
+                self.look_at_connections();
+                Ok(())
+            }
             Timer::Age => self.sweep_ages(),
         }
     }

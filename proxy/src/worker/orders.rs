@@ -29,6 +29,7 @@ impl Worker {
                 Order::HoldDatagrams => self.hold_datagrams(),
                 Order::ReleaseDatagrams { sessions } => self.release_datagrams(&sessions)?,
                 Order::PassSessions { map } => self.use_session_map(map)?,
+                Order::PassConnections { map } => self.use_connection_map(map),
                 Order::Retire { parcel, done } => self.retire(parcel, &done)?,
                 Order::Shutdown => self.shut_down()?,
             }

@@ -2,6 +2,7 @@
 
 use super::accept::reset_on_close;
 use super::connections::{Connection, Introduction, Private};
+use super::passing::Passing;
 use super::{Error, Timer, Worker};
 use crate::flow::{Chunk, Ending, Event, Operation, ReceiveEnd, Side};
 use crate::ring::{BUFFER_SIZE, Completion, Kind, Slot, Token};
@@ -30,6 +31,7 @@ impl Worker {
             },
             Kind::Receive(side) => {
                 let event = received(side, completion);
+                self.note_received(slot, event);
                 if let (Event::ReceiveEnded { .. }, Some(buffer)) = (event, completion.buffer) {
                     self.ring.release(buffer);
                 }
@@ -43,25 +45,35 @@ impl Worker {
                 else {
                     return Some(Event::ReceiveEnded { side, why: ReceiveEnd::Stopped });
                 };
-                match received_private(side, completion, buffer) {
-                    event @ Event::ReceiveEnded { .. } => {
-                        self.ring.release(buffer);
-                        event
-                    }
-                    event => event,
+                let event = received_private(side, completion, buffer);
+                if let Event::ReceiveEnded { .. } = event {
+                    self.ring.release(buffer);
                 }
+                self.note_received(slot, event);
+                event
             }
             Kind::Send(side) => match completion.result {
                 Ok(length) => {
                     connection.moved = tick;
                     let payload = connection.take_payload(side, length);
                     count_bytes(connection, side, payload);
+                    connection.help_to_pass(self.now);
                     Event::Sent { side, length }
                 }
                 Err(_) => Event::SendFailed { side },
             },
             Kind::Await(from) => Event::Ready { from },
         })
+    }
+
+    /// Takes note of bytes that have come, before they go on. Many make the connection a busy one.
+    fn note_received(&mut self, slot: Slot, event: Event) {
+        let Event::Received { side, chunk, .. } = event else { return };
+        if let Some(connection) = self.connections.get(slot) {
+            let passing = connection.passing.as_deref();
+            note_read(&mut connection.read[side.index()], passing, side, chunk.length as usize);
+        }
+        self.consider_connection(slot);
     }
 
     /// Carries out an operation that moves data.
@@ -126,7 +138,8 @@ impl Worker {
 
     pub(super) fn close(&mut self, slot: Slot, reset: bool, ending: Ending) {
         self.leave_queue(slot);
-        let Some(connection) = self.connections.remove(slot) else { return };
+        let Some(mut connection) = self.connections.remove(slot) else { return };
+        self.end_passing_of(&mut connection);
         self.record(&connection, ending);
         if let Introduction::Reading(reading) = &connection.introduction {
             self.waits.remove(&(reading.deadline, slot.index));
@@ -172,13 +185,20 @@ impl Worker {
             return Some(Event::SpliceUnavailable { from });
         };
         let (source, destination) = if from == Side::Client { (client, backend) } else { (backend, client) };
-        let (turn, moved) = leased.pipe.turn(source.as_fd(), destination.as_fd(), read);
+        let (read_so_far, passing) = (&mut connection.read[from.index()], &connection.passing);
+        let (turn, moved) = leased.pipe.turn(source.as_fd(), destination.as_fd(), read, |bytes| {
+            note_read(read_so_far, passing.as_deref(), from, bytes);
+        });
         if moved > 0 {
             leased.moved_at = self.now;
             connection.moved = tick;
         }
         self.thread.counters.spliced_bytes.add(moved as u64);
         count_bytes(connection, from.other(), moved as u64);
+        if moved > 0 {
+            connection.help_to_pass(self.now);
+            self.consider_connection(slot);
+        }
         if !self.quiet_timer {
             self.quiet_timer = true;
             self.timers.add(self.now, QUIET, Timer::Quiet);
@@ -258,7 +278,14 @@ impl Connection {
     }
 }
 
-fn count_bytes(connection: &mut Connection, to: Side, bytes: u64) {
+fn note_read(so_far: &mut u32, passing: Option<&Passing>, from: Side, bytes: usize) {
+    *so_far = so_far.wrapping_add(bytes as u32);
+    if let Some(passing) = passing {
+        passing.note_read(from, *so_far);
+    }
+}
+
+pub(super) fn count_bytes(connection: &mut Connection, to: Side, bytes: u64) {
     connection.sent[to.index()] += bytes;
     if let Some(attempt) = &connection.backend {
         let counter = match to {

@@ -23,6 +23,8 @@ pub(super) enum Timer {
     Quiet,
     /// Look at UDP sessions that go past the proxy.
     Passings,
+    /// Look at connections that go past the proxy.
+    PassingConnections,
     /// Look for connections that have lasted or been idle for too long.
     Age,
 }

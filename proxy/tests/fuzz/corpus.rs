@@ -219,7 +219,8 @@ fn replacements() -> Vec<(String, Vec<u8>)> {
         Request::Introduce,
         Request::AwaitSessions,
         Request::AwaitBusySessions,
-        Request::PassSessions,
+        Request::PassSessions(Protocol::Udp),
+        Request::PassSessions(Protocol::Tcp),
         Request::ReceiveDatagrams,
         Request::Retire { drain_ms: None, hands_over: true },
         Request::Retire { drain_ms: Some(u64::MAX), hands_over: false },
@@ -228,7 +229,8 @@ fn replacements() -> Vec<(String, Vec<u8>)> {
     let replies = [
         introduction(Duty::Serving),
         introduction(Duty::AwaitingSessions),
-        Reply::SessionsAreBusy,
+        Reply::SessionsAreBusy(Protocol::Udp),
+        Reply::SessionsAreBusy(Protocol::Tcp),
         introduction(Duty::Retiring { left_ms: Some(1) }),
         Reply::Retired(Retired { connections: 500, sessions: 0, handed_over: 7 }),
     ];

@@ -6,7 +6,7 @@ use crate::reconcile::proxy::{Link, Proxy, TableState};
 use crate::reconcile::structure::Structure;
 use crate::reconcile::takeover::served;
 use crate::reconcile::{ChannelError, PrivilegeStatus, totals};
-use ringlb_proxy::control::message::{Generation, Reply, Request};
+use ringlb_proxy::control::message::{Generation, Protocol, Reply, Request};
 use std::os::fd::AsFd;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -56,11 +56,11 @@ impl Worker {
         }
     }
 
-    /// Gives the proxy the map by which its busy UDP sessions go past it.
-    fn hand_session_map_over(&mut self) {
-        let map = self.structure.as_ref().and_then(|structure| structure.session_map(&self.name));
+    /// Gives the proxy the map by which its busy UDP sessions, or its busy connections, go past it.
+    fn hand_map_over(&mut self, protocol: Protocol) {
+        let map = self.structure.as_ref().and_then(|structure| structure.passing_map(&self.name, protocol));
         let (Some(map), Some(Proxy { link: Link::Open { channel, .. }, .. })) = (map, &mut self.proxy) else { return };
-        if let Err(error) = channel.send_with(&Request::PassSessions, &[map.as_fd()]) {
+        if let Err(error) = channel.send_with(&Request::PassSessions(protocol), &[map.as_fd()]) {
             self.lost_link(&error);
         }
     }
@@ -110,7 +110,7 @@ impl Worker {
                     *table = TableState::Listed(known);
                 }
             }
-            Reply::SessionsAreBusy => self.hand_session_map_over(),
+            Reply::SessionsAreBusy(protocol) => self.hand_map_over(protocol),
             Reply::Descriptors { .. } | Reply::Retired(_) => {}
         }
     }

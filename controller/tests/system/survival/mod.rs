@@ -24,7 +24,7 @@ fn number<T: FromStr>(variable: &str, otherwise: T) -> T {
 }
 
 /// Chance for a test, which prints what it takes to have the same again.
-fn chance() -> fastrand::Rng {
+pub(crate) fn chance() -> fastrand::Rng {
     let seed = number("RINGLB_SEED", fastrand::u64(..1_000_000));
     println!("RINGLB_SEED={seed} does the same again");
     fastrand::Rng::with_seed(seed)

@@ -114,6 +114,7 @@ impl World<'_> {
                 | Order::HoldDatagrams
                 | Order::ReleaseDatagrams { .. }
                 | Order::PassSessions { .. }
+                | Order::PassConnections { .. }
                 | Order::Retire { .. }
                 | Order::Shutdown => {
                     unreachable!("nobody gives this order")

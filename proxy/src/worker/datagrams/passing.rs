@@ -12,6 +12,7 @@
 //! reply for a second comes back, until it has been busy here again: it is told then.
 
 use super::{Datagrams, OpenSession, Reply};
+use crate::control::message::Protocol;
 use crate::flow::Slot;
 use crate::flow::datagram::Event;
 use crate::session_map::{Passed, Place, SessionMap, Tuple};
@@ -192,7 +193,7 @@ impl Worker {
         if passings.map.is_some() {
             passings.next.push_back((slot, self.now + PATIENCE));
         } else {
-            self.shared.busy_sessions.send_if_modified(|busy| !std::mem::replace(busy, true));
+            self.shared.is_busy(Protocol::Udp);
         }
     }
 
