@@ -7,8 +7,8 @@ use super::workload::Workload;
 /// Fills it in, by comparing with no balancer in the same round.
 ///
 /// Address translation is done in interrupts and in the time of whoever sends. What both processors were busy for, less the
-/// same without it, is what it adds for client, servers and itself. ringlb sends on UDP in the same way, by programs at the ports:
-/// what client and servers need more because of it is added to what its processes need.
+/// same without it, is what it adds for client, servers and itself. ringlb sends on what is busy in the same way, by programs at the
+/// ports: what client and servers need more because of it is added to what its processes need.
 pub(super) fn fill_in(results: &mut Results) {
     let direct: Vec<_> = results.runs.iter().filter(|run| run.system == System::Direct).cloned().collect();
     for run in &mut results.runs {
@@ -19,7 +19,7 @@ pub(super) fn fill_in(results: &mut Results) {
             run.cpu_us_per_unit = beyond(|run| run.machine_us_per_unit);
             run.cpu_source = run.cpu_us_per_unit.map(|_| CpuSource::MachineBeyondDirect);
         } else if run.system == System::Ringlb
-            && matches!(run.workload, Workload::Udp64 | Workload::Udp1000)
+            && is_busy(run.workload)
             && let (Some(own), Some(more)) = (run.cpu_us_per_unit, beyond(|run| run.load_us_per_unit))
         {
             run.cpu_us_per_unit = Some(own + more);
@@ -27,6 +27,26 @@ pub(super) fn fill_in(results: &mut Results) {
         }
     }
     debug_assert!(results.runs.iter().all(|run| Metric::Cpu.of(run).is_some() == run.cpu_source.is_some()));
+}
+
+/// Whether connections or sessions last long enough to go past the proxy.
+const fn is_busy(workload: Workload) -> bool {
+    match workload {
+        Workload::PingpongOne
+        | Workload::Pingpong64
+        | Workload::Pingpong512
+        | Workload::PingpongSlow
+        | Workload::BulkOne
+        | Workload::Bulk8
+        | Workload::BulkBoth
+        | Workload::Udp64
+        | Workload::Udp1000
+        | Workload::OpenLoop
+        | Workload::Churn => true,
+        Workload::Connect | Workload::Idle | Workload::Propagation | Workload::SingleChanges | Workload::Batches => {
+            false
+        }
+    }
 }
 
 #[cfg(test)]
@@ -66,6 +86,8 @@ mod tests {
             with(System::Nginx, Workload::Udp64, 15.0),
             with(System::Ringlb, Workload::Connect, 15.0),
             with(System::Direct, Workload::Connect, 13.0),
+            with(System::Ringlb, Workload::Pingpong64, 16.0),
+            with(System::Direct, Workload::Pingpong64, 13.0),
         ];
         fill_in(&mut results);
         let cpu = |index: usize| (results.runs[index].cpu_us_per_unit, results.runs[index].cpu_source);
@@ -75,6 +97,7 @@ mod tests {
             (cpu(4), cpu(5)),
             ((Some(10.0), Some(CpuSource::Processes)), (Some(10.0), Some(CpuSource::Processes)))
         );
+        assert_eq!(cpu(7), (Some(13.0), Some(CpuSource::ProcessesAndLoadBeyondDirect)));
     }
 
     #[test]

@@ -44,7 +44,8 @@ fn load(
         load.drive(stage, options.warm_up)?;
     }
     let churn = workload == Workload::Churn && stage.system != System::RinglbQuiet;
-    let churn = churn.then(|| Churn::start(&stage.admin_socket())).transpose()?;
+    let start = || house.processors.on_system(|| Churn::start(&stage.admin_socket()));
+    let churn = churn.then(start).transpose()?;
     let processes = stage.processes();
     let busy_processors = || accounting::Processors::read(&house.processors.numbers());
     let own = [Pid::this()];

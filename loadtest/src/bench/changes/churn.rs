@@ -32,7 +32,7 @@ pub(in crate::bench) struct Churned {
 
 impl Churn {
     /// Starts to add and remove backends of the service that is being used, each to a table of its own. They have the
-    /// weight 0: whatever is measured meanwhile does not go to them.
+    /// weight 0: whatever is measured meanwhile does not go to them. Whoever calls says on which processor.
     pub(in crate::bench) fn start(socket: &Path) -> Result<Self, BenchError> {
         let connections = (0..CONNECTIONS).map(|number| Connection::open(socket, number));
         let connections = connections.collect::<Result<Vec<_>, _>>()?;
@@ -56,8 +56,8 @@ impl Churn {
     }
 }
 
-/// The connections take turns. An answer is read when it is its connection's turn again, and not as it comes: the load's
-/// processor, which this thread shares, is to do as little for a change as it can.
+/// The connections take turns. An answer is read when it is its connection's turn again, and not as it comes: who changes things is to
+/// do as little for a change as it can.
 fn change(mut connections: Vec<Connection>, begun: Instant, stopped: &AtomicBool) -> Result<u64, BenchError> {
     let mut done = 0;
     let mut due = begun;
