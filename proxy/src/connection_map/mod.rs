@@ -264,8 +264,14 @@ impl Entry {
     /// Whether nobody sends anything more, but for what was lost.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        let over = self.record().over.load(Ordering::Relaxed);
-        over == layout::ALL_OVER || self.record().mode.load(Ordering::Relaxed) == layout::REPLACED
+        self.record().over.load(Ordering::Relaxed) == layout::ALL_OVER || self.is_replaced()
+    }
+
+    /// Whether another connection has the same addresses and ports by now. It cannot be in the map as long as this one is, and what
+    /// is sent is its own.
+    #[must_use]
+    pub fn is_replaced(&self) -> bool {
+        self.record().mode.load(Ordering::Relaxed) == layout::REPLACED
     }
 
     /// Says that there is still somebody who has this entry.

@@ -305,7 +305,7 @@ impl Ended {
         if std::mem::replace(&mut self.activity, activity) != activity {
             self.since = now;
         }
-        now - self.since < if self.entry.is_over() { ENDED } else { ORPHANED }
+        !self.entry.is_replaced() && now - self.since < if self.entry.is_over() { ENDED } else { ORPHANED }
     }
 }
 
