@@ -1,10 +1,10 @@
 //! How connections end that pass.
 
-use super::{MEGABYTE, Pair, RESET, Site, carry, finish, told};
+use super::{MEGABYTE, Pair, RESET, Site, TARGET, carry, finish, told};
 use crate::node::{PATIENCE, wait_until};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{ErrorKind, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,6 +31,31 @@ fn what_comes_after_a_half_close_is_whole() {
         site.wait_until_all_have_ended();
         assert_eq!(site.counted(), sent);
     }
+}
+
+/// What is left of the connection before, which has had the same addresses and ports, is in nobody's way.
+#[test]
+fn a_connection_from_the_same_port_passes() {
+    let site = Site::new();
+    let mut sent = [0; 2];
+    for _ in 0..3 {
+        let client = site.client.run(|| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_reuse_address(true).unwrap();
+            socket.bind(&SocketAddr::from(([0, 0, 0, 0], 4_000)).into()).unwrap();
+            socket.connect(&TARGET.into()).unwrap();
+            TcpStream::from(socket)
+        });
+        let mut pair = site.join(client);
+        site.wait_until_it_passes(&mut pair);
+        // Whoever ends first keeps the ports for a minute: not the client.
+        finish(&pair.backend, &pair.client);
+        finish(&pair.client, &pair.backend);
+        sent = [sent[0] + pair.asked, sent[1] + pair.answered];
+        drop(pair);
+        site.wait_until_all_have_ended();
+    }
+    assert_eq!(site.counted(), sent);
 }
 
 /// The last data and the end come together.
