@@ -20,6 +20,8 @@ pub(super) fn fill_in(results: &mut Results) {
             run.cpu_source = run.cpu_us_per_unit.map(|_| CpuSource::MachineBeyondDirect);
         } else if run.system == System::Ringlb
             && is_busy(run.workload)
+            // Results are completed, and written, after each run.
+            && run.cpu_source == Some(CpuSource::Processes)
             && let (Some(own), Some(more)) = (run.cpu_us_per_unit, beyond(|run| run.load_us_per_unit))
         {
             run.cpu_us_per_unit = Some(own + more);
@@ -89,6 +91,7 @@ mod tests {
             with(System::Ringlb, Workload::Pingpong64, 16.0),
             with(System::Direct, Workload::Pingpong64, 13.0),
         ];
+        fill_in(&mut results);
         fill_in(&mut results);
         let cpu = |index: usize| (results.runs[index].cpu_us_per_unit, results.runs[index].cpu_source);
         assert_eq!(cpu(0), (Some(12.0), Some(CpuSource::ProcessesAndLoadBeyondDirect)));
