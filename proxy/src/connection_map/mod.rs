@@ -267,6 +267,12 @@ impl Entry {
         self.record().over.load(Ordering::Relaxed) == layout::ALL_OVER || self.is_replaced()
     }
 
+    /// Whether an end, or a socket, has begun to end the connection. It does not pass any more then.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.record().over.load(Ordering::Relaxed) != 0
+    }
+
     /// Whether another connection has the same addresses and ports by now. It cannot be in the map as long as this one is, and what
     /// is sent is its own.
     #[must_use]

@@ -99,7 +99,8 @@ pub(super) fn note_socket(program: &mut Program<Label>) {
 }
 
 /// Takes note of how far the end may send, after which `R1` is acknowledged to it. If it is to be stopped, it may send no more than
-/// it has been told before: what it is told now ends there.
+/// it has been told before: what it is told now ends there, or where what it has sent ends. The other end may have told it more, and
+/// what is lost of that must be repeated at once.
 fn limit_window(program: &mut Program<Label>) {
     let label = |number| Label::In(Step::Window, number);
     program.push(load_word(R2, FRAME, SIDE));
@@ -118,15 +119,27 @@ fn limit_window(program: &mut Program<Label>) {
     program.push(store_word_of(R3, EDGES as i16, R2));
     program.jump(jump_always(), label(2));
     program.label(label(0));
-    program.push(load_word(R2, R3, EDGES as i16));
-    program.push(subtract_word(R2, R1));
-    program.jump(jump_if_positive_word(R2), label(1));
-    program.push(move_value(R2, 0));
+    program.push(load_word(R0, R3, EDGES as i16));
+    program.push(load_word(R5, LEG, END_NEXT as i16));
+    program.push(subtract_word(R5, R0));
+    program.jump(jump_if_positive_word(R5), label(1));
+    program.push(move_value(R5, 0));
     program.label(label(1));
-    program.push(shift_word_right_by(R2, R4));
-    program.push(swap_half_word(R2));
-    program.push(store_half_word_of(FRAME, AFTER + 22, R2));
+    program.push(add_word(R0, R5));
+    program.push(move_register(R5, R2));
+    program.push(subtract_word(R5, R0));
+    program.jump(jump_if_positive_word(R5), label(3));
+    program.jump(jump_always(), label(2));
+    program.label(label(3));
+    program.push(subtract_word(R0, R1));
+    program.jump(jump_if_positive_word(R0), label(4));
+    program.push(move_value(R0, 0));
+    program.label(label(4));
+    program.push(shift_word_right_by(R0, R4));
+    program.push(swap_half_word(R0));
+    program.push(store_half_word_of(FRAME, AFTER + 22, R0));
     program.label(label(2));
+    program.push(load_word(R5, LEG, SEEN as i16));
 }
 
 /// Takes note that an end or a socket has ended.

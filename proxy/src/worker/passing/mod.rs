@@ -167,7 +167,7 @@ impl Passing {
 
     /// Has the ends stopped for a moment if the connection is a stream without a pause. `read` is how much was read on each side.
     fn hold_stream(&mut self, read: [u32; 2], now: Instant) {
-        if !self.are_bases_known() || now < self.earliest {
+        if !self.are_bases_known() || now < self.earliest || self.entry.is_ending() {
             return;
         }
         let passings = self.entry.passings();
