@@ -159,10 +159,10 @@ fn a_proxy_that_stands_still_delays_nobody() {
     assert_eq!(exported["weight"], 3, "what was not acknowledged is kept all the same");
 }
 
-/// A proxy that has more to do than it can.
+/// A proxy that has more to do than it can: nothing goes past it.
 #[test]
 fn a_busy_proxy_delays_nobody() {
-    let scene = Scene::new(&[]);
+    let scene = Scene::new(&["--no-shortcuts"]);
     let pid = scene.proxy();
     let mut options = LoadOptions::new(vec![scene.bad.target(0)], Workload::Pingpong { size_bytes: 64 });
     options.connections = 256;
