@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 /// The ends of pipes that a data thread keeps for the next direction that splices.
 const KEPT_PIPES: usize = 2 * 16;
 
-/// The maps that a daemon keeps of a network that has had a busy UDP session.
-const KEPT_MAPS: usize = 2;
+/// Maps that the daemon keeps once UDP sessions, and connections, go past a proxy: of what goes past it, and where the sandbox is, for
+/// each.
+const KEPT_MAPS: usize = 4;
+/// The program by which connections do.
+const KEPT_PROGRAMS: usize = 1;
 
 /// At one moment.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -49,6 +52,7 @@ pub(super) fn wait_until_closed(pid: i32, before: &BTreeMap<String, usize>) {
         let kept = |kind: &str| match kind {
             "pipe" => KEPT_PIPES,
             "anon_inode:bpf-map" => KEPT_MAPS,
+            "anon_inode:bpf-prog" => KEPT_PROGRAMS,
             _ => 0,
         };
         let allowed = |kind: &str| before.get(kind).unwrap_or(&0) + kept(kind);
