@@ -50,3 +50,13 @@ impl<T: Shareable> Drop for Memory<T> {
         let _ = unsafe { munmap(self.0.cast(), Self::SIZE.get()) };
     }
 }
+
+const FACTORS: [u64; 3] = [0x61c8_8647, 0x2545_f491, 0x517c_c1b7];
+
+/// The hash by which maps in such memory are looked into: of addresses and ports, as they lie in memory. Programs have the same
+/// (`ringlb_netns`, which this does not depend on).
+pub(crate) fn hash_of(words: [u32; 3]) -> u32 {
+    let products = words.into_iter().zip(FACTORS).map(|(word, factor)| u64::from(word) * factor);
+    let sum = products.fold(0, u64::wrapping_add);
+    ((sum ^ sum >> 32).wrapping_mul(FACTORS[0]) >> 32) as u32
+}

@@ -249,6 +249,16 @@ pub(crate) const fn jump_if_positive_word(register: u8) -> Instruction {
     Instruction::new(0x66, register, 0, 0, 0)
 }
 
+/// Whether the lower 32 bits are zero or a number below, with a sign.
+pub(crate) const fn jump_unless_positive_word(register: u8) -> Instruction {
+    Instruction::new(0xd6, register, 0, 0, 0)
+}
+
+/// Compares the lower 32 bits, without a sign.
+pub(crate) const fn jump_unless_word_greater(register: u8, than: i32) -> Instruction {
+    Instruction::new(0xb6, register, 0, 0, than)
+}
+
 /// Compares the lower 32 bits, without a sign.
 pub(crate) const fn jump_if_word_greater(register: u8, than: i32) -> Instruction {
     Instruction::new(0x26, register, 0, 0, than)

@@ -84,7 +84,8 @@ impl<'a> Adoption<'a> {
     }
 }
 
-fn take(maps: &mut Vec<UsedMap>, kind: &MapKind) -> Option<OwnedFd> {
+/// The map of that kind among those of a program.
+pub(super) fn take(maps: &mut Vec<UsedMap>, kind: &MapKind) -> Option<OwnedFd> {
     let place = maps.iter().position(|map| map.kind == *kind)?;
     Some(maps.swap_remove(place).descriptor)
 }

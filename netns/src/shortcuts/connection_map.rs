@@ -51,6 +51,8 @@
 //! | [`SOCKET_CLOCK`] | 4 | the last timestamp that was sent to the end (programs) |
 //! | [`PASSED_BYTES`] | 8 | how many bytes from this end have gone past and were acknowledged (programs) |
 
+use super::hash;
+
 /// A power of two.
 pub const BUCKETS: usize = 2048;
 /// A leg is looked for in all slots of one bucket.
@@ -157,18 +159,10 @@ pub const CLOCK_UNKNOWN: u32 = 4;
 /// In [`SEEN`]: something of the end has gone past the proxy since its socket has last asked whether it is still there.
 pub const END_LIVES: u32 = 8;
 
-/// Odd factors, less than 2³¹ as an instruction has room for.
-pub(super) const FACTORS: [i32; 3] = [0x61c8_8647, 0x2545_f491, 0x517c_c1b7];
-
 /// The hash of a leg: the end's address, the proxy's, and their ports, each as it lies in memory.
 #[must_use]
 pub fn hash_of(end: u32, proxy: u32, ports: u32) -> u32 {
-    let words = [end, proxy, ports].into_iter().zip(FACTORS);
-    let sum =
-        words.fold(0u64, |sum, (word, factor)| sum.wrapping_add(u64::from(word) * u64::from(factor.unsigned_abs())));
-    // Ports that follow each other, as a kernel gives them out, would meet without the second product.
-    let mixed = (sum ^ sum >> 32).wrapping_mul(u64::from(FACTORS[0].unsigned_abs()));
-    (mixed >> 32) as u32
+    hash::hash_of([end, proxy, ports])
 }
 
 /// The bucket that a leg of that hash is in.

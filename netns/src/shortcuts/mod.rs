@@ -3,6 +3,7 @@
 mod adoption;
 pub mod connection_map;
 mod connections;
+mod hash;
 mod packet;
 mod program;
 pub mod session_map;

@@ -1,5 +1,6 @@
 //! The program of a bridge's ports.
 
+use super::hash::hash;
 use super::packet::{
     BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, DESTINATION, DESTINATION_MAC, ETHERNET_HEADER, ETHERTYPE_IPV4,
     ETHERTYPE_IPV6, FRAGMENT, FRAME, GSO_SEGMENTS, HEADER_CHECKSUM, HELPER_CSUM_DIFF, HELPER_L3_CSUM_REPLACE,
@@ -8,14 +9,14 @@ use super::packet::{
     TRANSPORT, VERSION_AND_LENGTH, find_bytes, find_port, require_sandbox,
 };
 use super::session_map::{
-    BUCKETS, BYTES, DATAGRAMS, ENTRY_BYTES, FACTORS, KEY_ADDRESSES, KEY_PORTS, NEW_ADDRESSES, NEW_PORTS, PAYLOAD_BYTES,
+    BUCKETS, BYTES, DATAGRAMS, ENTRY_BYTES, KEY_ADDRESSES, KEY_PORTS, NEW_ADDRESSES, NEW_PORTS, PAYLOAD_BYTES,
     SEQUENCE, WAYS,
 };
 use crate::bpf::{
     Instruction, Program, add, add_register, and, atomic_add, atomic_fetch_add_word, call, exit, jump_always,
     jump_if_any_bit, jump_if_equal, jump_unless_equal, jump_unless_same, jump_unless_zero, load_byte, load_double_word,
-    load_half_word, load_map_value, load_word, move_register, move_value, multiply, shift_left, shift_right,
-    store_double_word_of, store_half_word, store_half_word_of, store_word_of, xor_register,
+    load_half_word, load_map_value, load_word, move_register, move_value, shift_left, store_double_word_of,
+    store_half_word, store_half_word_of, store_word_of,
 };
 use std::os::fd::BorrowedFd;
 
@@ -130,16 +131,7 @@ fn find_session(program: &mut Program<Label>, maps: &SessionMaps<'_>) {
     program.push(store_word_of(FRAME, PORTS_BEFORE, R5));
     // The bucket, as `session_map::bucket_of` has it.
     program.push(move_register(R0, R5));
-    for (word, factor) in [R3, R4, R0].into_iter().zip(FACTORS) {
-        program.push(multiply(word, factor));
-    }
-    program.push(add_register(R3, R4));
-    program.push(add_register(R3, R0));
-    program.push(move_register(R0, R3));
-    program.push(shift_right(R0, 32));
-    program.push(xor_register(R3, R0));
-    program.push(multiply(R3, FACTORS[0]));
-    program.push(shift_right(R3, 32));
+    hash(program, [R3, R4]);
     program.push(and(R3, BUCKETS as i32 - 1));
     program.push(shift_left(R3, (WAYS * ENTRY_BYTES).ilog2() as i32));
     program.extend(load_map_value(ENTRY, maps.entries));

@@ -16,6 +16,8 @@
 //! | [`DATAGRAMS`] | 8 | how many went on so |
 //! | [`PAYLOAD_BYTES`] | 8 | how many bytes they had, without headers |
 
+use super::hash;
+
 /// A power of two.
 pub const BUCKETS: usize = 1024;
 /// A datagram is looked for in all entries of one bucket. Of 2,000 sessions, which have 4,000 entries, one in seventy finds a
@@ -41,18 +43,10 @@ pub const DATAGRAMS: usize = 32;
 /// See the module.
 pub const PAYLOAD_BYTES: usize = 40;
 
-/// Odd factors, less than 2³¹ as an instruction has room for.
-pub(super) const FACTORS: [i32; 3] = [0x61c8_8647, 0x2545_f491, 0x517c_c1b7];
-
 /// The bucket of a key: its source, its destination and its ports, each as it lies in memory.
 #[must_use]
 pub fn bucket_of(source: u32, destination: u32, ports: u32) -> usize {
-    let words = [source, destination, ports].into_iter().zip(FACTORS);
-    let sum =
-        words.fold(0u64, |sum, (word, factor)| sum.wrapping_add(u64::from(word) * u64::from(factor.unsigned_abs())));
-    // Ports that follow each other, as a kernel gives them out, would meet without the second product.
-    let mixed = (sum ^ sum >> 32).wrapping_mul(u64::from(FACTORS[0].unsigned_abs()));
-    (mixed >> 32) as usize & (BUCKETS - 1)
+    hash::hash_of([source, destination, ports]) as usize & (BUCKETS - 1)
 }
 
 #[cfg(test)]

@@ -2,13 +2,12 @@
 #![allow(unsafe_code, reason = "the compiler cannot know what else may write into the memory")]
 
 use super::{LegAddresses, Stamp};
-use crate::shared_memory::Shareable;
+use crate::shared_memory::{self, Shareable};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub(super) const BUCKETS: usize = 2048;
 pub(super) const WAYS: usize = 8;
 pub(super) const RECORDS: usize = 4096;
-const FACTORS: [u64; 3] = [0x61c8_8647, 0x2545_f491, 0x517c_c1b7];
 const SECOND_LEG: u32 = 1 << 16;
 
 /// A slot that is free, and one into which a record is just being put: no tag of a leg is an even number.
@@ -180,9 +179,7 @@ pub(super) fn key_of(leg: LegAddresses) -> Key {
 }
 
 pub(super) fn hash_of(([end, socket], ports): Key) -> u32 {
-    let products = [end, socket, ports].into_iter().zip(FACTORS).map(|(word, factor)| u64::from(word) * factor);
-    let sum = products.fold(0, u64::wrapping_add);
-    ((sum ^ sum >> 32).wrapping_mul(FACTORS[0]) >> 32) as u32
+    shared_memory::hash_of([end, socket, ports])
 }
 
 pub(super) fn bucket_of(hash: u32) -> usize {

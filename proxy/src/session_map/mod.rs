@@ -6,7 +6,7 @@
 //! whoever has filled it frees it. All may be zero from one moment to the next, when the daemon forgets the sessions of a proxy
 //! that has ended. A datagram that is on its way when an entry is freed is not counted.
 
-use crate::shared_memory::{Memory, Shareable};
+use crate::shared_memory::{Memory, Shareable, hash_of};
 use std::net::SocketAddrV4;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// A power of two.
 const BUCKETS: usize = 1024;
 const WAYS: usize = 8;
-const FACTORS: [u64; 3] = [0x61c8_8647, 0x2545_f491, 0x517c_c1b7];
 
 /// Where datagrams come from and where they go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,9 +190,7 @@ impl Key {
     fn bucket(self) -> usize {
         let [a, b, c, d, e, f, g, h] = self.addresses.to_ne_bytes();
         let words = [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]), self.ports];
-        let products = words.into_iter().zip(FACTORS).map(|(word, factor)| u64::from(word) * factor);
-        let sum = products.fold(0, u64::wrapping_add);
-        ((sum ^ sum >> 32).wrapping_mul(FACTORS[0]) >> 32) as usize & (BUCKETS - 1)
+        hash_of(words) as usize & (BUCKETS - 1)
     }
 }
 

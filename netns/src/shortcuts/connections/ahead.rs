@@ -11,8 +11,8 @@ use super::frame::{ACKNOWLEDGED, DATA_BYTES, FIN, FLAGS, LEG, OTHER, RECORD, RST
 use super::{Label, Step};
 use crate::bpf::{
     Program, add, add_register, add_word, and, jump_always, jump_if_any_bit, jump_if_equal, jump_if_positive_word,
-    jump_unless_equal, load_word, move_register, move_value, shift_word_left, shift_word_right_by, store_word_of,
-    subtract_word, xor_register,
+    jump_unless_equal, jump_unless_positive_word, load_word, move_register, move_value, shift_word_left,
+    shift_word_right_by, store_word_of, subtract_word, xor_register,
 };
 
 /// What an end acknowledges of what the socket has not sent: the socket will send it, and is told that it has arrived when it has. It
@@ -47,9 +47,7 @@ pub(super) fn limit_sequence(program: &mut Program<Label>) {
     program.push(load_word(R3, R0, EDGES as i16));
     program.push(load_word(R4, FRAME, SEQUENCE));
     program.push(subtract_word(R4, R3));
-    program.jump(jump_if_positive_word(R4), label(0));
-    program.jump(jump_always(), label(1));
-    program.label(label(0));
+    program.jump(jump_unless_positive_word(R4), label(1));
     program.push(subtract_word(R1, R4));
     program.label(label(1));
 }
@@ -64,9 +62,7 @@ pub(super) fn raise_sequence(program: &mut Program<Label>) {
     program.push(load_word(R3, LEG, END_HAS as i16));
     program.push(load_word(R4, LEG, SOCKET_NEXT as i16));
     program.push(subtract_word(R3, R4));
-    program.jump(jump_if_positive_word(R3), label(0));
-    program.jump(jump_always(), label(2));
-    program.label(label(0));
+    program.jump(jump_unless_positive_word(R3), label(2));
     program.push(load_word(R4, FRAME, FLAGS));
     program.jump(jump_if_any_bit(R4, RST), label(1));
     program.push(add_word(R1, R3));
@@ -90,18 +86,14 @@ pub(super) fn settle(program: &mut Program<Label>) {
     program.push(load_word(R2, LEG, SOCKET_NEXT as i16));
     program.push(move_register(R3, R1));
     program.push(subtract_word(R3, R2));
-    program.jump(jump_if_positive_word(R3), label(0));
-    program.jump(jump_always(), label(2));
-    program.label(label(0));
+    program.jump(jump_unless_positive_word(R3), label(2));
     program.push(load_word(R2, FRAME, SEQUENCE));
     program.push(load_word(R3, FRAME, DATA_BYTES));
     program.push(add_word(R2, R3));
     program.push(load_word(R3, OTHER, SHIFT as i16));
     program.push(add_word(R2, R3));
     program.push(subtract_word(R1, R2));
-    program.jump(jump_if_positive_word(R1), label(1));
-    program.jump(jump_always(), label(2));
-    program.label(label(1));
+    program.jump(jump_unless_positive_word(R1), label(2));
     for (leg, number) in [(OTHER, SHIFT), (OTHER, END_BASE), (LEG, SOCKET_BASE)] {
         program.push(load_word(R2, leg, number as i16));
         program.push(add_word(R2, R1));

@@ -1,5 +1,6 @@
 //! The program at the ports of a bridge, and its maps.
 
+use super::super::adoption::take;
 use super::super::{PROGRAM, connection_map, key_of};
 use super::{Maps, program};
 use crate::bpf::{self, Hook, MapKind, Name};
@@ -37,11 +38,7 @@ impl Connections {
                 continue;
             };
             let mut maps = bpf::maps_of(old.descriptor.as_fd())?;
-            let mut take = |kind| {
-                let place = maps.iter().position(|map| map.kind == kind)?;
-                Some(maps.swap_remove(place).descriptor)
-            };
-            let Some((map, sandbox)) = take(CONNECTIONS).zip(take(SANDBOX)) else { continue };
+            let Some((map, sandbox)) = take(&mut maps, &CONNECTIONS).zip(take(&mut maps, &SANDBOX)) else { continue };
             let connections = match adopted.take() {
                 Some(connections) => connections,
                 None => Self::load(ports, map, sandbox)?,

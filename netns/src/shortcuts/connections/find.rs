@@ -1,9 +1,10 @@
 //! What a packet is, and which record it belongs to.
 
 use super::super::connection_map::{
-    ACTIVITY, ADDRESSES, BUCKETS, FACTORS, FIRST_RECORD, FREE, LEG_BYTES, LEGS, LOCK, MODE, PORTS as LEG_PORTS,
-    RECORD_BYTES, RECORDS, REPLACED, SLOT_BYTES, SLOT_LEG, SLOT_RECORD, SLOT_TAG, TAKEN, WAYS,
+    ACTIVITY, ADDRESSES, BUCKETS, FIRST_RECORD, FREE, LEG_BYTES, LEGS, LOCK, MODE, PORTS as LEG_PORTS, RECORD_BYTES,
+    RECORDS, REPLACED, SLOT_BYTES, SLOT_LEG, SLOT_RECORD, SLOT_TAG, TAKEN, WAYS,
 };
+use super::super::hash::hash;
 use super::super::packet::{
     DESTINATION_MAC, ETHERTYPE_IPV4, FRAGMENT, FRAME, INTERFACE, IS_FRAGMENT, LENGTH, MAC_OF_IPV4, PLAIN_IPV4, PORTS,
     PROTOCOL, R0, R1, R2, R3, R4, R5, SOURCE, SOURCE_MAC, TRANSPORT, VERSION_AND_LENGTH, find_bytes, find_port,
@@ -19,9 +20,9 @@ use super::{Label, Maps, Step};
 use crate::bpf::{
     Program, add, add_register, and, exchange_word, exchange_word_if_same, jump_always, jump_if_any_bit, jump_if_equal,
     jump_if_same_word, jump_unless_equal, jump_unless_same, jump_unless_same_word, load_byte, load_double_word,
-    load_half_word, load_map_value, load_word, move_register, move_value, multiply, or_word, or_word_value, shift_left,
-    shift_right, shift_word_left, shift_word_right, store_half_word, store_half_word_of, store_word, store_word_of,
-    subtract_word, swap_word, xor_register,
+    load_half_word, load_map_value, load_word, move_register, move_value, or_word, or_word_value, shift_left,
+    shift_word_left, shift_word_right, store_half_word, store_half_word_of, store_word, store_word_of, subtract_word,
+    swap_word, xor_register,
 };
 
 /// How often a program tries to get a lock. Nobody has it for longer than it takes to compare some numbers, but for a virtual
@@ -126,16 +127,8 @@ fn find_slot(program: &mut Program<Label>, maps: &Maps<'_>) {
     program.push(load_word(R4, FRAME, KEY_ADDRESSES + 4));
     program.push(load_word(R0, FRAME, KEY_PORTS));
     // As `connection_map::hash_of` has it.
-    for (word, factor) in [R3, R4, R0].into_iter().zip(FACTORS) {
-        program.push(multiply(word, factor));
-    }
-    program.push(add_register(R4, R3));
-    program.push(add_register(R4, R0));
-    program.push(move_register(R0, R4));
-    program.push(shift_right(R0, 32));
-    program.push(xor_register(R4, R0));
-    program.push(multiply(R4, FACTORS[0]));
-    program.push(shift_right(R4, 32));
+    hash(program, [R3, R4]);
+    program.push(move_register(R4, R3));
     program.push(move_register(R1, R4));
     program.push(or_word_value(R4, 1));
     program.push(and(R1, BUCKETS as i32 - 1));

@@ -12,9 +12,9 @@ use super::frame::{
 use super::{Label, Step};
 use crate::bpf::{
     Program, add_register, add_word, and, jump_always, jump_if_any_bit, jump_if_equal, jump_if_positive_word,
-    jump_if_word_greater, load_double_word, load_half_word, load_word, move_register, move_value, or_word,
-    or_word_value, shift_word_left, shift_word_left_by, shift_word_right_by, store_double_word_of, store_half_word_of,
-    store_word_of, subtract_word, swap_half_word,
+    jump_unless_positive_word, jump_unless_word_greater, load_double_word, load_half_word, load_word, move_register,
+    move_value, or_word, or_word_value, shift_word_left, shift_word_left_by, shift_word_right_by, store_double_word_of,
+    store_half_word_of, store_word_of, subtract_word, swap_half_word,
 };
 
 /// By how many bits a window may be shifted (RFC 7323, 2.3), as a mask.
@@ -29,9 +29,7 @@ pub(super) fn count_acknowledged(program: &mut Program<Label>, time: u8) {
     program.push(load_word(R1, FRAME, ACKNOWLEDGED));
     program.push(load_word(R2, LEG, END_HAS as i16));
     program.push(subtract_word(R1, R2));
-    program.jump(jump_if_positive_word(R1), label(0));
-    program.jump(jump_always(), label(1));
-    program.label(label(0));
+    program.jump(jump_unless_positive_word(R1), label(1));
     program.push(load_double_word(R2, OTHER, PASSED_BYTES as i16));
     program.push(add_register(R2, R1));
     program.push(store_double_word_of(OTHER, PASSED_BYTES as i16, R2));
@@ -54,9 +52,7 @@ pub(super) fn note_end(program: &mut Program<Label>, time: u8) {
     program.push(store_word_of(LEG, SEEN as i16, R5));
     program.label(label(4));
     program.push(load_word(R1, FRAME, SHAPE));
-    program.jump(jump_if_word_greater(R1, PLAIN), label(7));
-    program.jump(jump_always(), label(8));
-    program.label(label(7));
+    program.jump(jump_unless_word_greater(R1, PLAIN), label(8));
     program.push(load_word(R1, FRAME, CLOCK));
     program.push(load_word(R2, FRAME, SIDE));
     program.push(shift_word_left(R2, 2));
@@ -85,9 +81,7 @@ pub(super) fn note_socket(program: &mut Program<Label>) {
     limit_window(program);
     program.label(label(4));
     program.push(load_word(R1, FRAME, SHAPE));
-    program.jump(jump_if_word_greater(R1, PLAIN), label(7));
-    program.jump(jump_always(), label(9));
-    program.label(label(7));
+    program.jump(jump_unless_word_greater(R1, PLAIN), label(9));
     // The end's last timestamp came from the other end, whose clock may be ahead.
     program.push(load_word(R1, FRAME, CLOCK));
     raise(program, [R5, LEG, R1], SOCKET_CLOCK, SOCKET_SEEN, [label(8), label(10)]);
@@ -128,9 +122,7 @@ fn limit_window(program: &mut Program<Label>) {
     program.push(add_word(R0, R5));
     program.push(move_register(R5, R2));
     program.push(subtract_word(R5, R0));
-    program.jump(jump_if_positive_word(R5), label(3));
-    program.jump(jump_always(), label(2));
-    program.label(label(3));
+    program.jump(jump_unless_positive_word(R5), label(2));
     program.push(subtract_word(R0, R1));
     program.jump(jump_if_positive_word(R0), label(4));
     program.push(move_value(R0, 0));

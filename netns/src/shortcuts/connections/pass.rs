@@ -13,7 +13,7 @@ use super::frame::{
 use super::note::{count_acknowledged, note_end};
 use super::{Label, Step};
 use crate::bpf::{
-    Program, add, add_register, add_word, and, jump_always, jump_if_equal, jump_if_positive_word, load_word,
+    Program, add, add_register, add_word, and, jump_always, jump_if_equal, jump_unless_positive_word, load_word,
     move_register, move_value, or_word_value, shift_word_left, store_word, store_word_of, subtract_word, swap_word,
     xor_register,
 };
@@ -117,9 +117,7 @@ pub(super) fn pass(program: &mut Program<Label>) {
     program.push(load_word(R2, OTHER, SOCKET_CLOCK as i16));
     program.push(move_register(R3, R4));
     program.push(subtract_word(R3, R2));
-    program.jump(jump_if_positive_word(R3), label(1));
-    program.jump(jump_always(), label(2));
-    program.label(label(1));
+    program.jump(jump_unless_positive_word(R3), label(2));
     program.push(store_word_of(OTHER, SOCKET_CLOCK as i16, R4));
     program.label(label(2));
     program.push(swap_word(R4));

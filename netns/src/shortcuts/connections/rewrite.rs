@@ -14,7 +14,7 @@ use super::frame::{
 };
 use super::{Label, Maps, Step};
 use crate::bpf::{
-    Program, add, add_word, and, call, exit, jump_always, jump_if_equal, jump_if_word_greater, jump_unless_equal,
+    Program, add, add_word, and, call, exit, jump_if_equal, jump_unless_equal, jump_unless_word_greater,
     load_half_word, load_map_value, load_word, move_register, move_value, shift_word_right, store_half_word_of,
     store_word, store_word_of, swap_word, xor_word_value,
 };
@@ -106,9 +106,7 @@ fn store_addresses(program: &mut Program<Label>) {
 fn rewrite_blocks(program: &mut Program<Label>) {
     let label = |number| Label::In(Step::Blocks, number);
     program.push(load_word(R1, FRAME, SHAPE));
-    program.jump(jump_if_word_greater(R1, WITH_CLOCK), label(0));
-    program.jump(jump_always(), label(1));
-    program.label(label(0));
+    program.jump(jump_unless_word_greater(R1, WITH_CLOCK), label(1));
     for word in 0..6 {
         program.push(store_word(FRAME, BLOCKS_BEFORE + 4 * word, 0));
         program.push(store_word(FRAME, BLOCKS_AFTER + 4 * word, 0));
@@ -116,9 +114,7 @@ fn rewrite_blocks(program: &mut Program<Label>) {
     for block in 0..3_i16 {
         if block > 0 {
             program.push(load_word(R1, FRAME, SHAPE));
-            program.jump(jump_if_word_greater(R1, WITH_CLOCK + 4 + 8 * i32::from(block)), label(1 + block as u8));
-            program.jump(jump_always(), label(4));
-            program.label(label(1 + block as u8));
+            program.jump(jump_unless_word_greater(R1, WITH_CLOCK + 4 + 8 * i32::from(block)), label(4));
         }
         let first = TCP_BLOCKS + 4 + 8 * block;
         find_bytes(program, CONTEXT, i32::from(first) + 8, Label::Drop);
