@@ -12,9 +12,9 @@ mod measure;
 mod open_loop;
 mod options;
 mod order;
-mod pingpong;
 mod ratios;
 mod report;
+mod requests;
 mod results;
 #[cfg(test)]
 mod samples;

@@ -2,7 +2,7 @@
 
 use super::BenchError;
 use super::congestion;
-use super::pingpong::EchoServer;
+use super::requests::EchoServer;
 use super::system::{Programs, System, ringlb};
 use super::topology::{BACKENDS, PORT, Topology, VIP};
 use crate::instruments::accounting::tree;

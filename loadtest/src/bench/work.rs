@@ -1,6 +1,6 @@
 //! What clients do in a workload, and what came of it.
 
-use super::pingpong::{self, Order, Outcome};
+use super::requests::{self, Connections, Order, Outcome};
 use super::stage::Stage;
 use super::workload::Workload;
 use super::{BenchError, idle};
@@ -15,8 +15,8 @@ const LOST_AFTER: Duration = Duration::from_secs(1);
 
 /// The work of a workload.
 pub(super) enum Work {
-    /// Over connections that stay open.
-    Pingpong(Order),
+    /// Requests of 64 bytes.
+    Requests(Order),
     /// Everything else.
     Load(LoadOptions),
 }
@@ -36,15 +36,16 @@ pub(super) struct Done {
 /// The work of a workload; the rate is that of [`Workload::OpenLoop`].
 pub(super) fn work_of(stage: &mut Stage<'_>, workload: Workload, rate: Option<f64>) -> Result<Work, BenchError> {
     let (connections, rate) = match workload {
-        Workload::PingpongOne => (1, None),
-        Workload::PingpongSlow => (1, Some(LOW_RATE)),
-        Workload::Pingpong64 | Workload::Churn => (64, None),
-        Workload::Pingpong512 => (512, None),
-        Workload::OpenLoop => (64, rate),
+        Workload::Connect => (Connections::ForOneRequest(64), None),
+        Workload::PingpongOne => (Connections::Lasting(1), None),
+        Workload::PingpongSlow => (Connections::Lasting(1), Some(LOW_RATE)),
+        Workload::Pingpong64 | Workload::Churn => (Connections::Lasting(64), None),
+        Workload::Pingpong512 => (Connections::Lasting(512), None),
+        Workload::OpenLoop => (Connections::Lasting(64), rate),
         _ => return Ok(Work::Load(load_of(stage, workload)?)),
     };
     stage.only_echo()?;
-    Ok(Work::Pingpong(Order { targets: stage.targets(), connections, rate, duration: Duration::ZERO }))
+    Ok(Work::Requests(Order { targets: stage.targets(), connections, rate, duration: Duration::ZERO }))
 }
 
 /// The load of a workload with other servers.
@@ -52,7 +53,6 @@ pub(super) fn load_of(stage: &Stage<'_>, workload: Workload) -> Result<LoadOptio
     let udp = LoadKind::Udp { exchange: Exchange::Pingpong, size_bytes: SMALL, names: false };
     let bulk = |direction| LoadKind::Bulk { direction, size_bytes: None };
     let (kind, connections) = match workload {
-        Workload::Connect => (LoadKind::ConnectEcho { size_bytes: SMALL }, 64),
         Workload::BulkOne => (bulk(Direction::Down), 1),
         Workload::Bulk8 => (bulk(Direction::Down), 8),
         Workload::BulkBoth => (bulk(Direction::Both), 8),
@@ -73,7 +73,7 @@ pub(super) fn load_of(stage: &Stage<'_>, workload: Workload) -> Result<LoadOptio
 
 /// What clients say of it.
 pub(super) enum Driven {
-    Pingpong(Outcome),
+    Requests(Outcome),
     Load(Box<Report>),
 }
 
@@ -81,9 +81,9 @@ impl Work {
     /// Does it for so long.
     pub(super) fn drive(&self, stage: &Stage<'_>, duration: Duration) -> Result<Driven, BenchError> {
         match self {
-            Self::Pingpong(order) => {
+            Self::Requests(order) => {
                 let order = Order { duration, ..order.clone() };
-                Ok(Driven::Pingpong(stage.in_client(|| pingpong::run(&order))?))
+                Ok(Driven::Requests(stage.in_client(|| requests::run(&order))?))
             }
             Self::Load(load) => {
                 let load = LoadOptions { duration: Some(duration), ..load.clone() };
@@ -97,7 +97,7 @@ impl Driven {
     /// In figures.
     pub(super) fn done(self, workload: Workload) -> Done {
         match self {
-            Self::Pingpong(outcome) => Done::from(outcome),
+            Self::Requests(outcome) => Done::from(outcome),
             Self::Load(report) => Done::of(workload, &report),
         }
     }

@@ -25,6 +25,12 @@ impl Poll {
         self.register(descriptor, number, EpollFlags::EPOLLIN)
     }
 
+    /// Reports once that the descriptor can be written to or has failed, and each time that there is more to read, until it
+    /// is closed.
+    pub(super) fn add_beginning(&self, descriptor: impl AsFd, number: usize) -> io::Result<()> {
+        self.register(descriptor, number, EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET)
+    }
+
     /// Reports each event once: a timer need not be read then.
     pub(super) fn add_timer(&self, timer: impl AsFd, number: usize) -> io::Result<()> {
         self.register(timer, number, EpollFlags::EPOLLIN | EpollFlags::EPOLLET)

@@ -3,6 +3,8 @@
 use super::poll::Poll;
 use crate::bench::BenchError;
 use ringlb_netns::Namespace;
+use rustix::net::{SocketFlags, accept_with};
+use socket2::SockRef;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -22,6 +24,9 @@ impl EchoServer {
     ) -> Result<Self, BenchError> {
         let listen = |(namespace, address): (&Namespace, SocketAddr)| {
             let listener = namespace.run(|| TcpListener::bind(address))?;
+            // What it accepts inherits that.
+            let listener =
+                listener.and_then(|listener| SockRef::from(&listener).set_tcp_nodelay(true).map(|()| listener));
             listener.map_err(BenchError::machine(format!("listen on {address}")))
         };
         let listeners = places.map(listen).collect::<Result<Vec<_>, _>>()?;
@@ -87,9 +92,9 @@ impl Serving {
     }
 
     fn accept(&mut self, listener: usize) -> io::Result<()> {
-        while let Ok((connection, _)) = self.listeners[listener].accept() {
-            connection.set_nonblocking(true)?;
-            connection.set_nodelay(true)?;
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        while let Ok(connection) = accept_with(&self.listeners[listener], flags) {
+            let connection = TcpStream::from(connection);
             let index = self.free.pop().unwrap_or_else(|| {
                 self.connections.push(None);
                 self.connections.len() - 1

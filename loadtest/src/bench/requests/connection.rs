@@ -1,7 +1,9 @@
 //! A client's connection and the request on it.
 
 use super::SIZE;
+use nix::errno::Errno;
 use ringlb_load::pattern;
+use socket2::{Domain, Socket, Type};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -36,7 +38,20 @@ impl Connection {
         let stream = TcpStream::connect_timeout(&target, CONNECT_TIMEOUT)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
-        Ok(Self { stream, position: APART * index as u64, received: 0, due: None })
+        Ok(Self::of(stream, index as u64))
+    }
+
+    /// Begins to make a new one, number `number` of all. It is there when it can be written to.
+    pub(super) fn begin(target: SocketAddr, number: u64) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking().cloexec(), None)?;
+        match socket.connect(&target.into()) {
+            Err(error) if error.raw_os_error() != Some(Errno::EINPROGRESS as i32) => Err(error),
+            _ => Ok(Self::of(socket.into(), number)),
+        }
+    }
+
+    fn of(stream: TcpStream, number: u64) -> Self {
+        Self { stream, position: APART.wrapping_mul(number), received: 0, due: None }
     }
 
     /// Sends a request.

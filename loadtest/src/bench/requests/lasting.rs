@@ -1,9 +1,8 @@
-//! The client: makes requests and waits for their answers.
+//! A client whose connections stay open.
 
 use super::connection::{Connection, Progress};
 use super::poll::Poll;
-use super::{Order, Outcome};
-use crate::bench::BenchError;
+use super::{Failures, LOST_AFTER, Order, Outcome, REVIEW, no_answer};
 use crate::instruments::statistics::Times;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
@@ -12,21 +11,16 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// A request that is not answered for so long has failed.
-const LOST_AFTER: Duration = Duration::from_secs(5);
-/// How often is looked for those, and for the end.
-const REVIEW: Duration = Duration::from_millis(50);
 /// Requests at a fixed rate are due together at multiples of this. A timer for each would take more of the processor than the
 /// requests, in a virtual machine most of all, and what it took would be seen as a balancer's latency.
 const TICK: Duration = Duration::from_micros(200);
 
-/// Carries an order out, in the calling thread's namespace.
+/// Carries an order out with so many connections.
 ///
 /// # Errors
-/// If a connection cannot be made at the start. What happens later is in the outcome.
-pub(in crate::bench) fn run(order: &Order) -> Result<Outcome, BenchError> {
-    let failed = BenchError::machine("make connections for a load");
-    Client::open(order).and_then(Client::run).map_err(failed)
+/// If a connection cannot be made at the start.
+pub(super) fn run(order: &Order, connections: usize) -> io::Result<Outcome> {
+    Client::open(order, connections)?.run()
 }
 
 struct Client<'a> {
@@ -43,35 +37,34 @@ struct Client<'a> {
     begun: u64,
     started: Instant,
     reviewed: Instant,
-    failures: u64,
-    failure: Option<String>,
+    failures: Failures,
     times: Times,
 }
 
 impl<'a> Client<'a> {
-    fn open(order: &'a Order) -> io::Result<Self> {
+    fn open(order: &'a Order, connections: usize) -> io::Result<Self> {
         let poll = Poll::new()?;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
-        poll.add_timer(&timer, order.connections)?;
+        poll.add_timer(&timer, connections)?;
         let open = |index| {
             let connection = Connection::open(order.targets[index % order.targets.len()], index)?;
             poll.add(&connection.stream, index)?;
             Ok(Some(connection))
         };
-        let connections = (0..order.connections).map(open).collect::<io::Result<_>>()?;
+        let free = (0..connections).collect();
+        let connections = (0..connections).map(open).collect::<io::Result<_>>()?;
         let started = Instant::now();
         Ok(Self {
             order,
             poll,
             timer,
             connections,
-            free: (0..order.connections).collect(),
+            free,
             waiting: VecDeque::new(),
             begun: 0,
             started,
             reviewed: started,
-            failures: 0,
-            failure: None,
+            failures: Failures::default(),
             times: Times::default(),
         })
     }
@@ -100,8 +93,8 @@ impl<'a> Client<'a> {
             }
         }
         Ok(Outcome {
-            failures: self.failures,
-            failure: self.failure,
+            failures: self.failures.count,
+            failure: self.failures.first,
             elapsed: self.started.elapsed(),
             times: self.times,
         })
@@ -169,14 +162,13 @@ impl<'a> Client<'a> {
             .filter(|&index| self.connections[index].as_ref().is_some_and(is_lost))
             .collect();
         for index in lost {
-            self.fail(index, &io::Error::new(io::ErrorKind::TimedOut, "no answer came in time"));
+            self.fail(index, &no_answer());
         }
     }
 
     /// Counts a failed request and replaces its connection.
     fn fail(&mut self, index: usize, error: &io::Error) {
-        self.failures += 1;
-        self.failure.get_or_insert_with(|| error.to_string());
+        self.failures.note(error);
         // Closed before the new one is made. Without a request it still counts as free.
         let is_free = self.connections[index].take().is_some_and(|connection| connection.due().is_none());
         let opened = Connection::open(self.order.targets[index % self.order.targets.len()], index);
