@@ -22,6 +22,7 @@ mod observed;
 mod privileges;
 mod programs;
 mod settings;
+mod short_connections;
 mod survival;
 mod system_calls;
 mod takeover;

@@ -50,6 +50,8 @@ pub struct Shared {
     pub spare: Budget,
     /// The pipes of all data threads.
     pub pipes: Budget,
+    /// The sockets that each data thread may have at hand.
+    pub used_sockets: usize,
     /// What the services have let in.
     pub gate: Gate,
     /// Connections of all data threads that wait for a place at a backend.
@@ -93,6 +95,7 @@ impl Shared {
             connections: Budget::new(limits.connections),
             spare: Budget::new(limits.spare),
             pipes: Budget::new(limits.pipes),
+            used_sockets: limits.used_sockets,
             gate: Gate::default(),
             waiting: AtomicU64::new(0),
             threads,

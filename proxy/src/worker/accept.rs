@@ -162,6 +162,7 @@ impl Worker {
         accepting.missing += 1;
         self.timers.add(self.now, PAUSE, Timer::Accept { listener });
         if short {
+            self.used_sockets.clear();
             self.note_refusal(&errno);
         } else if unusable {
             self.log_refusal(&format_args!("a listener of a published port does not work any more: {errno}"));

@@ -9,7 +9,7 @@ use socket2::{SockRef, TcpKeepalive};
 use std::time::{Duration, Instant};
 
 /// A connection that lasts so long gets the socket options that only matter to one that lasts.
-const GROWN: Duration = Duration::from_secs(1);
+pub(super) const GROWN: Duration = Duration::from_secs(1);
 /// The time between two looks at the age of connections.
 const SWEEP: Duration = Duration::from_secs(1);
 

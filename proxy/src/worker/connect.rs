@@ -3,6 +3,7 @@
 use super::accept::reset_on_close;
 use super::admit::call_next;
 use super::connections::{Attempt, Connection};
+use super::first_bytes::acknowledge_with_data;
 use super::introduce::Known;
 use super::{Error, Timer, Worker};
 use crate::admission::Refusal;
@@ -15,7 +16,7 @@ use crate::ring::{Kind, Slot, Token};
 use nix::errno::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -164,7 +165,8 @@ impl Worker {
             let identity = backend.identity.clone();
             connection.backend_port = port;
             let started = self.moment();
-            let attempt = Attempt { address: backend.address, identity, told, abandoned: false, started };
+            let is_asked = service.state.tcp_ports.is_asked_first(port);
+            let attempt = Attempt { address: backend.address, identity, told, is_asked, abandoned: false, started };
             let timeout = settings.connect_timeout.0;
             return Choice::Attempt(Chosen { attempt, timeout, ages: settings.limits_age() });
         }
@@ -175,11 +177,15 @@ impl Worker {
         let Some(connection) = self.connections.get(slot) else { return Ok(()) };
         connection.attempts += 1;
         let address = SocketAddr::new(attempt.address, connection.backend_port);
+        let has_data = attempt.is_asked || attempt.told.is_some();
         connection.backend = Some(attempt);
-        match new_socket(address) {
+        match self.used_sockets.take(address.ip()).map_or_else(|| new_socket(address), Ok) {
             Ok(socket) => {
                 let descriptor = socket.as_raw_fd();
-                connection.sockets[1] = Some(socket.into());
+                if has_data {
+                    acknowledge_with_data(&socket);
+                }
+                connection.sockets[1] = Some(socket);
                 let attempt = connection.attempts;
                 self.ring.connect(
                     Token::Connection { kind: Kind::Connect, slot },
@@ -193,6 +199,7 @@ impl Worker {
             }
             // Descriptors or memory are short here: that is not the backend's fault, and no other one can help.
             Err(error) => {
+                self.used_sockets.clear();
                 self.leave_backend(slot);
                 if let Some(connection) = self.connections.get(slot) {
                     connection.cause = Some(Cause::Shortage);
@@ -283,16 +290,21 @@ impl Worker {
         let Some(connection) = self.connections.get(slot) else { return };
         connection.tried = Vec::new();
         connection.cause = None;
+        let mut is_unheard = false;
         if let (Some(attempt), Some(admitted)) = (&connection.backend, &connection.admitted) {
             let time = now.since(attempt.started);
             connection.connect_time = Some(time.into());
             admitted.service.connect_times.add(time);
             admitted.service.tcp_ports.note(connection.backend_port);
             attempt.identity.note_success();
+            is_unheard = attempt.is_asked && attempt.told.is_none();
             attempt.identity.connections.fetch_add(1, Ordering::Relaxed);
             admitted.service.connections.fetch_add(1, Ordering::Relaxed);
         }
         self.is_young(slot);
+        if is_unheard {
+            self.is_unheard(slot);
+        }
     }
 
     pub(super) fn connect_timed_out(&mut self, slot: Slot, attempt: u8) -> Result<(), Error> {
@@ -360,8 +372,8 @@ fn is_of_backend(errno: Errno) -> bool {
 
 /// A socket for a connection to a backend: non-blocking, as splice needs it, and without Nagle's algorithm, as a relay
 /// must not wait for more than it was given.
-fn new_socket(address: SocketAddr) -> std::io::Result<Socket> {
+fn new_socket(address: SocketAddr) -> std::io::Result<OwnedFd> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
     socket.set_tcp_nodelay(true)?;
-    Ok(socket)
+    Ok(socket.into())
 }

@@ -67,6 +67,8 @@ pub(super) struct Attempt {
     pub(super) identity: SharedIdentity,
     /// How it is told who the client is.
     pub(super) told: Option<Version>,
+    /// Whether the client is expected to speak first, and at once.
+    pub(super) is_asked: bool,
     /// Whether it must end, even if it has succeeded before its cancellation: the backend was removed, or its drain deadline
     /// passed.
     pub(super) abandoned: bool,

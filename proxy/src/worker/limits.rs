@@ -10,6 +10,9 @@ const OTHER_DESCRIPTORS: u64 = 64;
 const DESCRIPTORS_PER_THREAD: u64 = 8;
 /// The most pipes, whatever the descriptor limit.
 const MOST_PIPES: u64 = 256;
+/// The most sockets at hand that each data thread may have, whatever the descriptor limit: about as many as there are
+/// connections that begin and end in one turn.
+const MOST_USED_SOCKETS: u64 = 64;
 
 /// What the descriptor limit allows to all data threads together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +22,8 @@ pub struct Limits {
     pub connections: usize,
     /// The most pipes at once; each has two descriptors.
     pub pipes: usize,
+    /// The most sockets that each data thread may have at hand for further connections, one descriptor each.
+    pub used_sockets: usize,
     /// What is left where fewer connections are wanted than there could be, in pairs of descriptors. Sockets of published ports
     /// take from it first.
     pub spare: usize,
@@ -39,9 +44,11 @@ impl Limits {
     #[must_use]
     pub fn of(descriptors: u64, threads: usize) -> Self {
         let pipes = (descriptors / 16).min(MOST_PIPES);
-        let connections = descriptors.saturating_sub(others(threads) + 2 * pipes) / 2;
+        let used_sockets = (descriptors / 32 / (threads as u64).max(1)).min(MOST_USED_SOCKETS);
+        let others = others(threads) + 2 * pipes + used_sockets * threads as u64;
+        let connections = descriptors.saturating_sub(others) / 2;
         let number = |value| usize::try_from(value).unwrap_or(usize::MAX);
-        Self { connections: number(connections), pipes: number(pipes), spare: 0 }
+        Self { connections: number(connections), pipes: number(pipes), used_sockets: number(used_sockets), spare: 0 }
     }
 
     /// These limits with so many connections at most.
@@ -66,17 +73,18 @@ mod tests {
             [0, 64, 100, 256, 1024, 20_000, 1 << 20].into_iter().zip([1, 2, 64].into_iter().cycle())
         {
             let limits = Limits::of(descriptors, threads);
-            let used = 2 * limits.connections + 2 * limits.pipes;
+            let used = 2 * limits.connections + 2 * limits.pipes + threads * limits.used_sockets;
             assert!(used as u64 + others(threads) <= descriptors || limits.connections == 0);
         }
-        assert_eq!(Limits::of(20_000, 1), Limits { connections: 9_712, pipes: 256, spare: 0 });
-        assert_eq!(Limits::of(20_000, 3), Limits { connections: 9_704, pipes: 256, spare: 0 });
+        assert_eq!(Limits::of(20_000, 1), Limits { connections: 9_680, pipes: 256, used_sockets: 64, spare: 0 });
+        assert_eq!(Limits::of(20_000, 3), Limits { connections: 9_608, pipes: 256, used_sockets: 64, spare: 0 });
+        assert_eq!(Limits::of(1_024, 2).used_sockets, 16);
     }
 
     #[test]
     fn fewer_connections_leave_something_for_published_ports() {
         let limits = Limits::of(20_000, 1);
         assert_eq!(limits.with_at_most(10_000), limits);
-        assert_eq!(limits.with_at_most(712), Limits { connections: 712, pipes: 256, spare: 9_000 });
+        assert_eq!(limits.with_at_most(712), Limits { connections: 712, spare: 8_968, ..limits });
     }
 }

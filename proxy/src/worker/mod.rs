@@ -2,8 +2,8 @@
 //!
 //! One turn of the loop: submit what is due and wait; let each completion become an event of its connection and carry out
 //! what the connection's flow asks for; splice; fire timers; read orders. A connection's story, in the order of the
-//! files: `accept` takes it in, `introduce` reads who it is, `admit` lets it in, `connect` finds it a backend, `relay` moves
-//! its data and closes it, `record` keeps what remains. UDP has its own story in `datagrams`. The sockets of published ports come
+//! files: `accept` takes it in, `introduce` reads who it is, `admit` lets it in, `connect` finds it a backend (with what
+//! `used_sockets` and `first_bytes` save), `relay` moves its data and closes it, `record` keeps what remains. UDP has its own story in `datagrams`. The sockets of published ports come
 //! and go in `ports`; all sockets go in `retire`, when another proxy has taken over.
 
 mod accept;
@@ -13,6 +13,7 @@ mod clock;
 mod connect;
 mod connections;
 mod datagrams;
+mod first_bytes;
 mod introduce;
 mod limits;
 mod orders;
@@ -24,6 +25,7 @@ mod relay;
 mod retire;
 mod sockets;
 mod timers;
+mod used_sockets;
 
 pub(crate) use accept::prepare as prepare_listener;
 pub(crate) use datagrams::prepare as prepare_datagrams;
@@ -41,6 +43,7 @@ use clock::{Moment, Tick};
 use connect::PendingAttempt;
 use connections::Connections;
 use datagrams::{Datagrams, Receiving};
+use first_bytes::Unheard;
 use passing::Passings;
 use pipes::Pipes;
 use sockets::Sockets;
@@ -50,6 +53,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use timers::{Timer, Timers};
+use used_sockets::UsedSockets;
 
 /// How a worker works.
 #[derive(Debug, Clone, Copy)]
@@ -96,11 +100,16 @@ pub struct Worker {
     connections: Connections,
     datagrams: Datagrams,
     pipes: Pipes,
+    used_sockets: UsedSockets,
+    /// Whether [`Timer::UsedSockets`] is set.
+    reviews_used_sockets: bool,
     timers: Timers,
     /// Attempts to connect, in the order in which they began, that are not known to be over.
     attempts: VecDeque<PendingAttempt>,
     /// Connections that wait for a place or a header.
     waits: Waits,
+    /// Established connections of which their backends do not know, in the order in which they were established.
+    unheard: VecDeque<Unheard>,
     /// Connections that have not yet lasted long, with the time at which they were established.
     young: VecDeque<(Slot, Instant)>,
     /// Whether ages will be looked at.
@@ -136,6 +145,8 @@ impl Worker {
         Ok(Self {
             ring: Ring::new(settings.spin)?,
             pipes: Pipes::new(&shared.pipes, shared.threads.len()),
+            used_sockets: UsedSockets::new(shared.used_sockets),
+            reviews_used_sockets: false,
             index: shared.threads.iter().position(|other| Arc::ptr_eq(other, &thread)).unwrap_or_default(),
             shared,
             thread,
@@ -149,6 +160,7 @@ impl Worker {
             timers: Timers::default(),
             attempts: VecDeque::new(),
             waits: Waits::new(),
+            unheard: VecDeque::new(),
             young: VecDeque::new(),
             watches_ages: false,
             passings: Passings::default(),
@@ -174,6 +186,7 @@ impl Worker {
             let deadlines = [
                 self.timers.next(),
                 self.next_review(),
+                self.next_unheard(),
                 self.next_grown(),
                 self.next_wait(),
                 self.datagrams.next_expiry(),
@@ -187,6 +200,7 @@ impl Worker {
             self.begin_passings()?;
             self.splice()?;
             self.review_attempts();
+            self.review_unheard();
             self.review_young();
             self.end_waits()?;
             self.expire_sessions()?;
@@ -292,6 +306,10 @@ impl Worker {
             Timer::Accept { listener } => self.accept_again(listener),
             Timer::Datagrams { socket } => self.receive_datagrams(socket),
             Timer::Quiet => self.find_quiet(),
+            Timer::UsedSockets => {
+                self.review_used_sockets();
+                Ok(())
+            }
             Timer::Passings => self.look_at_passings(),
             Timer::PassingConnections => {
                 self.look_at_connections();

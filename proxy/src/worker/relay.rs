@@ -70,6 +70,9 @@ impl Worker {
     fn note_received(&mut self, slot: Slot, event: Event) {
         let Event::Received { side, chunk, .. } = event else { return };
         if let Some(connection) = self.connections.get(slot) {
+            if connection.read == [0; 2] {
+                connection.note_first_speaker(side);
+            }
             let passing = connection.passing.as_deref();
             note_read(&mut connection.read[side.index()], passing, side, chunk.length as usize);
         }
@@ -139,6 +142,7 @@ impl Worker {
     pub(super) fn close(&mut self, slot: Slot, reset: bool, ending: Ending) {
         self.leave_queue(slot);
         let Some(mut connection) = self.connections.remove(slot) else { return };
+        let can_be_used_again = ending == Ending::Completed && self.leaves_sockets_as_they_were(&connection);
         self.end_passing_of(&mut connection);
         self.record(&connection, ending);
         if let Introduction::Reading(reading) = &connection.introduction {
@@ -151,7 +155,11 @@ impl Worker {
             connection.sockets.iter().flatten().for_each(reset_on_close);
         }
         // The descriptors first: whoever is let in instead needs them.
-        drop(connection.sockets);
+        let [client, backend] = connection.sockets;
+        drop(client);
+        if can_be_used_again && let (Some(attempt), Some(socket)) = (&connection.backend, backend) {
+            self.keep_used_socket(attempt.address, socket);
+        }
         self.give_back(connection.backend, connection.admitted);
         self.thread.leave();
         self.shared.connections.give_back();

@@ -21,6 +21,8 @@ pub(super) enum Timer {
     Datagrams { socket: u32 },
     /// Look for splicing directions that have nothing to do.
     Quiet,
+    /// Look for sockets at hand that nobody needs.
+    UsedSockets,
     /// Look at UDP sessions that go past the proxy.
     Passings,
     /// Look at connections that go past the proxy.
