@@ -3,8 +3,9 @@
 //! One turn of the loop: submit what is due and wait; let each completion become an event of its connection and carry out
 //! what the connection's flow asks for; splice; fire timers; read orders. A connection's story, in the order of the
 //! files: `accept` takes it in, `introduce` reads who it is, `admit` lets it in, `connect` finds it a backend (with what
-//! `used_sockets` and `first_bytes` save), `relay` moves its data and closes it, `record` keeps what remains. UDP has its own story in `datagrams`. The sockets of published ports come
-//! and go in `ports`; all sockets go in `retire`, when another proxy has taken over.
+//! `used_sockets` and `first_bytes` save), `relay` moves its data and closes it, `record` keeps what remains. UDP has its own
+//! story in `datagrams`. The sockets of published ports come and go in `ports`; all sockets go in `retire`, when another proxy
+//! has taken over.
 
 mod accept;
 mod admit;

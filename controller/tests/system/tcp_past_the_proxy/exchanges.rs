@@ -1,6 +1,6 @@
 //! Questions and answers.
 
-use super::{MANY, MEGABYTE, Pair, SMALL, Site};
+use super::{MANY, MEGABYTE, Pair, SMALL, Site, TARGET, receive, send};
 use crate::node::{Container, wait_until};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,46 @@ fn answers_are_right_and_all_is_counted() {
     let sent = pair.end();
     site.wait_until_all_have_ended();
     assert_eq!(site.counted(), sent);
+}
+
+/// What the kernel has counted of the connection before, whose socket it takes, does not matter.
+#[test]
+fn a_connection_after_a_short_one_passes() {
+    let site = Site::new();
+    let mut sent = [0; 2];
+    for _ in 0..3 {
+        let mut short = site.connect();
+        (0..3).for_each(|_| short.turn(1_000, 2_000));
+        let mut all = vec![short.end()];
+        site.wait_until_all_have_ended();
+        let mut pair = site.connect_passing();
+        pair.turn(MEGABYTE, SMALL);
+        all.push(pair.end());
+        site.wait_until_all_have_ended();
+        sent = all.into_iter().fold(sent, |[a, b], [c, d]| [a + c, b + d]);
+    }
+    assert_eq!(site.counted(), sent);
+}
+
+/// The handshake with its backend ended with the client's first bytes.
+#[test]
+fn a_connection_on_which_the_client_has_spoken_first_passes() {
+    let site = Site::new();
+    let speak_first = || {
+        let client = site.client.connect(TARGET);
+        send(&client, 0, SMALL).unwrap();
+        let pair = Pair { asked: SMALL, ..site.join(client) };
+        receive(&pair.backend, 0, SMALL).unwrap();
+        pair
+    };
+    for _ in 0..70 {
+        speak_first().end();
+    }
+    let mut pair = speak_first();
+    site.wait_until_it_passes(&mut pair);
+    pair.turn(MEGABYTE, SMALL);
+    pair.end();
+    site.wait_until_all_have_ended();
 }
 
 #[test]
