@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use support::{Proxy, backend, echo, listen, patience, read_pattern, reset, serve, write_pattern};
+use support::{Proxy, backend, echo, exchange_pattern, listen, patience, reset, serve};
 
 /// The sockets that the proxy has, by their inodes.
 fn sockets(proxy: &Proxy) -> BTreeSet<String> {
@@ -108,13 +108,7 @@ fn a_socket_that_is_not_as_it_was_is_closed() {
 
     let mut client = proxy.connect();
     let bytes = 1024 * 1024;
-    let mut copy = client.try_clone().unwrap();
-    let writer = std::thread::spawn(move || {
-        write_pattern(&mut copy, bytes).unwrap();
-        copy.shutdown(Shutdown::Write).unwrap();
-    });
-    assert_eq!(read_pattern(&mut client).unwrap(), bytes);
-    writer.join().unwrap();
+    assert_eq!(exchange_pattern(&mut client, bytes).unwrap(), bytes);
     drop(client);
     wait_until_closed(&mut proxy);
     assert_eq!(sockets(&proxy), before, "its buffers may have grown");

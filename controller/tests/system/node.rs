@@ -147,6 +147,14 @@ impl Node {
         i32::try_from(pid.unwrap_or_else(|| panic!("no proxy in {status:#}"))).unwrap()
     }
 
+    /// How many connections the proxy of network `net` has.
+    pub(crate) fn active(&self) -> u64 {
+        let status = self.ringlb(&["status"]);
+        find(&status, "connections")
+            .and_then(|connections| connections["active"].as_u64())
+            .unwrap_or_else(|| panic!("{status:#}"))
+    }
+
     /// The namespaces that this node's daemon made.
     pub(crate) fn sandbox(&self) -> Namespace {
         let names = Namespace::list().unwrap();

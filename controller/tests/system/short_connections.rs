@@ -1,6 +1,6 @@
 //! Connections that are over soon: how few packets they take, and that their ends are whole.
 
-use crate::node::{Container, Node, PATIENCE, find, snmp_counter, wait_until};
+use crate::node::{Container, Node, PATIENCE, snmp_counter, wait_until};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
 
@@ -24,7 +24,7 @@ impl Site {
     }
 
     fn wait_until_all_have_ended(&self) {
-        wait_until("the proxy has no connection", || find(&self.node.ringlb(&["status"]), "active") == Some(&0.into()));
+        wait_until("the proxy has no connection", || self.node.active() == 0);
     }
 
     /// Makes so many connections one after the other, with a question and an answer each. How many packets the sandbox

@@ -165,7 +165,7 @@ impl Worker {
             let identity = backend.identity.clone();
             connection.backend_port = port;
             let started = self.moment();
-            let is_asked = service.state.tcp_ports.is_asked_first(port);
+            let is_asked = told.is_none() && service.state.tcp_ports.is_asked_first(port);
             let attempt = Attempt { address: backend.address, identity, told, is_asked, abandoned: false, started };
             let timeout = settings.connect_timeout.0;
             return Choice::Attempt(Chosen { attempt, timeout, ages: settings.limits_age() });
@@ -297,7 +297,7 @@ impl Worker {
             admitted.service.connect_times.add(time);
             admitted.service.tcp_ports.note(connection.backend_port);
             attempt.identity.note_success();
-            is_unheard = attempt.is_asked && attempt.told.is_none();
+            is_unheard = attempt.is_asked;
             attempt.identity.connections.fetch_add(1, Ordering::Relaxed);
             admitted.service.connections.fetch_add(1, Ordering::Relaxed);
         }

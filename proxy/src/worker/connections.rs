@@ -67,7 +67,7 @@ pub(super) struct Attempt {
     pub(super) identity: SharedIdentity,
     /// How it is told who the client is.
     pub(super) told: Option<Version>,
-    /// Whether the client is expected to speak first, and at once.
+    /// Whether the client is expected to speak first, and at once, so that its bytes are the first that the backend gets.
     pub(super) is_asked: bool,
     /// Whether it must end, even if it has succeeded before its cancellation: the backend was removed, or its drain deadline
     /// passed.

@@ -423,6 +423,19 @@ pub(crate) fn read_pattern(stream: &mut TcpStream) -> std::io::Result<u64> {
     }
 }
 
+/// Sends `total` bytes of the pattern and says that it is done, and meanwhile reads what comes back, to the end; gives how
+/// much that was.
+pub(crate) fn exchange_pattern(stream: &mut TcpStream, total: u64) -> std::io::Result<u64> {
+    let mut writer = stream.try_clone()?;
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            write_pattern(&mut writer, total).unwrap();
+            writer.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        read_pattern(stream)
+    })
+}
+
 /// Closes with a reset.
 pub(crate) fn reset(stream: TcpStream) {
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();

@@ -9,7 +9,7 @@ mod proxies;
 mod streams;
 
 use crate::exposition::Exposition;
-use crate::node::{Container, Node, PATIENCE, find, snmp_counter, wait_until};
+use crate::node::{Container, Node, PATIENCE, snmp_counter, wait_until};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ringlb_load::pattern;
 use std::io::{self, ErrorKind, Read, Write};
@@ -116,16 +116,8 @@ impl Site {
         ["sent", "received"].map(|way| metrics.value(&format!("ringlb_backend_{way}_bytes_total"), &labels).unwrap())
     }
 
-    /// How many connections the proxy has.
-    fn active(&self) -> u64 {
-        let status = self.node.ringlb(&["status"]);
-        find(&status, "connections")
-            .and_then(|connections| connections["active"].as_u64())
-            .unwrap_or_else(|| panic!("{status:#}"))
-    }
-
     fn wait_until_all_have_ended(&self) {
-        wait_until("the proxy has no connection", || self.active() == 0);
+        wait_until("the proxy has no connection", || self.node.active() == 0);
     }
 
     /// Waits for it: it is counted once a second.

@@ -1,13 +1,27 @@
 use super::{Connections, EchoServer, Order, run};
 use ringlb_netns::Namespace;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Has each connection to the address that it gives handled by a thread. Ends with the test's process: it waits for one more.
+fn serve(handle: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let handle = Arc::new(handle);
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let (connection, handle) = (connection.unwrap(), Arc::clone(&handle));
+            std::thread::spawn(move || handle(connection));
+        }
+    });
+    address
 }
 
 fn short(target: SocketAddr) -> Order {
@@ -42,29 +56,28 @@ fn an_open_loop_makes_as_many_requests_as_are_due() {
 
 #[test]
 fn each_request_has_a_connection_of_its_own() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
-    let answered = Arc::clone(&asked);
-    // Ends with the test's process: it waits for one more connection.
-    std::thread::spawn(move || {
-        for connection in listener.incoming() {
-            let (mut connection, answered) = (connection.unwrap(), Arc::clone(&answered));
-            std::thread::spawn(move || {
-                let mut request = [0; 64];
-                connection.read_exact(&mut request).unwrap();
-                answered.fetch_add(1, Ordering::Relaxed);
-                // In two pieces, which come one after the other.
-                connection.write_all(&request[..10]).unwrap();
-                connection.write_all(&request[10..]).unwrap();
-                assert_eq!(connection.read(&mut request).unwrap(), 0, "the client closes with its answer");
-            });
-        }
+    let closed = Arc::new(AtomicUsize::new(0));
+    let (is_asked, is_closed) = (Arc::clone(&asked), Arc::clone(&closed));
+    let address = serve(move |mut connection| {
+        let mut request = [0; 64];
+        connection.read_exact(&mut request).unwrap();
+        is_asked.fetch_add(1, Ordering::Relaxed);
+        // In two pieces, which come one after the other.
+        connection.write_all(&request[..10]).unwrap();
+        connection.write_all(&request[10..]).unwrap();
+        assert_eq!(connection.read(&mut request).unwrap(), 0, "the client closes with its answer");
+        is_closed.fetch_add(1, Ordering::Relaxed);
     });
     let outcome = run(&short(address)).unwrap();
     assert_eq!((outcome.failures, outcome.failure), (0, None));
     assert!(outcome.times.count() > 8.0);
     assert_eq!(outcome.times.count(), asked.load(Ordering::Relaxed) as f64);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while closed.load(Ordering::Relaxed) < asked.load(Ordering::Relaxed) {
+        assert!(Instant::now() < deadline, "not all were closed");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     assert!(outcome.elapsed >= Duration::from_millis(300));
 }
 
@@ -93,20 +106,12 @@ fn an_answer_that_is_wrong_and_a_connection_that_ends_are_failures() {
         .into_iter()
         .flat_map(|wrong| [(wrong, Connections::Lasting(8)), (wrong, Connections::ForOneRequest(8))])
     {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        // Ends with the test's process: it may wait for one more connection.
-        std::thread::spawn(move || {
-            for connection in listener.incoming() {
-                let mut connection = connection.unwrap();
-                std::thread::spawn(move || {
-                    let mut request = [0; 64];
-                    if connection.read_exact(&mut request).is_ok() && wrong {
-                        request[63] ^= 1;
-                        let _ = connection.write_all(&request);
-                        let _ = connection.read(&mut request);
-                    }
-                });
+        let address = serve(move |mut connection| {
+            let mut request = [0; 64];
+            if connection.read_exact(&mut request).is_ok() && wrong {
+                request[63] ^= 1;
+                let _ = connection.write_all(&request);
+                let _ = connection.read(&mut request);
             }
         });
         let outcome = run(&Order { connections, ..order(address, None) }).unwrap();
